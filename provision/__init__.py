@@ -1,0 +1,1 @@
+"""The development environment of a Flask + MongoDB app: set-up, MongoDB, and the running app."""

@@ -1,0 +1,314 @@
+"""Launches the app by its factory, with the database's address in its environment."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from provision import assembly, environment
+from provision.backends.processes import port_holder
+from provision.deployment import Deployment
+from provision.errors import INTERRUPTED, ProvisionError
+from provision.settings import AppSettings, Loaded
+
+_RELOAD_STATUS = 3  # Werkzeug's: start me again, code has changed
+_READY_SECONDS = 60.0
+_STOP_SECONDS = 5.0
+_POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where an app finds its database: what the templates of `app.env` may use.
+
+    Args:
+        uri: the whole connection string, with the database's name.
+        host: name or address of the first node that clients connect to.
+        port: its port.
+        database: the database's name.
+        username: empty where the deployment has no authentication.
+        password: likewise.
+        secret_key_file: file that holds Flask's SECRET_KEY.
+    """
+
+    uri: str
+    host: str
+    port: int
+    database: str
+    username: str
+    password: str
+    secret_key_file: str
+
+
+def render_environment(templates: Mapping[str, str | None], database: Database) -> dict[str, str]:
+    """Render the app's environment. Pure.
+
+    Args:
+        templates: variable → Jinja template; None takes a variable away.
+        database: what the templates may use.
+
+    Returns:
+        Variable → text. One that renders to nothing is left out.
+
+    Raises:
+        ProvisionError: a template uses an undefined name or is not valid.
+    """
+    import jinja2
+
+    jinja = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 — no HTML
+    known = vars(database)
+    rendered = {}
+    for name, template in templates.items():
+        if template is None:
+            continue
+        try:
+            value = jinja.from_string(template).render(known)
+        except jinja2.TemplateError as error:
+            raise ProvisionError(
+                f"rendering the app's environment variable {name}",
+                f"app.env.{name}: {error.message or error}.",
+                f"It may use {', '.join(known)}.",
+            ) from None
+        if value:
+            rendered[name] = value
+    return rendered
+
+
+class _App:
+    """One run of the app's process, behind a gate that opens when the database is up."""
+
+    def __init__(
+        self,
+        python: Path,
+        directory: Path,
+        settings: AppSettings,
+        listener: socket.socket,
+        env: Mapping[str, str],
+        reloaded: bool,
+    ) -> None:
+        reader, self._gate = os.pipe()
+        order = {
+            "factory": settings.factory,
+            "host": settings.host,
+            "port": settings.port,
+            "reload": settings.reload,
+            "debug": settings.debug,
+            "socket": listener.fileno(),
+            "gate": reader,
+            "reloaded": reloaded,
+        }
+        try:
+            self.process = subprocess.Popen(
+                [str(python), str(Path(__file__).with_name("serve.py"))],
+                cwd=directory,
+                env={**env, "PROVISION_SERVE": json.dumps(order)},
+                pass_fds=(reader, listener.fileno()),
+            )
+        except BaseException:
+            os.close(self._gate)
+            raise
+        finally:
+            os.close(reader)
+
+    def let_in(self) -> None:
+        """Open the gate."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._gate, b"g")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        os.close(self._gate)
+
+
+def run(loaded: Loaded, name: str, keep: bool, say: Callable[[str], None]) -> None:
+    """Set up what is missing, start the deployment, and serve the app until it ends or is interrupted.
+
+    Args:
+        loaded: the settings in force.
+        name: the deployment that the app uses.
+        keep: leave MongoDB running afterwards, even if it was started here.
+        say: shows one line to the person at the terminal.
+
+    Raises:
+        ProvisionError: something could not be set up or started, or the app ended with an error.
+    """
+    settings = loaded.settings.app
+    directory = _directory(loaded)
+    environment.ensure_for_run(loaded, say)
+    python = _python(loaded, directory, say)
+    deployment = assembly.deployment(loaded, name)
+    variables = _variables(loaded, deployment)
+    ours: list[str] = []
+
+    def start(reloaded: bool) -> _App:
+        return _App(python, directory, settings, listener, variables, reloaded)
+
+    with _listener(settings) as listener, contextlib.ExitStack() as cleanup:
+        cleanup.callback(lambda: _stop(deployment, say) if ours and not keep else None)
+        app = cleanup.enter_context(start(reloaded=False))
+        ours.extend(deployment.up(say).started)
+        app.let_in()
+        say(_ready_line(app, settings))
+        status = app.process.wait()
+        while status == _RELOAD_STATUS:
+            with start(reloaded=True) as again:
+                again.let_in()
+                status = again.process.wait()
+    if status == -signal.SIGINT:
+        raise SystemExit(INTERRUPTED)
+    if status != 0:
+        raise ProvisionError(
+            f"running {settings.factory}",
+            f"The app ended with status {status}; what it printed is above. MongoDB is as it was before.",
+            "Mend it, then type `invoke run` again.",
+        )
+
+
+def _stop(deployment: Deployment, say: Callable[[str], None]) -> None:
+    # A second Ctrl-C must not leave behind what the first one is cleaning up.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        deployment.down(say)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _directory(loaded: Loaded) -> Path:
+    path = loaded.paths.under_root(loaded.settings.app.path)
+    if not path.is_dir():
+        raise ProvisionError(
+            f"running {loaded.settings.app.factory}",
+            f"app.path is {path}, which is not a directory.",
+            "Set app.path in invoke.yaml to the directory that the app is imported from.",
+        )
+    return path
+
+
+def _python(loaded: Loaded, directory: Path, say: Callable[[str], None]) -> Path:
+    """The interpreter with the app's requirements: env/ for flaskbook, a virtualenv of its own for any other."""
+    requirements = loaded.settings.app.requirements
+    if requirements is None:
+        return Path(sys.executable)
+    file = loaded.paths.under_root(requirements)
+    if not file.is_file():
+        file = directory / requirements
+    if not file.is_file():
+        raise ProvisionError(
+            f"preparing the virtualenv of {loaded.settings.app.factory}",
+            f"app.requirements names {requirements}, which is neither in {loaded.paths.root} nor in {directory}.",
+            "Set app.requirements in invoke.yaml to the app's requirements file.",
+        )
+    return environment.ensure_app_environment(loaded, file, say)
+
+
+def _variables(loaded: Loaded, deployment: Deployment) -> dict[str, str]:
+    settings = loaded.settings.app
+    host, port = deployment.backend.address(deployment.topology.seeds[0])
+    database = Database(
+        uri=deployment.uri(settings.database),
+        host=host,
+        port=port,
+        database=settings.database,
+        username="",
+        password="",
+        secret_key_file=str(loaded.paths.secret_key),
+    )
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("INVOKE_")}
+    debug = {"FLASK_DEBUG": "1" if settings.debug else "0"}
+    return {**inherited, **debug, **render_environment(settings.env, database)}
+
+
+@contextlib.contextmanager
+def _listener(settings: AppSettings) -> Iterator[socket.socket]:
+    """The socket the app serves, opened here: a taken port is found before anything has been started."""
+    doing = f"serving {settings.factory} on {settings.host}:{settings.port}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise ProvisionError(
+            doing,
+            f"{settings.host} is not an address of this machine: {error.strerror}.",
+            "Set app.host in invoke.yaml.",
+        ) from None
+    with socket.socket(family, kind, protocol) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+        except OSError as error:
+            holder = port_holder(settings.host, settings.port)
+            raise ProvisionError(
+                doing,
+                f"Port {settings.port} is held by {holder}, which will not be touched."
+                if holder
+                else f"{error.strerror}.",
+                f"Stop it, or use another port: invoke run --port {settings.port + 1}",
+            ) from None
+        listener.listen(128)
+        yield listener
+
+
+def _ready_line(app: _App, settings: AppSettings) -> str:
+    """Ask the app until it answers; the socket queues the question while the app is still loading."""
+    address = f"http://{_in_url(settings.host)}:{settings.port}/"
+    deadline = time.monotonic() + _READY_SECONDS
+    status = None
+    while time.monotonic() < deadline and app.process.poll() is None:
+        status = _ask(app, settings, deadline)
+        if status is not None and (status < 400 or status == http.client.NOT_FOUND):
+            return f"Serving {settings.factory} at {address} (Ctrl-C ends it)"
+        time.sleep(_POLL_SECONDS)
+    if app.process.poll() is not None:
+        return f"{settings.factory} has ended."
+    answer = (
+        f"answers {status} at {settings.ready_path}"
+        if status
+        else f"does not answer at {settings.ready_path} yet"
+    )
+    return f"{settings.factory} runs at {address} but {answer} (Ctrl-C ends it)"
+
+
+def _ask(app: _App, settings: AppSettings, deadline: float) -> int | None:
+    """One request; None if the app ended or nothing came."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
+    try:
+        with socket.create_connection((host, settings.port), 1.0) as connection:
+            connection.sendall(
+                f"GET {settings.ready_path} HTTP/1.0\r\nHost: {_in_url(host)}:{settings.port}\r\n\r\n".encode()
+            )
+            while app.process.poll() is None and time.monotonic() < deadline:
+                if select.select([connection], [], [], _POLL_SECONDS)[0]:
+                    parts = connection.recv(64).split()
+                    return int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else None
+    except OSError:
+        pass
+    return None
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,1 @@
+"""How a node becomes a running mongod: one protocol, several answers."""

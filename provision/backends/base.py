@@ -1,0 +1,67 @@
+"""What every back end answers: how a node becomes a running mongod.
+
+A back end knows processes, containers or SSH. It knows nothing of replica sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from provision.mongodb.config import Layout
+from provision.mongodb.topology import Node
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What is known of a node's process from outside.
+
+    Args:
+        running: it is there, and it is ours.
+        pid: its process id where it has one of its own on this machine.
+        exit_status: how it ended, if that is known: negative for a signal.
+    """
+
+    running: bool
+    pid: int | None = None
+    exit_status: int | None = None
+
+
+class Backend(Protocol):
+    """Starts, observes and stops single nodes."""
+
+    name: str
+
+    def layout(self, node: Node) -> Layout:
+        """Where the node's things are, as the node sees them. Pure."""
+
+    def address(self, node: Node) -> tuple[str, int]:
+        """Host and port where this machine reaches the node. Pure."""
+
+    def configure(self, node: Node, text: str) -> bool:
+        """Put the node's rendered configuration where it will read it.
+
+        Returns:
+            Whether it differed from what was there.
+        """
+
+    def launch(self, nodes: Sequence[Node]) -> None:
+        """Start those of the nodes that are not running, all at once, and don't wait for them to answer.
+
+        Raises:
+            ProvisionError: before anything has been started, where a port is taken, a directory can't be
+                written or a binary is missing.
+        """
+
+    def observe(self, node: Node) -> Observed:
+        """Whether the node's process runs. Changes nothing; cheap enough to be asked every 10 ms."""
+
+    def terminate(self, nodes: Sequence[Node], timeout: float) -> None:
+        """End the nodes that run: ask all, wait, and kill after the timeout in seconds."""
+
+    def log_tail(self, node: Node, lines: int) -> list[str]:
+        """The last raw lines that the node logged or printed."""
+
+    def follow_log(self, node: Node, lines: int) -> Iterator[str]:
+        """The last raw lines, then each new one, until the caller stops asking."""

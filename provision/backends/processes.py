@@ -1,0 +1,303 @@
+"""Nodes as plain processes on this machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from provision.backends.base import Observed
+from provision.errors import ProvisionError
+from provision.files import read_json, write_atomically, write_json
+from provision.mongodb.config import Layout
+from provision.mongodb.topology import LOOPBACK, Node
+from provision.paths import Paths
+
+# Marks a process as ours, so that one whose record was lost in a crash is found again.
+_MARK = "PROVISION_NODE"
+_POLL_SECONDS = 0.01
+
+
+class Processes:
+    """The processes back end of one deployment.
+
+    Args:
+        deployment: its name.
+        paths: where data, logs and records are.
+        mongod: the binary.
+        environment: variables that this mongod needs on this machine.
+    """
+
+    name = "processes"
+
+    def __init__(
+        self, deployment: str, paths: Paths, mongod: Path | None, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._deployment = deployment
+        self._paths = paths
+        self._mongod = mongod
+        self._environment = dict(environment or {})
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def layout(self, node: Node) -> Layout:
+        return Layout(
+            data=str(self._paths.node_data(self._deployment, node.name)),
+            log=str(self._paths.node_log(self._deployment, node.name)),
+            bind_ip=LOOPBACK,
+        )
+
+    def address(self, node: Node) -> tuple[str, int]:
+        return LOOPBACK, node.port
+
+    def configure(self, node: Node, text: str) -> bool:
+        path = self._paths.node_conf(self._deployment, node.name)
+        try:
+            if path.read_text(encoding="utf-8") == text:
+                return False
+        except FileNotFoundError:
+            pass
+        write_atomically(path, text)
+        return True
+
+    def launch(self, nodes: Sequence[Node]) -> None:
+        missing = [node for node in nodes if not self.observe(node).running]
+        for node in missing:
+            self._make_room(node)
+        for node in missing:
+            self._spawn(node)
+
+    def observe(self, node: Node) -> Observed:
+        child = self._children.get(node.name)
+        if child is not None:
+            status = child.poll()
+            return Observed(status is None, child.pid, status)
+        record = read_json(self._paths.node_record(self._deployment, node.name))
+        if record is not None and _is_alive(record):
+            return Observed(True, int(record["pid"]))
+        if (pid := self._orphan(node)) is not None:
+            self._record(node, pid)
+            return Observed(True, pid)
+        return Observed(False)
+
+    def terminate(self, nodes: Sequence[Node], timeout: float) -> None:
+        import psutil
+
+        processes = []
+        for node in nodes:
+            observed = self.observe(node)
+            if observed.running and observed.pid is not None:
+                try:
+                    process = psutil.Process(observed.pid)
+                    process.terminate()
+                    processes.append(process)
+                except psutil.NoSuchProcess:
+                    pass
+        _, stubborn = psutil.wait_procs(processes, timeout)
+        for process in stubborn:
+            process.kill()
+        psutil.wait_procs(stubborn, timeout)
+        self.forget(nodes)
+
+    def forget(self, nodes: Sequence[Node]) -> None:
+        """Drop the records of nodes that have ended."""
+        for node in nodes:
+            if (child := self._children.pop(node.name, None)) is not None:
+                child.wait()
+            self._paths.node_record(self._deployment, node.name).unlink(missing_ok=True)
+
+    def log_tail(self, node: Node, lines: int) -> list[str]:
+        from provision.mongodb.logs import follow
+
+        printed = self._paths.node_output(self._deployment, node.name)
+        logged = self._paths.node_log(self._deployment, node.name)
+        tail = [each for path in (printed, logged) for each in follow(path, stop=lambda: True, last=lines)]
+        return tail[-lines:]
+
+    def follow_log(self, node: Node, lines: int) -> Iterator[str]:
+        from provision.mongodb.logs import follow
+
+        path = self._paths.node_log(self._deployment, node.name)
+        return follow(path, stop=lambda: False, last=lines)
+
+    def _make_room(self, node: Node) -> None:
+        """Directories the node can write, and a port that is free; an error before anything has started."""
+        doing = f"starting mongod {node.name} of {self._deployment} on port {node.port}"
+        data = self._paths.node_data(self._deployment, node.name)
+        for directory, key in (
+            (data, "paths.data"),
+            (self._paths.node_log(self._deployment, node.name).parent, "paths.log"),
+        ):
+            try:
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                writable = os.access(directory, os.W_OK | os.X_OK) and not _read_only(directory)
+                cause = f"{directory} is not writable for {_user()}."
+            except OSError as error:
+                writable, cause = False, f"{directory} cannot be made: {error.strerror}."
+            if not writable:
+                raise ProvisionError(
+                    doing,
+                    cause,
+                    f"Give yourself rights to it, or choose another directory: {key} in invoke.yaml.",
+                )
+        if (holder := port_holder(LOOPBACK, node.port)) is not None:
+            raise ProvisionError(
+                doing,
+                f"Port {node.port} is held by {holder}, which this tool did not start and will not touch.",
+                f"Stop it, or choose another port: deployments.{self._deployment}.port in invoke.yaml\n"
+                f"(for once: INVOKE_DEPLOYMENTS_{self._deployment.upper().replace('-', '_')}_PORT={node.port + 1}).",
+            )
+
+    def _spawn(self, node: Node) -> None:
+        if self._mongod is None:
+            raise ProvisionError(
+                f"starting mongod {node.name}", "No mongod has been chosen yet.", "Type `invoke setup` first."
+            )
+        output = self._paths.node_output(self._deployment, node.name)
+        with output.open("wb") as sink:
+            child = subprocess.Popen(
+                self._argv(node),
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd=self._paths.root,
+                env={**os.environ, **self._environment, _MARK: self._mark(node)},
+            )
+        self._children[node.name] = child
+        self._record(node, child.pid)
+
+    def _argv(self, node: Node) -> list[str]:
+        return [str(self._mongod), "--config", str(self._paths.node_conf(self._deployment, node.name))]
+
+    def _mark(self, node: Node) -> str:
+        return f"{self._paths.root}:{self._deployment}:{node.name}"
+
+    def _record(self, node: Node, pid: int) -> None:
+        created = _created(pid)
+        if created is not None:
+            write_json(
+                self._paths.node_record(self._deployment, node.name),
+                {"pid": pid, "created": created, "mongod": str(self._mongod), "port": node.port},
+            )
+
+    def _orphan(self, node: Node) -> int | None:
+        """A mongod of ours that no record tells of: we were killed between starting it and writing that down.
+
+        mongod writes its pid to `mongod.lock` in its data directory; the mark in its environment says whose
+        it is.
+        """
+        lock = self._paths.node_data(self._deployment, node.name) / "mongod.lock"
+        try:
+            pid = int(lock.read_text(encoding="ascii").strip() or 0)
+        except (OSError, ValueError):
+            return None
+        if pid <= 0 or not _exists(pid):
+            return None
+        import psutil
+
+        try:
+            mine = psutil.Process(pid).environ().get(_MARK) == self._mark(node)
+        except psutil.Error:
+            return None
+        return pid if mine else None
+
+
+def port_holder(host: str, port: int) -> str | None:
+    """Who listens on a port of this machine.
+
+    Args:
+        host: the address that someone wants to listen on.
+        port: the TCP port.
+
+    Returns:
+        None if the port is free, else a phrase: ``"mongod (process 4711): mongod -f /etc/mongod.conf"``.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except PermissionError:
+            return "the system, which keeps ports below 1024 for root"
+        except OSError:
+            pass
+        else:
+            return None
+    import psutil
+
+    try:
+        listening = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+    except psutil.AccessDenied:  # macOS, for other users' processes
+        listening = []
+    for each in listening:
+        if each.laddr and each.laddr.port == port and each.pid:
+            try:
+                process = psutil.Process(each.pid)
+                return f"{process.name()} (process {each.pid}): {_shortened(' '.join(process.cmdline()))}"
+            except psutil.Error:
+                return f"process {each.pid}"
+    return "a process of another user"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def _is_alive(record: Mapping[str, Any]) -> bool:
+    """Whether the recorded process still runs: its pid may long be another's."""
+    try:
+        pid, created = int(record["pid"]), float(record["created"])
+    except (KeyError, TypeError, ValueError):
+        return False
+    if not _exists(pid):
+        return False
+    now = _created(pid)
+    return now is not None and abs(now - created) < 0.05
+
+
+def _created(pid: int) -> float | None:
+    """When a process began, in seconds since 1970; None: it is gone, or dead and not yet reaped."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return float(process.create_time())
+    except psutil.Error:
+        return None
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _read_only(directory: Path) -> bool:
+    return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
+
+
+def wait_until_ended(backend: Processes, nodes: Sequence[Node], deadline: float) -> bool:
+    """Wait until none of the nodes runs, or the deadline (of `time.monotonic`) has passed."""
+    while any(backend.observe(node).running for node in nodes):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True

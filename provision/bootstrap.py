@@ -1,0 +1,282 @@
+"""Make `env/`, the clone's own virtualenv, keep it current, and re-execute Invoke inside it.
+
+Standard library only: this runs before anything is installed. Two doors lead here:
+
+- `./invoke` calls `main` where `env/` is missing or cannot run;
+- `tasks.py` calls `ensure_environment` at import, inside `env/` or under an Invoke the user installed.
+
+This module knows processes, arguments and who hands over to whom; `virtualenv.py` knows how a virtualenv is
+made and kept current. Importable by Python 3.7 and later, so that an old Invoke can hand over; building needs
+Python 3.11.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from provision.env_python import read_env_python
+from provision.virtualenv import (
+    BootstrapError,
+    EnvironmentSpec,
+    Plan,
+    StepRecord,
+    base_executable,
+    decide,
+    ensure,
+    examine,
+    refuse,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parent.parent
+REPORT_VARIABLE = "PROVISION_BOOTSTRAP"
+UPDATE = "update"
+"""Value of REPORT_VARIABLE that tells `./invoke` to look closely: `tasks.py` found env/ stale."""
+
+
+def project_environment(root: Path = ROOT) -> EnvironmentSpec:
+    """Return the spec of the clone's own `env/`.
+
+    Raises:
+        BootstrapError: `env.python` stands in a settings file in a form that cannot be read without PyYAML.
+    """
+    return EnvironmentSpec(
+        path=root / "env",
+        requirements=(root / "requirements.txt", root / "requirements-dev.txt"),
+        lock=root / ".state" / "bootstrap.lock",
+        python=_absolute(read_env_python(root, os.environ)[0], root),
+    )
+
+
+def app_environment(
+    path: Path, requirements: Sequence[Path], lock: Path, python: str | None = None, label: str | None = None
+) -> EnvironmentSpec:
+    """Return the spec of a virtualenv for another project's app, to be given to `ensure`.
+
+    Its requirements need no hashes; it may run any Python from 3.8 on. Relative paths in the requirements
+    count from the directory of the first file.
+
+    Args:
+        path: directory of the virtualenv.
+        requirements: requirements files; one that is missing is an error of `ensure`.
+        lock: lock file, one for each virtualenv.
+        python: as in `EnvironmentSpec`.
+        label: name in messages; the path by default.
+    """
+    files = tuple(file.resolve() for file in requirements)
+    return EnvironmentSpec(
+        path=path,
+        requirements=files,
+        lock=lock,
+        python=_absolute(python, files[0].parent if files else Path.cwd()),
+        require_hashes=False,
+        minimum_python=(3, 8),
+        working_directory=files[0].parent if files else Path("/"),
+        label=label or str(path),
+        python_setting="app.python",
+    )
+
+
+def _absolute(python: str | None, base: Path) -> str | None:
+    """Return an interpreter's path made absolute; a name or version is left as it is."""
+    if python is None or not (os.sep in python or python.startswith("~")):
+        return python
+    return str(base / Path(python).expanduser())
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Build or update `env/`, then become `env/bin/invoke`: the part of `./invoke` that is seldom needed.
+
+    Args:
+        arguments: Invoke's arguments, without the program.
+
+    Returns:
+        The exit code, where this process does not become another: 0 (a dry run without `env/`), 1 (an error,
+        explained on stderr) or 130 (Ctrl-C).
+    """
+    import signal
+
+    os.environ.pop(REPORT_VARIABLE, None)
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        spec = project_environment()
+        leave_environment(spec, arguments)
+        if is_dry_run(arguments):
+            plan = inspect()
+            steps = plan.steps()
+            if plan.virtualenv != "keep":
+                refuse(spec, plan)
+                _print_planned(steps)
+                return 0
+        else:
+            steps = ensure(spec)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        enter(spec, arguments, steps)
+    except BootstrapError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        return 130
+
+
+def ensure_environment() -> None:
+    """Make sure that Invoke runs from a current `env/`; called by `tasks.py` before it imports anything else.
+
+    Returns at once where it does, where Invoke was only asked what there is (`--list`, `--help`, completion),
+    and where it is no Invoke that is importing. In all other cases this process becomes `./invoke`, or
+    `env/bin/invoke`, with the same arguments in the same directory.
+
+    Raises:
+        invoke.Exit: `env.python` cannot be read, or `env/` was just made and is not right (exit code 1).
+    """
+    report = os.environ.pop(REPORT_VARIABLE, None)
+    if report and report.startswith("["):
+        _reported[:] = _parse_report(report)
+    arguments = sys.argv[1:]
+    if not _launched_by_invoke() or asks_only(arguments):
+        return
+    try:
+        spec = project_environment()
+        plan = inspect()
+        inside = _is_inside(spec)
+        if inside and plan.current:
+            return
+        if inside and is_dry_run(arguments):
+            _reported[:] = plan.steps()
+            return
+        if report:
+            raise BootstrapError(
+                "running from env/",
+                f"it was just made, and yet: {plan.virtualenv_why}; {plan.requirements_why}"
+                if inside
+                else f"{sys.prefix} took over from it",
+                f"delete {spec.path} and type ./invoke setup",
+            )
+        if plan.current:
+            enter(spec, arguments, ())
+        os.environ[REPORT_VARIABLE] = UPDATE
+        _execute(base_executable(), [str(ROOT / "invoke"), *arguments])
+    except BootstrapError as error:
+        from invoke.exceptions import Exit
+
+        raise Exit(str(error), code=1) from None
+
+
+def take_report() -> list[StepRecord]:
+    """Return what the bootstrap did before this process began, once: a second call returns nothing."""
+    report = os.environ.pop(REPORT_VARIABLE, None)
+    steps = _parse_report(report) if report and report.startswith("[") else list(_reported)
+    _reported.clear()
+    return steps
+
+
+def inspect(root: Path = ROOT) -> Plan:
+    """Return what is stale in `env/`, and why; changes nothing.
+
+    Raises:
+        BootstrapError: `env.python` cannot be read.
+    """
+    spec = project_environment(root)
+    return decide(spec, examine(spec))
+
+
+_reported: list[StepRecord] = []
+
+
+def _parse_report(text: str) -> list[StepRecord]:
+    try:
+        return [StepRecord(**step) for step in json.loads(text)]
+    except (ValueError, TypeError):
+        return []  # not of our writing: nothing is known of what was done
+
+
+def _print_planned(steps: Iterable[StepRecord]) -> None:
+    for step in steps:
+        sys.stdout.write(f"{step.name}: would change: {step.why}\n")
+    sys.stdout.write("Nothing was changed. The later steps can be planned once env/ is there.\n")
+
+
+def _terminated(signum: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + signum)
+
+
+_VALUED = {"-c", "--collection", "-D", "--list-depth", "-f", "--config", "-F", "--list-format", "-r"}
+_VALUED |= {"--search-root", "-T", "--command-timeout", "--prompt-for-sudo-password"}
+_QUESTIONS = {"-h", "--help", "-l", "--list", "-V", "--version", "--complete", "--print-completion-script"}
+
+
+def asks_only(arguments: Sequence[str]) -> bool:
+    """Say whether Invoke is only asked what there is, so that no task will run.
+
+    The core options come before the first task; `--help` may also follow it, and `-h` stand at the very end.
+    """
+    core = True
+    skip = False
+    for position, argument in enumerate(arguments):
+        if skip:
+            skip = False
+        elif argument == "--":
+            return False
+        elif not argument.startswith("-"):
+            core = False
+        elif core:
+            if argument.split("=")[0] in _QUESTIONS or argument.startswith("-l"):
+                return True
+            skip = argument in _VALUED
+        elif argument == "--help" or (argument == "-h" and position == len(arguments) - 1):
+            return True
+    return not arguments
+
+
+def is_dry_run(arguments: Sequence[str]) -> bool:
+    """Say whether nothing may be changed: `--dry-run`, or Invoke's own `-R`, `--dry`."""
+    ours = list(arguments)
+    if "--" in ours:
+        ours = ours[: ours.index("--")]
+    return bool({"--dry-run", "-R", "--dry"} & set(ours))
+
+
+def enter(spec: EnvironmentSpec, arguments: Sequence[str], steps: Iterable[StepRecord]) -> NoReturn:
+    """Become the virtualenv's Invoke; `steps` is what it will find in `take_report`."""
+    report = [
+        [("name", s.name), ("changed", s.changed), ("why", s.why), ("seconds", s.seconds)] for s in steps
+    ]
+    os.environ[REPORT_VARIABLE] = json.dumps([dict(step) for step in report])
+    # Not by the script's first line, which has a length limit and does not take spaces.
+    _execute(str(spec.interpreter), [str(spec.path / "bin" / "invoke"), *arguments])
+
+
+def leave_environment(spec: EnvironmentSpec, arguments: Sequence[str]) -> None:
+    """Go on with the base interpreter where this is the virtualenv's own: it may be about to be deleted."""
+    if _is_inside(spec):
+        os.environ[REPORT_VARIABLE] = UPDATE
+        _execute(base_executable(), [str(ROOT / "invoke"), *arguments])
+
+
+def _execute(program: str, arguments: Sequence[str]) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execv(program, [program, *arguments])  # noqa: S606
+    except OSError as error:
+        os.environ.pop(REPORT_VARIABLE, None)
+        raise BootstrapError(
+            f"running {program}", str(error), f"delete {ROOT / 'env'} and type ./invoke setup"
+        ) from None
+
+
+def _is_inside(spec: EnvironmentSpec) -> bool:
+    return sys.prefix != sys.base_prefix and Path(sys.prefix).resolve() == spec.path.resolve()
+
+
+def _launched_by_invoke() -> bool:
+    program = Path(sys.argv[0])
+    return program.name in {"invoke", "inv"} or program.parts[-2:] == ("invoke", "__main__.py")

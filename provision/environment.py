@@ -1,0 +1,232 @@
+"""The steps of `setup`: directories, virtualenv, requirements, mongod, its configuration, secrets."""
+
+from __future__ import annotations
+
+import secrets
+import stat
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from provision import assembly, bootstrap
+from provision.errors import ProvisionError
+from provision.files import write_atomically
+from provision.mongodb import binaries
+from provision.settings import Loaded
+from provision.steps import Decision, Progress, Silent, Step
+from provision.virtualenv import StepRecord
+
+_PRIVATE = 0o600
+
+
+@dataclass(frozen=True)
+class Directories:
+    """The parents of data and logs, and the private one for records and secrets."""
+
+    loaded: Loaded
+    name: str = "directories"
+
+    def decide(self) -> Decision:
+        missing = [directory for directory, _ in self._wanted() if not directory.is_dir()]
+        if missing:
+            return Decision(True, f"to be made: {', '.join(self._shown(each) for each in missing)}")
+        return Decision(False, f"{', '.join(self._shown(each) for each, _ in self._wanted())} are there")
+
+    def act(self, progress: Progress) -> str:
+        made = []
+        for directory, mode in self._wanted():
+            if not directory.is_dir():
+                try:
+                    directory.mkdir(mode=mode, parents=True, exist_ok=True)
+                except OSError as error:
+                    raise ProvisionError(
+                        f"making the directory {directory}",
+                        f"{error.strerror}.",
+                        "Give yourself rights there, or choose other directories: paths.data and paths.log in invoke.yaml.",
+                    ) from None
+                made.append(self._shown(directory))
+        return f"made {', '.join(made)}"
+
+    def _wanted(self) -> Sequence[tuple[Path, int]]:
+        paths = self.loaded.paths
+        return ((paths.data, 0o755), (paths.log, 0o755), (paths.state, 0o700))
+
+    def _shown(self, directory: Path) -> str:
+        root = self.loaded.paths.root
+        return f"{directory.relative_to(root) if directory.is_relative_to(root) else directory}/"
+
+
+@dataclass(frozen=True)
+class Bootstrapped:
+    """What was done before this process could begin: the virtualenv it runs in."""
+
+    name: str
+    changed: bool
+    why: str
+
+    def decide(self) -> Decision:
+        return Decision(self.changed, self.why)
+
+    def act(self, progress: Progress) -> str:
+        return self.why
+
+
+@dataclass(frozen=True)
+class MongodBinary:
+    """A mongod that was found, checked and run once."""
+
+    loaded: Loaded
+    name: str = "mongod"
+
+    def decide(self) -> Decision:
+        mongodb = self.loaded.settings.mongodb
+        present = binaries.recorded(self.loaded.paths, mongodb)
+        if present is not None:
+            return Decision(False, f"{present.version} at {present.path} (source: {present.source.value})")
+        return Decision(True, binaries.plan(mongodb, self.loaded.paths))
+
+    def act(self, progress: Progress) -> str:
+        choice = binaries.find(self.loaded.settings.mongodb, self.loaded.paths, progress)
+        lines = [f"{choice.mongod.version} at {choice.mongod.path} (source: {choice.mongod.source.value})"]
+        lines += [f"not from {each.source.value}: {each.why}" for each in choice.refusals]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The rendered configuration of one deployment's nodes."""
+
+    loaded: Loaded
+    deployment: str
+
+    @property
+    def name(self) -> str:
+        return "mongod.conf" if self.deployment == "local" else f"configuration of {self.deployment}"
+
+    def decide(self) -> Decision:
+        drifted = assembly.deployment(self.loaded, self.deployment).drifted()
+        if not drifted:
+            return Decision(False, "matches mongod.conf.j2 and the settings")
+        return Decision(True, "; ".join(f"{name} {why}" for name, why in drifted.items()))
+
+    def act(self, progress: Progress) -> str:
+        written = assembly.deployment(self.loaded, self.deployment).configure()
+        return f"rendered for {', '.join(written)}"
+
+
+@dataclass(frozen=True)
+class SecretKey:
+    """Flask's SECRET_KEY, generated once, readable by its owner alone."""
+
+    loaded: Loaded
+    name: str = "SECRET_KEY"
+
+    def decide(self) -> Decision:
+        path = self.loaded.paths.secret_key
+        try:
+            facts = path.stat()
+        except FileNotFoundError:
+            return Decision(True, "to be generated")
+        if stat.S_IMODE(facts.st_mode) & 0o077:
+            return Decision(True, "others may read it: to be made 0600")
+        if facts.st_size < 32:
+            return Decision(True, "too short: to be generated anew")
+        return Decision(False, f"in {path.relative_to(self.loaded.paths.root)}, 0600")
+
+    def act(self, progress: Progress) -> str:
+        path = self.loaded.paths.secret_key
+        try:
+            if path.is_file() and path.stat().st_size >= 32:
+                path.chmod(_PRIVATE)
+                return "made 0600"
+            write_atomically(path, secrets.token_hex(32) + "\n", _PRIVATE)
+        except OSError as error:
+            raise ProvisionError(
+                "writing Flask's SECRET_KEY",
+                f"{path}: {error.strerror}.",
+                f"Give yourself rights to {path.parent}.",
+            ) from None
+        return f"generated in {path.relative_to(self.loaded.paths.root)}, 0600"
+
+
+def steps(loaded: Loaded) -> list[Step]:
+    """All steps of `setup`, in order.
+
+    Args:
+        loaded: the settings in force.
+    """
+    return [
+        Directories(loaded),
+        *(Bootstrapped(each.name, each.changed, each.why) for each in _virtualenv(loaded)),
+        MongodBinary(loaded),
+        *(Configuration(loaded, name) for name in loaded.settings.deployments),
+        SecretKey(loaded),
+    ]
+
+
+def _virtualenv(loaded: Loaded) -> Sequence[StepRecord]:
+    return bootstrap.take_report() or bootstrap.inspect(loaded.paths.root).steps()
+
+
+def ensure_for_start(loaded: Loaded, say: Callable[[str], None]) -> None:
+    """Choose a mongod where none has been chosen yet; silent otherwise.
+
+    Args:
+        loaded: the settings in force.
+        say: told what was done.
+
+    Raises:
+        ProvisionError: none can be had.
+    """
+    _ensure((MongodBinary(loaded),), say)
+
+
+def ensure_for_run(loaded: Loaded, say: Callable[[str], None]) -> None:
+    """Set up what serving the app needs and is missing; silent where nothing is.
+
+    Args:
+        loaded: the settings in force.
+        say: told what was done.
+
+    Raises:
+        ProvisionError: it can't be set up.
+    """
+    _ensure((MongodBinary(loaded), SecretKey(loaded)), say)
+
+
+def _ensure(wanted: Sequence[Step], say: Callable[[str], None]) -> None:
+    for step in wanted:
+        if step.decide().needed:
+            say(f"{step.name}: {step.act(Silent())}")
+
+
+def ensure_app_environment(loaded: Loaded, requirements: Path, say: Callable[[str], None]) -> Path:
+    """The virtualenv of an app that has requirements of its own, built or brought up to date.
+
+    Args:
+        loaded: the settings in force.
+        requirements: the app's requirements file.
+        say: told what was done.
+
+    Returns:
+        The virtualenv's interpreter.
+
+    Raises:
+        ProvisionError: it can't be built.
+    """
+    from provision.virtualenv import BootstrapError, ensure
+
+    spec = bootstrap.app_environment(
+        loaded.paths.app_env,
+        (requirements,),
+        loaded.paths.lock("app-env"),
+        loaded.settings.app.python,
+        "the app's virtualenv",
+    )
+    try:
+        for each in ensure(spec):
+            if each.changed:
+                say(f"{each.name}: {each.why}")
+    except BootstrapError as error:
+        raise ProvisionError(error.doing, error.cause, error.remedy) from None
+    return spec.interpreter

@@ -1,0 +1,1 @@
+"""What is MongoDB's: topologies, binaries, configuration, replica sets, logs."""

@@ -1,0 +1,89 @@
+"""A node and its places → the text of its mongod.conf. Pure: same input, same output.
+
+https://www.mongodb.com/docs/manual/reference/configuration-options/
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from provision.errors import ProvisionError
+from provision.mongodb.topology import Node
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a node's things are, as the node itself sees them (in a container: inside it).
+
+    Args:
+        data: its `storage.dbPath`.
+        log: its `systemLog.path`; None: it logs to standard output.
+        bind_ip: the addresses it listens on, comma-separated.
+        key_file: its `security.keyFile`; None: no authentication.
+    """
+
+    data: str
+    log: str | None
+    bind_ip: str
+    key_file: str | None = None
+
+
+def render(node: Node, layout: Layout, template: str, template_name: str = "mongod.conf.j2") -> str:
+    """Render a node's configuration.
+
+    Args:
+        node: the node.
+        layout: its paths and addresses.
+        template: text of the Jinja template.
+        template_name: how the template is named in errors.
+
+    Returns:
+        The YAML text for ``mongod --config``.
+
+    Raises:
+        ProvisionError: the template uses an undefined variable, is not valid, or yields no valid YAML.
+    """
+    import jinja2
+    import yaml
+
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 — YAML, not HTML: every value goes through the yaml filter
+    )
+    environment.filters["yaml"] = _scalar
+    doing = f"rendering the configuration of {node.name}"
+    try:
+        text = environment.from_string(template).render(node=node, layout=layout, options=node.options)
+    except jinja2.UndefinedError as error:
+        raise ProvisionError(
+            doing, f"{template_name}: {error.message}.", f"Define it, or take it out of {template_name}."
+        ) from None
+    except jinja2.TemplateSyntaxError as error:
+        raise ProvisionError(
+            doing,
+            f"{template_name}, line {error.lineno}: {error.message}.",
+            "Mend that line of the template.",
+        ) from None
+    try:
+        if not isinstance(yaml.safe_load(text), dict):
+            raise ProvisionError(doing, f"{template_name} yields no sections.", f"Mend {template_name}.")
+    except yaml.YAMLError as error:
+        raise ProvisionError(
+            doing, f"{template_name} yields no valid YAML: {error}.", f"Mend {template_name}."
+        ) from None
+    return text
+
+
+def _scalar(value: object) -> str:
+    """A value as YAML on one line, quoted where it must be."""
+    import json
+
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    # JSON's strings are YAML's double-quoted ones.
+    return json.dumps(str(value), ensure_ascii=False)

@@ -1,0 +1,57 @@
+"""Waiting is an object with a deadline that watches for death; its failure says what was awaited."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from provision.errors import ProvisionError
+
+POLL_SECONDS = 0.01
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Wait:
+    """How long to wait, and what makes waiting pointless.
+
+    Args:
+        deadline: when to give up, on the clock of `time.monotonic`.
+        seconds: how long that was from the beginning, for the message.
+        check_alive: raises `ProvisionError` once what is awaited can no longer happen.
+        log_tail: the last readable log lines of the node that is waited for.
+    """
+
+    deadline: float
+    seconds: float
+    check_alive: Callable[[], None]
+    log_tail: Callable[[], list[str]]
+
+    def until(self, what: str, attempt: Callable[[], T | None]) -> T:
+        """Try until there is an answer.
+
+        Args:
+            what: what is awaited, as a clause: ``"mongod to listen on port 27017"``.
+            attempt: returns None to be asked again; what it raises ends the wait.
+
+        Returns:
+            The first answer that is not None.
+
+        Raises:
+            ProvisionError: the deadline passed, or it can no longer happen.
+        """
+        while True:
+            answer = attempt()
+            if answer is not None:
+                return answer
+            self.check_alive()
+            if time.monotonic() >= self.deadline:
+                raise ProvisionError(
+                    f"waiting for {what}",
+                    f"It did not happen within {self.seconds:g} s, and the process is still running.",
+                    "Look at `invoke logs`. A slow machine may need a larger mongodb.start_timeout in invoke.yaml.",
+                    self.log_tail(),
+                )
+            time.sleep(POLL_SECONDS)

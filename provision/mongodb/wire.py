@@ -1,0 +1,221 @@
+"""A direct connection to one node, for bringing it up.
+
+Bring-up asks single nodes single questions, often before they can answer: it wants each refusal at once, and
+none of a driver's discovery, retries and pools (PyMongo looks for servers every 0.5 s, and takes longer to
+import than a mongod takes to start). So this speaks the little of the wire protocol that it needs: OP_MSG
+with one document, and SCRAM-SHA-256. Applications use PyMongo.
+
+https://www.mongodb.com/docs/manual/reference/mongodb-wire-protocol/
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+import socket
+import ssl
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+_OP_MSG = 2013
+_HEADER = struct.Struct("<iiii")
+_LONGEST_REPLY = 48_000_000 + 16_384
+
+
+class NotReachable(ConnectionError):
+    """Nothing answers there, or the connection broke."""
+
+
+class CommandFailed(Exception):
+    """The server answered with an error.
+
+    Args:
+        code: MongoDB's error code: https://www.mongodb.com/docs/manual/reference/error-codes/
+        code_name: its name, ``"NotYetInitialized"``.
+        message: the server's own words.
+    """
+
+    def __init__(self, code: int, code_name: str, message: str) -> None:
+        self.code = code
+        self.code_name = code_name
+        self.message = message
+        super().__init__(f"{code_name or code}: {message}")
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Who to be on a server.
+
+    Args:
+        username: the user's name.
+        password: its password; kept out of every representation.
+        source: the database that knows the user.
+    """
+
+    username: str
+    password: str = field(repr=False)
+    source: str = "admin"
+
+
+class Connection:
+    """One socket to one mongod or mongos, open from construction to `close`.
+
+    Args:
+        host: name or address.
+        port: TCP port.
+        timeout: seconds for connecting and for each reply.
+        credentials: who to be; None: nobody.
+        tls: context to encrypt with; None: plain.
+
+    Raises:
+        NotReachable: nothing listens, or it did not answer in time.
+        CommandFailed: the server refused the credentials.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        timeout: float = 5.0,
+        credentials: Credentials | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._request = 0
+        try:
+            self._socket = socket.create_connection((host, port), timeout)
+        except OSError as error:
+            raise NotReachable(f"{host}:{port}: {error}") from error
+        try:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if tls is not None:
+                self._socket = tls.wrap_socket(self._socket, server_hostname=host)
+            if credentials is not None:
+                self._authenticate(credentials)
+        except OSError as error:
+            self.close()
+            if isinstance(error, NotReachable):
+                raise
+            raise NotReachable(f"{host}:{port}: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def command(
+        self, database: str, command: Mapping[str, Any], timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Run one command and wait for its reply.
+
+        Args:
+            database: the database to run it on.
+            command: the command's document; its first key names it.
+            timeout: seconds to wait for this reply, if not the connection's own.
+
+        Returns:
+            The reply.
+
+        Raises:
+            NotReachable: the connection broke, or no reply came in time.
+            CommandFailed: ``ok: 0``, a write error or a write concern error.
+        """
+        import bson
+
+        body = bson.encode({**command, "$db": database})
+        self._request += 1
+        message = struct.pack("<I", 0) + b"\0" + body
+        normal = self._socket.gettimeout()
+        try:
+            if timeout is not None:
+                self._socket.settimeout(timeout)
+            self._socket.sendall(_HEADER.pack(16 + len(message), self._request, 0, _OP_MSG) + message)
+            length, _, _, opcode = _HEADER.unpack(self._receive(16))
+            if opcode != _OP_MSG or not 21 <= length <= _LONGEST_REPLY:
+                raise NotReachable("what answers there does not speak MongoDB's protocol")
+            payload = self._receive(length - 16)
+        except OSError as error:
+            self.close()
+            if isinstance(error, NotReachable):
+                raise
+            raise NotReachable(str(error) or type(error).__name__) from error
+        finally:
+            if self._socket.fileno() >= 0:
+                self._socket.settimeout(normal)
+        reply: dict[str, Any] = bson.decode(payload[5:])
+        _raise_for(reply)
+        return reply
+
+    def close(self) -> None:
+        """Close the socket; closing twice is fine."""
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _receive(self, size: int) -> bytes:
+        received = bytearray()
+        while len(received) < size:
+            part = self._socket.recv(min(size - len(received), 1 << 20))
+            if not part:
+                raise NotReachable("the server closed the connection")
+            received += part
+        return bytes(received)
+
+    def _authenticate(self, credentials: Credentials) -> None:
+        """SCRAM-SHA-256, RFC 7677. Passwords here are ASCII, which SASLprep leaves as it is."""
+        nonce = base64.b64encode(secrets.token_bytes(24)).decode()
+        name = credentials.username.replace("=", "=3D").replace(",", "=2C")
+        first = f"n={name},r={nonce}"
+        reply = self.command(
+            credentials.source,
+            {
+                "saslStart": 1,
+                "mechanism": "SCRAM-SHA-256",
+                "payload": f"n,,{first}".encode(),
+                "options": {"skipEmptyExchange": True},
+            },
+        )
+        challenge = bytes(reply["payload"]).decode()
+        given = dict(part.split("=", 1) for part in challenge.split(","))
+        if not given["r"].startswith(nonce):
+            raise NotReachable("the server answered another client's log-in")
+        salted = hashlib.pbkdf2_hmac(
+            "sha256", credentials.password.encode(), base64.b64decode(given["s"]), int(given["i"])
+        )
+        client_key = hmac.digest(salted, b"Client Key", "sha256")
+        without_proof = f"c=biws,r={given['r']}"
+        signed = f"{first},{challenge},{without_proof}".encode()
+        signature = hmac.digest(hashlib.sha256(client_key).digest(), signed, "sha256")
+        proof = base64.b64encode(bytes(a ^ b for a, b in zip(client_key, signature, strict=True))).decode()
+        reply = self.command(
+            credentials.source,
+            {
+                "saslContinue": 1,
+                "conversationId": reply["conversationId"],
+                "payload": f"{without_proof},p={proof}".encode(),
+            },
+        )
+        server_key = hmac.digest(salted, b"Server Key", "sha256")
+        expected = base64.b64encode(hmac.digest(server_key, signed, "sha256")).decode()
+        if bytes(reply["payload"]).decode() != f"v={expected}":
+            raise NotReachable("the server could not prove that it knows the password")
+
+
+def _raise_for(reply: Mapping[str, Any]) -> None:
+    if not reply.get("ok"):
+        raise CommandFailed(
+            int(reply.get("code", 0)), str(reply.get("codeName", "")), str(reply.get("errmsg", reply))
+        )
+    problem = next(iter(reply.get("writeErrors") or ()), None) or reply.get("writeConcernError")
+    if problem:
+        raise CommandFailed(
+            int(problem.get("code", 0)), str(problem.get("codeName", "")), str(problem.get("errmsg", problem))
+        )

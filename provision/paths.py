@@ -1,0 +1,130 @@
+"""Every path the tool reads or writes. No other module builds one of these by itself."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where things are, for one project on this machine.
+
+    Args:
+        root: the project's top folder, absolute.
+        data: parent of every node's data directory, absolute.
+        log: parent of every node's log file, absolute.
+        cache: this user's cache, shared by all clones: downloaded MongoDB binaries.
+    """
+
+    root: Path
+    data: Path
+    log: Path
+    cache: Path
+
+    @classmethod
+    def of(cls, root: Path, data: str, log: str, cache: str | None) -> Paths:
+        """Resolve the configured directories; relative ones are taken from the root, ``~`` is expanded.
+
+        Args:
+            root: the project's top folder.
+            data: ``paths.data`` of the settings.
+            log: ``paths.log`` of the settings.
+            cache: ``paths.cache`` of the settings; ``None`` means this user's cache directory.
+        """
+        from provision.installers import cache_directory
+
+        root = root.absolute()
+        return cls(
+            root,
+            _under(root, data),
+            _under(root, log),
+            _under(root, cache) if cache else cache_directory(os.environ),
+        )
+
+    @property
+    def state(self) -> Path:
+        """Run-time records, locks and secrets of this project, for its user alone (0700)."""
+        return self.root / ".state"
+
+    @property
+    def env(self) -> Path:
+        """The virtualenv that the tool and flaskbook run in."""
+        return self.root / "env"
+
+    @property
+    def settings_file(self) -> Path:
+        return self.root / "invoke.yaml"
+
+    @property
+    def mongod_template(self) -> Path:
+        """The one template behind every mongod and mongos; the packaged copy where the project has none."""
+        own = self.root / "mongod.conf.j2"
+        return own if own.is_file() else Path(__file__).with_name("mongod.conf.j2")
+
+    @property
+    def templates(self) -> Path:
+        return self.root / "templates"
+
+    @property
+    def secret_key(self) -> Path:
+        """Flask's SECRET_KEY, 0600."""
+        return self.state / "secret_key"
+
+    @property
+    def mongod_record(self) -> Path:
+        """Which mongod `setup` chose, and the file facts it was accepted with."""
+        return self.state / "mongod.json"
+
+    @property
+    def app_env(self) -> Path:
+        """Virtualenv of another project's app, where `app.requirements` names its requirements."""
+        return self.state / "app-env"
+
+    @property
+    def shell_history(self) -> Path:
+        return self.state / "shell_history"
+
+    def under_root(self, configured: str) -> Path:
+        """A configured path: relative ones are taken from the root, ``~`` is expanded."""
+        return _under(self.root, configured)
+
+    def lock(self, name: str) -> Path:
+        return self.state / "locks" / f"{name}.lock"
+
+    def deployment(self, name: str) -> Path:
+        """Records and rendered files of one deployment."""
+        return self.state / "deployments" / name
+
+    def node_record(self, deployment: str, node: str) -> Path:
+        return self.deployment(deployment) / f"{node}.json"
+
+    def node_conf(self, deployment: str, node: str) -> Path:
+        """A node's rendered configuration. The node of `local` has the one at the root that people edit and read."""
+        if deployment == "local" and node == "mongod":
+            return self.root / "mongod.conf"
+        return self.deployment(deployment) / f"{node}.conf"
+
+    def key_file(self, deployment: str) -> Path:
+        """The deployment's `security.keyFile`, 0400."""
+        return self.deployment(deployment) / "keyfile"
+
+    def credentials(self, deployment: str) -> Path:
+        """User names and passwords of one deployment, 0600."""
+        return self.deployment(deployment) / "credentials.json"
+
+    def node_data(self, deployment: str, node: str) -> Path:
+        return self.data / deployment / node
+
+    def node_log(self, deployment: str, node: str) -> Path:
+        return self.log / deployment / f"{node}.log"
+
+    def node_output(self, deployment: str, node: str) -> Path:
+        """What a node printed outside its log: what a mongod that dies before logging says."""
+        return self.log / deployment / f"{node}.out"
+
+
+def _under(root: Path, configured: str) -> Path:
+    path = Path(configured).expanduser()
+    return Path(os.path.normpath(path if path.is_absolute() else root / path))

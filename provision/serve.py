@@ -1,0 +1,94 @@
+"""Runs one Flask app in the app's own interpreter. A script, started by `provision.app`; never imported.
+
+It needs nothing but the standard library and the app's own Flask, because the app may live in a virtualenv of
+its own. Its parent holds the listening socket (so that no connection is refused while code is reloaded), the
+gate that opens when the database is up, and restarts it when it ends with 3, as Werkzeug's reloader does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any
+
+
+def main() -> int:
+    """Wait at the gate, load the app, serve it. The order is given in the variable PROVISION_SERVE."""
+    # Ctrl-C reaches this process too; its parent says what is to be said about it.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    order = json.loads(os.environ.pop("PROVISION_SERVE"))
+    # A script's own directory comes first on the path; here it would put our modules before the app's.
+    sys.path[0] = str(Path.cwd())
+    sys.argv = ["flask", "run"]
+    _import_ahead()
+    with os.fdopen(order["gate"], "rb", buffering=0, closefd=False) as gate:
+        if gate.read(1) != b"g":
+            return 0
+    threading.Thread(target=_end_with_parent, args=(order["gate"],), daemon=True).start()
+
+    from flask.cli import NoAppException, ScriptInfo, load_dotenv
+    from werkzeug.serving import run_simple
+
+    load_dotenv()
+    app: Any
+    try:
+        app = ScriptInfo(app_import_path=order["factory"]).load_app()
+    except NoAppException as error:
+        print(error.format_message(), file=sys.stderr, flush=True)  # noqa: T201
+        if not order["reloaded"]:
+            return 1
+        app = _broken
+    except Exception:  # noqa: BLE001 — whatever the app raises is shown
+        traceback.print_exc()
+        if not order["reloaded"]:
+            return 1
+        app = _broken
+    # What Werkzeug's own parent tells its child.
+    os.environ["WERKZEUG_RUN_MAIN"] = "true"
+    os.environ["WERKZEUG_SERVER_FD"] = str(order["socket"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    run_simple(
+        order["host"],
+        order["port"],
+        app,
+        use_reloader=order["reload"],
+        use_debugger=order["debug"],
+        threaded=True,
+    )
+    return 0
+
+
+def _import_ahead() -> None:
+    """Import while the database starts what any such app will need, and nothing of the app itself."""
+    for name in ("flask", "werkzeug.serving", "pymongo"):
+        try:
+            __import__(name)
+        except ImportError:
+            if name == "flask":
+                print(  # noqa: T201
+                    f"Flask is not installed for {sys.executable}: list it in the app's requirements (app.requirements).",
+                    file=sys.stderr,
+                )
+                sys.exit(1)
+
+
+def _end_with_parent(gate: int) -> None:
+    """A parent that was killed can't end its app: the gate's closing does."""
+    while os.read(gate, 1):
+        pass
+    os._exit(0)
+
+
+def _broken(_environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """Answers while the code that was just saved can't be imported."""
+    start_response("500 Internal Server Error", [("Content-Type", "text/plain; charset=utf-8")])
+    return [b"The app could not be imported; the terminal shows why. Saving a correction reloads it.\n"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""Judges settings against their dataclasses, with pydantic, and says what is wrong with them."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+
+from provision.errors import ProvisionError
+from provision.settings import KeyPath, Settings, bare, did_you_mean, hint_at, hints, rule, shown
+
+
+def validate(merged: Mapping[str, Any], origins: Mapping[KeyPath, str]) -> dict[str, Any]:
+    """Check merged settings and fill in the defaults.
+
+    Args:
+        merged: nested values of all layers.
+        origins: where each came from, for the message.
+
+    Returns:
+        The complete settings as nested dictionaries, of the right types.
+
+    Raises:
+        ProvisionError: one message over all that is wrong: file, key, what was given, what is allowed.
+    """
+    try:
+        return _model(Settings).model_validate(merged).model_dump()
+    except ValidationError as error:
+        raise _explain(error, origins) from None
+
+
+def _model(kind: Any) -> type[BaseModel]:
+    """The pydantic model of a settings dataclass."""
+    columns: dict[str, Any] = {}
+    types = hints(kind)
+    for each in fields(kind):
+        hint = types[each.name]
+        if each.default_factory is not MISSING:
+            default = Field(default_factory=each.default_factory)
+        else:
+            default = Field(default=each.default)
+        columns[each.name] = (_type(hint), default)
+    return create_model(kind.__name__, __config__=ConfigDict(extra="forbid", from_attributes=True), **columns)
+
+
+def _type(hint: Any) -> Any:
+    kind, limits = bare(hint), rule(hint)
+    if is_dataclass(kind):
+        return _model(kind)
+    given = {} if limits is None else {k: v for k, v in vars(limits).items() if v is not None and k != "help"}
+    if typing.get_origin(kind) is dict:
+        inner = typing.get_args(kind)[1]
+        if not is_dataclass(inner):
+            return kind
+        names: Any = Annotated[str, Field(**given)]
+        return dict.__class_getitem__((names, _type(inner)))
+    if kind in (str, str | None):
+        # `version: 3.12` is a number in YAML, and means what it says.
+        return Annotated[kind, Field(**given), BeforeValidator(_text)]
+    return Annotated[kind, Field(**given)]
+
+
+def _text(value: object) -> object:
+    return str(value) if isinstance(value, float | int) and not isinstance(value, bool) else value
+
+
+def _explain(error: ValidationError, origins: Mapping[KeyPath, str]) -> ProvisionError:
+    causes, remedies = [], []
+    for problem in error.errors():
+        path = tuple(str(part) for part in problem["loc"] if part != "[key]")
+        at = next((length for length in range(len(path), 0, -1) if path[:length] in origins), 0)
+        origin = origins.get(path[:at], "settings")
+        key = ".".join(path)
+        if problem["type"] == "extra_forbidden":
+            known = hints(bare(hint_at(path[:-1])))
+            causes.append(f"{origin}: {key}: there is no such setting (given: {shown(problem['input'])}).")
+            remedies.append(
+                f"Remove it{did_you_mean(path[-1], known)}. Allowed in {'.'.join(path[:-1]) or 'the top level'}: "
+                f"{', '.join(sorted(known))}."
+            )
+        else:
+            found = rule(hint_at(path))
+            what = f" — {found.help}" if found is not None else ""
+            causes.append(f"{origin}: {key}: {shown(problem['input'])} will not do: {_allowed(problem)}.")
+            remedies.append(f"Set {key} to an allowed value{what}.")
+    return ProvisionError(
+        "reading the settings", "\n".join(dict.fromkeys(causes)), "\n".join(dict.fromkeys(remedies))
+    )
+
+
+def _allowed(problem: Mapping[str, Any]) -> str:
+    if problem["type"] == "string_pattern_mismatch":
+        return f"it must match {problem['ctx']['pattern']}"
+    if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return "it must be a section with keys"
+    message = str(problem["msg"])
+    message = message.replace("Input should be", "it must be").replace("String should have", "it must have")
+    return message if message.startswith("it ") else message[0].lower() + message[1:]

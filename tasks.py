@@ -1,0 +1,236 @@
+"""The tasks of `invoke`. Each parses, calls one function of `provision`, and shows the result.
+
+At import this needs nothing but Invoke and the standard library: outside env/ it builds env/ and re-executes
+itself there.
+"""
+
+from __future__ import annotations
+
+import functools
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from provision import bootstrap  # noqa: E402
+
+bootstrap.ensure_environment()
+
+from invoke.collection import Collection  # noqa: E402
+from invoke.context import Context  # noqa: E402
+from invoke.tasks import task  # noqa: E402
+
+from provision.errors import ProvisionError, install_excepthook  # noqa: E402
+
+install_excepthook()
+
+
+def _interrupted(number: int, _frame: object) -> None:
+    # Invoke turns KeyboardInterrupt into status 1; a shell expects 128 + the signal's number.
+    sys.exit(128 + number)
+
+
+for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(_number) is not signal.SIG_IGN:
+        signal.signal(_number, _interrupted)
+
+
+def command(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """A task whose errors are shown as JSON to those who asked for JSON."""
+
+    def decorate(body: Callable[..., Any]) -> Any:
+        @functools.wraps(body)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return body(*args, **kwargs)
+            except ProvisionError as error:
+                if kwargs.get("json"):
+                    from provision import display
+
+                    display.as_json(error.as_json())
+                raise
+
+        return task(**options)(run)
+
+    return decorate
+
+
+def _load(ctx: Context, remember: bool = True, **flags: Any) -> Any:
+    """The settings in force; flags that were given win. A flag's name is a key with _ for the dot."""
+    import os
+
+    from provision import settings
+
+    given = {
+        key.replace("__", "."): ("--" + name, value)
+        for key, (name, value) in flags.items()
+        if value is not None
+    }
+    return settings.load(ROOT, settings.layers_of(ctx.config, ROOT), os.environ, given, remember)
+
+
+_ON = {"on": "which deployment of invoke.yaml (default: local)"}
+_JSON = {"json": "print the result as JSON, for scripts"}
+
+
+@command(
+    help={
+        "dry-run": "say what would be done and change nothing",
+        "timings": "show how long each step took",
+        **_JSON,
+    }
+)
+def setup(ctx: Context, dry_run: bool = False, timings: bool = False, json: bool = False) -> None:
+    """Set up this clone: directories, virtualenv, requirements, mongod, mongod.conf, secrets.
+
+    Typing it again changes nothing. `invoke run` does it by itself.
+    """
+    from provision import display, environment, steps
+
+    results = steps.run_steps(environment.steps(_load(ctx, remember=not dry_run)), display.StepLines(timings, quiet=json), dry_run)
+    if json:
+        display.as_json([vars(each) for each in results])
+
+
+@command(help={"key": "only the settings whose key begins with this", **_JSON}, optional=["key"])
+def settings(ctx: Context, key: str = "", json: bool = False) -> None:
+    """List every setting, its value and where it came from."""
+    from provision import display
+
+    values = [each for each in _load(ctx).values() if each.key.startswith(key)]
+    if json:
+        display.as_json([vars(each) for each in values])
+    else:
+        display.table(
+            ("SETTING", "VALUE", "FROM"),
+            [(v.key, "null" if v.value is None else v.value, v.origin) for v in values],
+        )
+
+
+@command(
+    help={"check": "write nothing; exit with 1 if a file on disk has drifted", "node": "which node", **_ON}
+)
+def render(ctx: Context, check: bool = False, node: str = "", on: str = "local") -> None:
+    """Show the configuration rendered from mongod.conf.j2, or say whether the one on disk has drifted."""
+    from provision import assembly, display
+
+    deployment = assembly.deployment(_load(ctx), on)
+    if check:
+        drifted = deployment.drifted()
+        for name, why in drifted.items():
+            display.line(f"{name}: the configuration on disk {why}")
+        if drifted:
+            raise ProvisionError(
+                f"checking the configuration of {on}",
+                f"{len(drifted)} of {len(deployment.topology.nodes)} differ from what would be rendered.",
+                "Type `invoke setup` to render them; a file edited by hand is kept beside the new one as .edited.",
+            )
+        display.line(f"The configuration of {on} is what mongod.conf.j2 and the settings give.")
+    else:
+        display.line(deployment.render(deployment.node(node)).rstrip("\n"))
+
+
+@command(help={**_ON, "timings": "show what was reached when", **_JSON})
+def start(ctx: Context, on: str = "local", timings: bool = False, json: bool = False) -> None:
+    """Start MongoDB; returns when a majority write was acknowledged.
+
+    A deployment that runs already is left as it is.
+    """
+    from provision import assembly, display, environment
+
+    loaded = _load(ctx)
+    environment.ensure_for_start(loaded, display.note)
+    done = assembly.deployment(loaded, on).up(display.note)
+    if json:
+        display.as_json({**vars(done), "timings": [vars(each) for each in done.timings]})
+        return
+    if timings:
+        for each in done.timings:
+            display.line(f"{each.seconds:7.3f} s  {each.what}")
+    display.line(done.uri)
+
+
+@command(help={**_ON, **_JSON})
+def stop(ctx: Context, on: str = "local", json: bool = False) -> None:
+    """Stop MongoDB. Data stay."""
+    from provision import assembly, display
+
+    stopped = assembly.deployment(_load(ctx), on).down(display.note)
+    if json:
+        display.as_json({"deployment": on, "stopped": stopped})
+    else:
+        display.line(f"{on}: stopped {', '.join(stopped)}" if stopped else f"{on}: was not running")
+
+
+@command(help=_ON)
+def restart(ctx: Context, on: str = "local") -> None:
+    """Stop MongoDB, then start it with the settings as they are now."""
+    from provision import assembly, display, environment
+
+    loaded = _load(ctx)
+    environment.ensure_for_start(loaded, display.note)
+    assembly.deployment(loaded, on).down(display.note)
+    display.line(assembly.deployment(loaded, on).up(display.note).uri)
+
+
+@command(help={**_ON, **_JSON})
+def status(ctx: Context, on: str = "local", json: bool = False) -> None:
+    """Show the state of every node. The JSON's shape is documented in docs/status.md."""
+    from provision import assembly, display
+
+    found = assembly.deployment(_load(ctx), on).status().as_json()
+    if json:
+        display.as_json(found)
+    else:
+        display.status(found)
+
+
+@command(
+    help={
+        "follow": "go on with each new line",
+        "lines": "how many of the last lines",
+        "raw": "JSON, as it is",
+        **_ON,
+    }
+)
+def logs(
+    ctx: Context, follow: bool = False, lines: int = 50, raw: bool = False, on: str = "local", node: str = ""
+) -> None:
+    """Show MongoDB's log as readable lines, coloured by severity."""
+    from provision import assembly, display
+    from provision.mongodb.logs import render as readable
+
+    deployment = assembly.deployment(_load(ctx), on)
+    wanted = deployment.log(deployment.node(node), lines, follow)
+    for each in wanted if raw else readable(wanted, display.colourful(sys.stdout)):
+        display.line(each)
+
+
+@command(help={**_ON, "database": "put this database's name into it"})
+def uri(ctx: Context, on: str = "local", database: str = "") -> None:
+    """Print the connection string."""
+    from provision import assembly, display
+
+    display.line(assembly.deployment(_load(ctx), on).uri(database))
+
+
+@command(
+    help={
+        "port": "port of the app, for this run (default: app.port)",
+        "keep": "leave MongoDB running when the app ends",
+        **_ON,
+    }
+)
+def run(ctx: Context, on: str = "local", port: int | None = None, keep: bool = False) -> None:
+    """Set up what is missing, start MongoDB, and serve the app. Ctrl-C ends what this started."""
+    from provision import app, display
+
+    app.run(_load(ctx, app__port=("port", port)), on, keep, display.line)
+
+
+namespace = Collection(setup, settings, render, start, stop, restart, status, logs, uri, run)

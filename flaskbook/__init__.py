@@ -1,0 +1,1 @@
+"""flaskbook: a small people book on Flask and MongoDB, the application this project's tool brings up."""

@@ -1,0 +1,173 @@
+"""MongoDB for a Flask application: one client per app, and mongoengine documents that follow the current app.
+
+mongoengine keeps its connections in module-wide aliases, so two apps in one process (every test suite has
+them) would share one. Here the application owns its client, and :class:`AppDocument` asks the current
+application for the collection. Nothing connects before the first operation, and indexes are made at the first
+use of a collection.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pymongo
+from flask import Flask, current_app
+from mongoengine import Document
+from mongoengine.errors import OperationError
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import ConfigurationError, ConnectionFailure, InvalidURI, OperationFailure, PyMongoError
+
+from flaskbook.settings import SettingsError
+
+EXTENSION = "flaskbook-mongodb"
+DEFAULT_DATABASE = "flaskbook"
+# Building an index may outlast the deadline of an ordinary operation: this many seconds are allowed instead.
+INDEX_BUILD_SECONDS = 60
+
+# https://www.mongodb.com/docs/manual/reference/error-codes/ : the server answered, and its answer is "not
+# now" (no primary, shutting down, a shard or majority out of reach) or "not for you" (13, 18: our
+# credentials).
+_UNAVAILABLE_CODES = frozenset(
+    {6, 7, 13, 18, 50, 64, 89, 91, 100, 133, 189, 202, 262, 9001, 10107, 11600, 11602, 13435, 13436}
+)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """The client of one application.
+
+    Attributes:
+        client: connects at the first operation; safe for use by many threads.
+        database: where the application's collections live.
+    """
+
+    client: pymongo.MongoClient[dict[str, Any]]
+    database: Database[dict[str, Any]]
+    _indexed: set[str] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def ensure_indexes(self, document: type[AppDocument]) -> None:
+        """Create the indexes of ``document`` that are missing, once per process.
+
+        Args:
+            document: its ``meta["indexes"]`` are created, as mongoengine would.
+
+        Raises:
+            PyMongoError: the database is away or refuses; the next use tries again.
+        """
+        name = document._get_collection_name()
+        if name in self._indexed:
+            return
+        with self._lock:
+            if name in self._indexed:
+                return
+            models = []
+            for spec in document._meta["index_specs"]:
+                options = {key: value for key, value in spec.items() if key not in ("fields", "cls")}
+                models.append(pymongo.IndexModel(spec["fields"], **options))
+            collection = self.database[name]
+            # Asked first, under the ordinary deadline: an absent database is reported at once.
+            existing = collection.index_information()
+            if any(model.document["name"] not in existing for model in models):
+                with pymongo.timeout(INDEX_BUILD_SECONDS):
+                    collection.create_indexes(models)
+            self._indexed.add(name)
+
+
+class MongoDB:
+    """The Flask extension. ``init_app`` may be called for any number of applications."""
+
+    def init_app(self, app: Flask) -> None:
+        """Give ``app`` its client, without connecting.
+
+        Args:
+            app: ``MONGODB_URI``, ``MONGODB_DATABASE`` and ``MONGODB_TIMEOUT_MS`` of its config are read.
+                Options in the URI win over the defaults set here.
+
+        Raises:
+            SettingsError: the URI isn't one. Its text is not repeated, as it may hold a password.
+        """
+        uri: str = app.config["MONGODB_URI"]
+        defaults: dict[str, Any] = {
+            "appname": "flaskbook",
+            # One deadline for the whole operation: finding a server, connecting, waiting, retrying.
+            # Manual: PyMongo, Connection options, Limit server execution time (CSOT).
+            "timeoutMS": app.config["MONGODB_TIMEOUT_MS"],
+            "serverSelectionTimeoutMS": app.config["MONGODB_TIMEOUT_MS"],
+            "w": "majority",
+        }
+        given = uri.partition("?")[2].lower()
+        named = {option.partition("=")[0] for option in given.replace(";", "&").split("&")}
+        options = {name: value for name, value in defaults.items() if name.lower() not in named}
+        try:
+            client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(
+                uri, connect=False, tz_aware=True, **options
+            )
+            name = app.config["MONGODB_DATABASE"]
+            database = client[name] if name else client.get_default_database(DEFAULT_DATABASE)
+        except (InvalidURI, ConfigurationError, ValueError) as error:
+            raise SettingsError(
+                f"MONGODB_URI is not a connection string that PyMongo accepts ({type(error).__name__}). "
+                "It should look like mongodb://127.0.0.1:27017/flaskbook; in a password, write special characters as %XX."
+            ) from None
+        app.extensions[EXTENSION] = Connection(client, database)
+        # An app that is dropped, and every app at interpreter exit, closes its sockets and monitor threads.
+        weakref.finalize(app, client.close)
+        app.register_error_handler(PyMongoError, _on_database_error)
+        app.register_error_handler(OperationError, _on_database_error)
+
+
+def connection() -> Connection:
+    """Return the connection of the current application."""
+    found: Connection = current_app.extensions[EXTENSION]
+    return found
+
+
+def close(app: Flask) -> None:
+    """Close the client of ``app``; for tests and scripts that make many applications."""
+    found: Connection = app.extensions[EXTENSION]
+    found.client.close()
+
+
+class AppDocument(Document):  # type: ignore[misc]
+    """Base of all documents: lives in the database of the current application."""
+
+    meta: ClassVar[dict[str, Any]] = {"abstract": True, "auto_create_index": False}
+
+    @classmethod
+    def _get_db(cls) -> Database[dict[str, Any]]:
+        return connection().database
+
+    @classmethod
+    def _get_collection(cls) -> Collection[dict[str, Any]]:
+        # Never kept on the class, as mongoengine does: the next request may belong to another application.
+        found = connection()
+        found.ensure_indexes(cls)
+        return found.database[cls._get_collection_name()]
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Say whether ``error`` means that the database is away, rather than that we asked something wrong.
+
+    Args:
+        error: from PyMongo, or mongoengine's wrapping of one.
+    """
+    if isinstance(error, OperationError):
+        wrapped = error.__cause__ or error.__context__
+        return wrapped is not None and is_unavailable(wrapped)
+    if isinstance(error, ConnectionFailure) or (isinstance(error, PyMongoError) and error.timeout):
+        return True
+    return isinstance(error, OperationFailure) and error.code in _UNAVAILABLE_CODES
+
+
+def _on_database_error(error: Exception) -> Any:
+    from flaskbook.errors import service_unavailable
+
+    if not is_unavailable(error):
+        raise error
+    current_app.logger.warning("The database is not available: %s", error)
+    return service_unavailable()

@@ -1,0 +1,106 @@
+"""Security headers, session cookies, and protection against cross-site requests.
+
+Cross-site requests, in two kinds:
+
+- A **form** carries a CSRF token (Flask-WTF), as a browser sends forms across sites without asking.
+- A **JSON body** needs no token: a browser sends ``Content-Type: application/json`` to another site only
+  after a preflight request, which this app never grants. ``Sec-Fetch-Site`` and ``Origin``, which pages can't
+  forge, are checked besides, and the session cookie is SameSite=Lax. A program sends neither header and is
+  let through: it holds no other person's cookies. To log out with JSON, send ``{}``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from flask import Flask, Request, Response, abort, current_app, request
+from flask.sessions import SecureCookieSessionInterface
+from flask_wtf.csrf import CSRFProtect
+
+CSP = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_csrf = CSRFProtect()
+
+
+def init_app(app: Flask) -> None:
+    """Protect ``app``: headers on every response, a CSRF check before every unsafe request, safe cookies."""
+    # Forms are checked in _refuse_cross_site below, so that JSON can be checked in its own way.
+    app.config["WTF_CSRF_CHECK_DEFAULT"] = False
+    # A page left open overnight still works; the token lives as long as its session.
+    app.config.setdefault("WTF_CSRF_TIME_LIMIT", None)
+    _csrf.init_app(app)
+    app.session_interface = LoopbackAwareSessions()
+    app.before_request(_refuse_cross_site)
+    app.after_request(_add_headers)
+    proxies = app.config["TRUSTED_PROXIES"]
+    if proxies:
+        from werkzeug.middleware.proxy_fix import ProxyFix
+
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies
+        )
+
+
+class LoopbackAwareSessions(SecureCookieSessionInterface):
+    """Session cookies that are Secure everywhere but on plain-http loopback.
+
+    Browsers differ in whether they keep Secure cookies of http://127.0.0.1, where development and browser
+    tests happen. Deciding by the Host of the request keeps every other host safe without a setting that could
+    be forgotten; whoever forges that header only affects a cookie of their own.
+    """
+
+    def get_cookie_secure(self, app: Flask) -> bool:
+        configured = app.config["SESSION_COOKIE_SECURE"]
+        if configured is not None:
+            return bool(configured)
+        return request.is_secure or not is_loopback(request.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether ``host`` (a Host header: name or address, perhaps with a port) is this machine."""
+    name = urlsplit(f"//{host}").hostname or ""
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _refuse_cross_site() -> None:
+    if (
+        request.method in _SAFE_METHODS
+        or request.endpoint is None
+        or not current_app.config["WTF_CSRF_ENABLED"]
+    ):
+        return
+    if not request.is_json:
+        _csrf.protect()
+    elif _is_cross_site(request):
+        abort(403)
+
+
+def _is_cross_site(received: Request) -> bool:
+    site = received.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = received.headers.get("Origin")
+    return origin is not None and origin != f"{received.scheme}://{received.host}"
+
+
+def _add_headers(response: Response) -> Response:
+    headers = response.headers
+    headers.setdefault("Content-Security-Policy", CSP)
+    headers.setdefault("X-Content-Type-Options", "nosniff")
+    headers.setdefault("X-Frame-Options", "DENY")
+    headers.setdefault("Referrer-Policy", "same-origin")
+    headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
+    headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+    headers.setdefault("Permissions-Policy", "camera=(), geolocation=(), microphone=()")
+    if request.is_secure:
+        headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+    if not (request.endpoint or "").endswith("static"):
+        # Pages differ by who is logged in, and the back button must not show them after log-out.
+        headers.setdefault("Cache-Control", "no-store")
+    return response

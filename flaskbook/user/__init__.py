@@ -1,0 +1,1 @@
+"""Accounts and people: the blueprint ``user_app``, its models, forms, templates and rules."""

@@ -1,0 +1,332 @@
+"""The pages of the user blueprint, each also in JSON for clients that ask for it.
+
+====================  ===========  ======================================================================
+Address               Methods      JSON fields in → out
+====================  ===========  ======================================================================
+``/sign-up``          GET, POST    first_name, last_name, age?, email, password → message (202 in any case)
+``/log-in``           GET, POST    email, password → the own profile, or 401
+``/log-out``          POST         ``{}`` → message
+``/profile``          GET          → id, name, age, url, email, created
+``/profile/edit``     GET, POST    first_name, last_name, age? → the own profile
+``/account/email``    GET, POST    email, password → message (202); logs out
+``/account/password`` GET, POST    current_password, password → message
+``/account/delete``   GET, POST    password → message
+``/people``           GET          last_name?, min_age?, max_age?, after? in the query → people, next
+``/people/<id>``      GET          → id, name, age, url
+====================  ===========  ======================================================================
+
+Errors have the shape of :func:`flaskbook.negotiation.error_data`. A POST replaces all fields: one left out is
+empty.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    abort,
+    current_app,
+    flash,
+    jsonify,
+    redirect,
+    render_template,
+    request,
+    session,
+    url_for,
+)
+from flask.blueprints import BlueprintSetupState
+from flask_login import LoginManager, current_user, login_required, login_user, logout_user
+from wtforms import Form
+
+from flaskbook.negotiation import error_data, invalid, query, respond, submitted, wants_json
+from flaskbook.user import account
+from flaskbook.user.form import (
+    DeleteForm,
+    EmailForm,
+    LogInForm,
+    LogOutForm,
+    PasswordForm,
+    PeopleForm,
+    ProfileForm,
+    SignUpForm,
+)
+from flaskbook.user.model import Person, User, find_people, find_person
+from flaskbook.user.password import EXTENSION, Passwords
+
+user_app = Blueprint("user", __name__, template_folder="templates", cli_group="user")
+
+Answer = Response | str
+
+WRONG_LOG_IN = "This e-mail address and password don't belong together."
+WRONG_PASSWORD = "This is not your password."  # noqa: S105
+SIGN_UP_ANSWER = (
+    "If nobody had this e-mail address yet, your account is ready: log in with the password you chose."
+)
+EMAIL_ANSWER = (
+    "If nobody had the new e-mail address yet, it is now yours: log in with it. "
+    "Otherwise the former one still holds."
+)
+
+
+@user_app.record_once
+def _set_up(state: BlueprintSetupState) -> None:
+    assert isinstance(state.app, Flask)  # noqa: S101 (Flask declares its base class)
+    manager = LoginManager()
+    manager.user_loader(User.from_session)
+    manager.unauthorized_handler(_unauthorized)
+    manager.init_app(state.app)
+    state.app.extensions[EXTENSION] = Passwords(state.app)
+
+
+@user_app.cli.command("create-indexes")
+def create_indexes() -> None:
+    """Create the database indexes now instead of at first use."""
+    from flaskbook.database import connection
+    from flaskbook.user.model import Attempts, EmailClaim
+
+    for document in (User, EmailClaim, Attempts):
+        connection().ensure_indexes(document)
+
+
+@user_app.route("/sign-up", methods=["GET", "POST"])
+def sign_up() -> Answer:
+    """Create an account. The answer is the same whether or not the address was free."""
+    if request.method == "GET":
+        if current_user.is_authenticated:
+            return _see_other(url_for("user.profile"))
+        return render_template("user/sign_up.html", form=SignUpForm())
+    form = submitted(SignUpForm)
+    if not form.validate():
+        return invalid("user/sign_up.html", form)
+    account.sign_up(
+        first_name=form.first_name.data,
+        last_name=form.last_name.data,
+        email=form.email.data,
+        age=form.age.data,
+        password=form.password.data,
+        client=_client(),
+    )
+    if not wants_json():
+        session["email"] = form.email.data  # fills the log-in form
+    return _done(SIGN_UP_ANSWER, url_for("user.log_in"), status=202)
+
+
+@user_app.route("/log-in", methods=["GET", "POST"])
+def log_in() -> Answer:
+    """Begin a session."""
+    target = safe_target(request.args.get("next"))
+    if request.method == "GET":
+        if current_user.is_authenticated:
+            return _see_other(target or url_for("user.profile"))
+        form = LogInForm(data={"email": session.get("email")})
+        return render_template("user/log_in.html", form=form, target=target)
+    form = submitted(LogInForm)
+    if not form.validate():
+        return invalid("user/log_in.html", form, target=target)
+    user = account.authenticate(form.email.data, form.password.data, _client())
+    if user is None:
+        form.form_errors.append(WRONG_LOG_IN)
+        data = error_data(401, "Unauthorized", WRONG_LOG_IN)
+        return respond("user/log_in.html", data, status=401, form=form, target=target)
+    _begin_session(user)
+    if wants_json():
+        return jsonify(_own(user))
+    return _see_other(target or url_for("user.profile"))
+
+
+@user_app.post("/log-out")
+def log_out() -> Answer:
+    """End the session. Without one, nothing happens."""
+    submitted(LogOutForm)
+    _end_session()
+    return _done("You are logged out.", url_for("user.log_in"))
+
+
+@user_app.get("/profile")
+@login_required  # type: ignore[untyped-decorator]
+def profile() -> Answer:
+    """Show the own profile."""
+    return respond("user/profile.html", _own(current_user), user=current_user)
+
+
+@user_app.route("/profile/edit", methods=["GET", "POST"])
+@login_required  # type: ignore[untyped-decorator]
+def edit_profile() -> Answer:
+    """Change name and age."""
+    name = current_user.name
+    if request.method == "GET":
+        form = ProfileForm(
+            data={"first_name": name.first_name, "last_name": name.last_name, "age": current_user.age}
+        )
+        return respond("user/edit_profile.html", _own(current_user), form=form)
+    form = submitted(ProfileForm)
+    if not form.validate():
+        return invalid("user/edit_profile.html", form)
+    account.change_profile(
+        current_user, first_name=form.first_name.data, last_name=form.last_name.data, age=form.age.data
+    )
+    if wants_json():
+        return jsonify(_own(current_user))
+    return _done("Your profile is saved.", url_for("user.profile"))
+
+
+@user_app.route("/account/email", methods=["GET", "POST"])
+@login_required  # type: ignore[untyped-decorator]
+def change_email() -> Answer:
+    """Change the log-in address. The answer is the same whether or not the new address was free."""
+    if request.method == "GET":
+        return render_template("user/change_email.html", form=EmailForm(), user=current_user)
+    form = submitted(EmailForm)
+    if not form.validate():
+        return invalid("user/change_email.html", form, user=current_user)
+    user = _confirmed(form.password.data)
+    if user is None:
+        return _wrong_password("user/change_email.html", form, "password")
+    account.change_email(user, form.email.data, _client())
+    _end_session()
+    return _done(EMAIL_ANSWER, url_for("user.log_in"), status=202)
+
+
+@user_app.route("/account/password", methods=["GET", "POST"])
+@login_required  # type: ignore[untyped-decorator]
+def change_password() -> Answer:
+    """Change the password and end the sessions on other devices."""
+    if request.method == "GET":
+        return render_template("user/change_password.html", form=PasswordForm())
+    form = submitted(PasswordForm)
+    if not form.validate():
+        return invalid("user/change_password.html", form)
+    user = _confirmed(form.current_password.data)
+    if user is None:
+        return _wrong_password("user/change_password.html", form, "current_password")
+    account.change_password(user, form.password.data)
+    _begin_session(user)
+    return _done("Your password is changed. Other devices are logged out.", url_for("user.profile"))
+
+
+@user_app.route("/account/delete", methods=["GET", "POST"])
+@login_required  # type: ignore[untyped-decorator]
+def delete_account() -> Answer:
+    """Delete the account and all that is stored with it."""
+    if request.method == "GET":
+        return render_template("user/delete_account.html", form=DeleteForm())
+    form = submitted(DeleteForm)
+    if not form.validate():
+        return invalid("user/delete_account.html", form)
+    user = _confirmed(form.password.data)
+    if user is None:
+        return _wrong_password("user/delete_account.html", form, "password")
+    account.delete(user)
+    _end_session()
+    return _done("Your account is deleted.", url_for("user.people"))
+
+
+@user_app.get("/people")
+def people() -> Answer:
+    """List people by last name, a page at a time."""
+    form = query(PeopleForm)
+    if not form.validate():
+        return invalid("user/people.html", form)
+    search = {
+        name: form[name].data
+        for name in ("last_name", "min_age", "max_age")
+        if form[name].data not in (None, "")
+    }
+    page = find_people(**search, after=form.position, limit=current_app.config["PEOPLE_PER_PAGE"])
+    following = None
+    if page.following is not None:
+        following = url_for("user.people", **search, after=page.following.encode())
+    data = {"people": [_public(person) for person in page.people], "next": following}
+    return respond("user/people.html", data, form=form, search=search)
+
+
+@user_app.get("/people/<person_id>")
+def person(person_id: str) -> Answer:
+    """Show what everybody may see of a person. The address stays the same for the life of the account."""
+    found = find_person(person_id)
+    if found is None:
+        abort(404)
+    return respond("user/person.html", _public(found), person=found)
+
+
+def safe_target(target: str | None) -> str | None:
+    """Return ``target`` if it is a path on this site, else None.
+
+    Args:
+        target: where to go after log-in, from the query string. Browsers read ``//host`` and ``/\\host`` as
+            another site, and drop tabs and line ends before they look.
+    """
+    if target and re.fullmatch(r"/(?![/\\])[^\\\x00-\x20\x7f]*", target):
+        return target
+    return None
+
+
+def _unauthorized() -> Answer:
+    if wants_json():
+        response = jsonify(error_data(401, "Unauthorized", "Log in first."))
+        response.status_code = 401
+        return response
+    flash("Log in to see this page.")
+    # A form that was sent can't be sent again by a redirect: only pages are returned to.
+    target = request.full_path.rstrip("?") if request.method == "GET" else None
+    return _see_other(url_for("user.log_in", next=target))
+
+
+def _confirmed(password: str) -> User | None:
+    # Fresh from the database, under the same limits as log-in: a stolen session is no way to guess a
+    # password.
+    user = account.authenticate(current_user.email, password, _client())
+    return user if user is not None and user.id == current_user.id else None
+
+
+def _wrong_password(template: str, form: Form, field: str) -> Response:
+    form[field].errors = [WRONG_PASSWORD]
+    return invalid(template, form, status=400, user=current_user)
+
+
+def _begin_session(user: User) -> None:
+    # Nothing of the former session, its CSRF token least of all, outlives the change of user.
+    session.clear()
+    login_user(user)
+
+
+def _end_session() -> None:
+    logout_user()
+    session.clear()
+
+
+def _done(message: str, location: str, *, status: int = 200) -> Response:
+    if wants_json():
+        response = jsonify(message=message)
+        response.status_code = status
+        return response
+    flash(message)
+    return _see_other(location)
+
+
+def _see_other(location: str) -> Response:
+    response = redirect(location, code=303)
+    assert isinstance(response, Response)  # noqa: S101 (narrows Werkzeug's type to Flask's)
+    return response
+
+
+def _client() -> str:
+    return request.remote_addr or ""
+
+
+def _public(person: Person) -> dict[str, Any]:
+    return {
+        "id": person.id,
+        "name": {"first_name": person.first_name, "last_name": person.last_name},
+        "age": person.age,
+        "url": url_for("user.person", person_id=person.id),
+    }
+
+
+def _own(user: User) -> dict[str, Any]:
+    shown = Person(str(user.id), user.name.first_name, user.name.last_name, user.age)
+    return {**_public(shown), "email": user.email, "created": user.created.isoformat()}

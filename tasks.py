@@ -121,7 +121,7 @@ def render(ctx: Context, check: bool = False, node: str = "", on: str = "local")
 
     deployment = assembly.deployment(_load(ctx), on)
     if check:
-        drifted = deployment.drifted()
+        drifted = deployment.rendering.drifted()
         for name, why in drifted.items():
             display.line(f"{name}: the configuration on disk {why}")
         if drifted:
@@ -132,7 +132,7 @@ def render(ctx: Context, check: bool = False, node: str = "", on: str = "local")
             )
         display.line(f"The configuration of {on} is what mongod.conf.j2 and the settings give.")
     else:
-        display.line(deployment.render(deployment.node(node)).rstrip("\n"))
+        display.line(deployment.rendering.render(deployment.node(node)).rstrip("\n"))
 
 
 @command(help={**_ON, "timings": "show what was reached when", **_JSON})

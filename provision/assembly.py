@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from provision.backends.processes import Processes
+from provision.backends.base import Backend
 from provision.deployment import Deployment
-from provision.mongodb import binaries, topology
-from provision.mongodb.topology import NodeOptions, Topology
+from provision.errors import ProvisionError
+from provision.mongodb import binaries, topology, users
+from provision.mongodb.sharding import ShardedCollection, Zone
+from provision.mongodb.topology import LOOPBACK, HostOf, NodeOptions, Role, Size, Topology
 from provision.settings import DeploymentSettings, Loaded
+
+
+_SHUTDOWN_MS = 100
 
 
 def plan(name: str, settings: DeploymentSettings) -> Topology:
@@ -15,9 +20,91 @@ def plan(name: str, settings: DeploymentSettings) -> Topology:
     Args:
         name: the deployment's name.
         settings: its settings.
+
+    Raises:
+        ProvisionError: the settings contradict each other.
     """
-    options = NodeOptions(settings.cache_size_gb, settings.oplog_size_mb, dict(settings.set_parameter))
-    return topology.single(name, settings.port, settings.replica_set, options)
+    _check(name, settings)
+
+    def options(role: Role) -> NodeOptions:
+        # An arbiter is a member of its set, as far as settings go.
+        own = settings.roles.get("member" if role is Role.ARBITER else role.value)  # type: ignore[call-overload]
+        return NodeOptions(
+            cache_size_gb=(own and own.cache_size_gb) or settings.cache_size_gb,
+            oplog_size_mb=(own and own.oplog_size_mb) or settings.oplog_size_mb,
+            journal_commit_interval_ms=own.journal_commit_interval_ms if own else None,
+            set_parameter={
+                **_quick_shutdown(settings, role),
+                **settings.set_parameter,
+                **(own.set_parameter if own else {}),
+            },
+        )
+
+    size = Size(
+        settings.members, settings.arbiters, settings.config_servers, settings.shards, settings.routers
+    )
+    host = _host(settings)
+    if settings.topology == "sharded":
+        return topology.sharded(name, settings.port, size, options, host)
+    if settings.topology == "replica-set":
+        return topology.replica_set(name, settings.port, settings.replica_set or "rs0", size, options, host)
+    return topology.single(name, settings.port, settings.replica_set, options, host)
+
+
+def _quick_shutdown(settings: DeploymentSettings, role: Role) -> dict[str, bool | int | float | str]:
+    """Spare a stopping deployment the 15 s that each of its nodes would give clients to turn to the others.
+
+    https://www.mongodb.com/docs/manual/reference/parameters/#mongodb-parameter-param.shutdownTimeoutMillisForSignaledShutdown
+    """
+    if settings.topology == "single":
+        return {}
+    prefix = "mongosS" if role is Role.ROUTER else "s"
+    return {f"{prefix}hutdownTimeoutMillisForSignaledShutdown": _SHUTDOWN_MS}
+
+
+def _host(settings: DeploymentSettings) -> HostOf:
+    if settings.backend == "processes":
+        return lambda _: LOOPBACK
+    from provision.backends import docker
+
+    return docker.container_host if settings.topology == "sharded" else docker.host_wide
+
+
+def _check(name: str, settings: DeploymentSettings) -> None:
+    doing, place = f"planning the deployment {name}", f"deployments.{name}"
+    last = (
+        settings.port + 50 * (settings.shards + 1) if settings.topology == "sharded" else settings.port + 51
+    )
+    if settings.topology != "single" and last > 65535:
+        raise ProvisionError(
+            doing,
+            f"Its ports would go up to {last}, and the last one is 65535.",
+            f"Choose a lower {place}.port.",
+        )
+    if settings.members + settings.arbiters > 50:
+        raise ProvisionError(doing, "A replica set has at most 50 members.", f"Choose fewer {place}.members.")
+    if settings.topology != "sharded" and settings.sharding:
+        raise ProvisionError(
+            doing,
+            "It declares sharding, and is not sharded.",
+            f"Set {place}.topology to sharded, or remove sharding.",
+        )
+
+
+def sharded_collections(settings: DeploymentSettings) -> tuple[ShardedCollection, ...]:
+    """The collections that a deployment's settings want sharded. Pure."""
+    return tuple(
+        ShardedCollection(
+            f"{database}.{name}",
+            each.key,
+            each.unique,
+            each.chunks,
+            tuple(each.split),
+            tuple(Zone(zone.zone, tuple(zone.shards), zone.min, zone.max) for zone in each.zones),
+        )
+        for database, collections in settings.sharding.items()
+        for name, each in collections.items()
+    )
 
 
 def deployment(loaded: Loaded, name: str) -> Deployment:
@@ -28,17 +115,54 @@ def deployment(loaded: Loaded, name: str) -> Deployment:
         name: which deployment.
 
     Raises:
-        ProvisionError: no deployment has that name.
+        ProvisionError: no deployment has that name, or its settings contradict each other.
     """
     settings = loaded.deployment(name)
-    mongod = binaries.recorded(loaded.paths, loaded.settings.mongodb)
-    backend = Processes(
-        name,
-        loaded.paths,
-        mongod.path if mongod else None,
-        binaries.environment(mongod.version) if mongod else None,
-    )
-    template = loaded.paths.mongod_template.read_text(encoding="utf-8")
+    planned = plan(name, settings)
     return Deployment(
-        plan(name, settings), backend, loaded.paths, template, loaded.settings.mongodb.start_timeout
+        planned,
+        _backend(loaded, planned, settings),
+        loaded.paths,
+        loaded.paths.mongod_template.read_text(encoding="utf-8"),
+        loaded.settings.mongodb.start_timeout,
+        auth=settings.has_auth,
+        app_database=loaded.settings.app.database,
+        collections=sharded_collections(settings),
     )
+
+
+def _backend(loaded: Loaded, planned: Topology, settings: DeploymentSettings) -> Backend:
+    paths, name = loaded.paths, planned.name
+    if settings.backend == "docker":
+        from provision.backends.docker import Docker
+
+        return Docker(
+            planned,
+            paths,
+            paths.compose_template.read_text(encoding="utf-8"),
+            settings.image or loaded.settings.mongodb.image,
+            settings.has_auth,
+            _container_tunables(),
+        )
+    from provision.backends.processes import Processes
+
+    mongod = binaries.recorded(paths, loaded.settings.mongodb)
+    return Processes(
+        name,
+        paths,
+        mongod.path if mongod else None,
+        mongod.mongos if mongod else None,
+        binaries.environment(mongod.version) if mongod else None,
+        paths.key_file(name) if settings.has_auth else None,
+    )
+
+
+def _container_tunables() -> dict[str, str]:
+    """What mongod 8 needs in a container on this kernel; nothing where the image's own value will do."""
+    needed = binaries.environment("8.0.0").get("GLIBC_TUNABLES")
+    return {"MONGODB_GLIBC_TUNABLES": needed} if needed else {}
+
+
+def secrets(loaded: Loaded, name: str) -> users.Secrets | None:
+    """The secrets of a deployment with authentication; None where it has none, or none yet."""
+    return users.existing(loaded.paths, name) if loaded.deployment(name).has_auth else None

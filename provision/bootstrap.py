@@ -39,6 +39,8 @@ ROOT = Path(__file__).resolve().parent.parent
 REPORT_VARIABLE = "PROVISION_BOOTSTRAP"
 UPDATE = "update"
 """Value of REPORT_VARIABLE that tells `./invoke` to look closely: `tasks.py` found env/ stale."""
+LEFT = "left"
+"""The same, said by `./invoke` to itself when it goes on with the base interpreter."""
 
 
 def project_environment(root: Path = ROOT) -> EnvironmentSpec:
@@ -103,11 +105,11 @@ def main(arguments: Sequence[str]) -> int:
     """
     import signal
 
-    os.environ.pop(REPORT_VARIABLE, None)
     signal.signal(signal.SIGTERM, _terminated)
     try:
         spec = project_environment()
         leave_environment(spec, arguments)
+        os.environ.pop(REPORT_VARIABLE, None)
         if is_dry_run(arguments):
             plan = inspect()
             steps = plan.steps()
@@ -255,9 +257,12 @@ def enter(spec: EnvironmentSpec, arguments: Sequence[str], steps: Iterable[StepR
 
 
 def leave_environment(spec: EnvironmentSpec, arguments: Sequence[str]) -> None:
-    """Go on with the base interpreter where this is the virtualenv's own: it may be about to be deleted."""
-    if _is_inside(spec):
-        os.environ[REPORT_VARIABLE] = UPDATE
+    """Go on with the base interpreter where this is the virtualenv's own: it may be about to be deleted.
+
+    Done once: a base interpreter that takes itself for the virtualenv's must not become itself for ever.
+    """
+    if _is_inside(spec) and os.environ.get(REPORT_VARIABLE) != LEFT:
+        os.environ[REPORT_VARIABLE] = LEFT
         _execute(base_executable(), [str(ROOT / "invoke"), *arguments])
 
 

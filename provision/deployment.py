@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from provision import status as reading
 from provision.backends.base import Backend
+from provision.bringup import BringUp, Plan, dial
 from provision.errors import ProvisionError
 from provision.files import read_json, write_json
 from provision.locks import exclusive
-from provision.mongodb import replica_set as replication
+from provision.mongodb import users
+from provision.mongodb.sharding import ShardedCollection
 from provision.mongodb.topology import Node, Topology
-from provision.mongodb.waiting import Wait
-from provision.mongodb.wire import CommandFailed, Connection, NotReachable
+from provision.mongodb.wire import Connection, Credentials
 from provision.paths import Paths
+from provision.rendering import Rendering
+from provision.status import Status
 
 _STOP_SECONDS = 30.0
 _LOG_LINES = 400
@@ -38,56 +41,16 @@ class Up:
     Args:
         deployment: its name.
         started: names of the nodes that it started; empty: all were running.
-        uri: the connection string, proved by a majority write.
+        uri: the connection string without a password, proved by a majority write.
         timings: what was reached when.
+        notices: what was found and left as it is.
     """
 
     deployment: str
     started: tuple[str, ...]
     uri: str
     timings: tuple[Timing, ...]
-
-
-@dataclass(frozen=True)
-class NodeStatus:
-    """One node as `status` shows it.
-
-    Args:
-        name: its name.
-        role: ``standalone`` or ``member``.
-        state: MongoDB's name for its state (``PRIMARY``, …), ``DOWN``, or ``UNREACHABLE`` for a process that runs but
-            does not answer.
-        pid: its process id, None when it is down.
-        port: its port.
-    """
-
-    name: str
-    role: str
-    state: str
-    pid: int | None
-    port: int
-
-
-@dataclass(frozen=True)
-class Status:
-    """A deployment as `status` shows it; the shape of ``invoke status --json``.
-
-    Args:
-        deployment: its name.
-        state: ``running`` (takes writes), ``degraded`` (some nodes run, or none takes writes), ``stopped``.
-        uri: its connection string, whatever its state.
-        version: MongoDB's version; None while nothing runs.
-        nodes: every node.
-    """
-
-    deployment: str
-    state: str
-    uri: str
-    version: str | None
-    nodes: tuple[NodeStatus, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+    notices: tuple[str, ...] = ()
 
 
 class Deployment:
@@ -99,16 +62,31 @@ class Deployment:
         paths: where its records are.
         template: text of ``mongod.conf.j2``.
         start_timeout: seconds until `up` gives up.
+        auth: it has a key file and users.
+        app_database: the database on which the app's user has rights.
+        collections: the collections that `up` shards.
     """
 
     def __init__(
-        self, topology: Topology, backend: Backend, paths: Paths, template: str, start_timeout: float = 60.0
+        self,
+        topology: Topology,
+        backend: Backend,
+        paths: Paths,
+        template: str,
+        start_timeout: float = 60.0,
+        *,
+        auth: bool = False,
+        app_database: str = "flaskbook",
+        collections: tuple[ShardedCollection, ...] = (),
     ) -> None:
         self.topology = topology
         self.backend = backend
+        self.rendering = Rendering(topology, backend, paths, template)
         self._paths = paths
-        self._template = template
         self._start_timeout = start_timeout
+        self._auth = auth
+        self._app_database = app_database
+        self._collections = collections
 
     @property
     def name(self) -> str:
@@ -131,122 +109,130 @@ class Deployment:
             )
         return nodes[name]
 
-    def uri(self, database: str = "") -> str:
-        """The connection string for programs on this machine."""
-        return self.topology.uri(database)
+    def secrets(self) -> users.Secrets | None:
+        """Its secrets; None where it has no authentication, or was never up."""
+        return users.existing(self._paths, self.name) if self._auth else None
+
+    def uri(
+        self,
+        database: str = "",
+        *,
+        user: str | None = None,
+        audience: str = "host",
+        direct: Node | None = None,
+    ) -> str:
+        """A connection string.
+
+        Args:
+            database: the default database; empty: none.
+            user: ``app`` or ``root``, with its password; None: nobody.
+            audience: ``host``: programs on this machine; ``container``: containers in its network.
+            direct: this node alone.
+
+        Raises:
+            ProvisionError: it has users, and was never up.
+        """
+        credentials: Credentials | None = None
+        if self._auth and user is not None:
+            secrets = self.secrets()
+            if secrets is None:
+                raise ProvisionError(
+                    f"looking up the password of {user} on {self.name}",
+                    "Its users are created when it is first up.",
+                    f"Type `invoke start --on {self.name}` first.",
+                )
+            credentials = secrets.user(user)
+        seeds = (direct,) if direct else self.topology.seeds
+        addresses = None
+        if audience == "host" and not self.backend.advertised_names_resolve(seeds):
+            addresses = {node.name: "{}:{}".format(*self.backend.address(node)) for node in seeds}
+            if not self.topology.is_sharded and direct is None:
+                # The driver would go on to names that this machine can't resolve.
+                direct = self._primary() or seeds[0]
+        return self.topology.uri(database, credentials=credentials, addresses=addresses, direct=direct)
 
     def is_running(self) -> bool:
         """Whether every node's process runs."""
         return all(self.backend.observe(node).running for node in self.topology.nodes)
 
-    def render(self, node: Node) -> str:
-        """The text of a node's configuration.
-
-        Raises:
-            ProvisionError: the template can't be rendered.
-        """
-        from provision.mongodb.config import render
-
-        return render(node, self.backend.layout(node), self._template)
-
-    def drifted(self) -> dict[str, str]:
-        """Which nodes' configuration on disk is not what would be rendered now; changes nothing.
-
-        Returns:
-            Node name → why: ``"is missing"``, ``"was edited by hand"``, ``"is older than the settings"``.
-
-        Raises:
-            ProvisionError: the template can't be rendered.
-        """
-        before = read_json(self._rendered) or {}
-        drifted = {}
-        for node in self.topology.nodes:
-            recipe, present = self._recipe(node), self._present(node)
-            recorded = before.get(node.name)
-            if recorded == [recipe, present] or present == _digest(self.render(node)):
-                continue
-            if not present:
-                drifted[node.name] = "is missing"
-            elif recorded is not None and recorded[1] != present:
-                drifted[node.name] = "was edited by hand"
-            else:
-                drifted[node.name] = "is older than the template or the settings"
-        return drifted
-
-    def configure(self) -> list[str]:
-        """Render what has changed since it was last rendered. A file edited by hand is kept as ``.edited``.
+    def prepare(self) -> list[str]:
+        """Render configuration and generate secrets, where that was not done; starts nothing.
 
         Returns:
             Names of the nodes whose configuration was written.
-
-        Raises:
-            ProvisionError: the template can't be rendered.
         """
-        before = read_json(self._rendered) or {}
-        record, written = {}, []
-        for node in self.topology.nodes:
-            recipe, present = self._recipe(node), self._present(node)
-            recorded = before.get(node.name)
-            if recorded != [recipe, present]:
-                text = self.render(node)
-                path = self._paths.node_conf(self.name, node.name)
-                if present not in ("", _digest(text), recorded[1] if recorded else ""):
-                    path.replace(path.with_name(path.name + ".edited"))
-                if self.backend.configure(node, text):
-                    written.append(node.name)
-                present = _digest(text)
-            record[node.name] = [recipe, present]
-        if record != before:
-            write_json(self._rendered, record)
-        return written
+        if self._auth:
+            users.ensure(self._paths, self.name)
+        return self.rendering.write()
 
-    @property
-    def _rendered(self) -> Path:
-        return self._paths.deployment(self.name) / "rendered.json"
-
-    def _recipe(self, node: Node) -> str:
-        """Digest of all that a node's configuration is made from: no rendering is needed to see that it is current."""
-        return _digest(f"{self._template}\0{node!r}\0{self.backend.layout(node)!r}")
-
-    def _present(self, node: Node) -> str:
-        try:
-            return _digest(self._paths.node_conf(self.name, node.name).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError):
-            return ""
-
-    def up(self, say: Callable[[str], None] = lambda _: None) -> Up:
-        """Start what is not running, and return when a majority write was acknowledged.
+    def up(
+        self,
+        say: Callable[[str], None] = lambda _: None,
+        reached: Callable[[str], None] = lambda _: None,
+        until_healthy: bool = True,
+    ) -> Up:
+        """Start what is not running, and return when the whole is healthy and a majority write was acknowledged.
 
         Args:
-            say: told what is being waited for.
+            say: told what is going on.
+            reached: told what has been reached, from any thread.
+            until_healthy: False: return as soon as a majority write was acknowledged.
 
         Raises:
             ProvisionError: naming the node at fault, with its last log lines.
         """
         begun = time.monotonic()
         timings: list[Timing] = []
+        guard = threading.Lock()
 
-        def reached(what: str) -> None:
-            timings.append(Timing(what, time.monotonic() - begun))
+        def note(what: str) -> None:
+            with guard:
+                timings.append(Timing(what, time.monotonic() - begun))
+                reached(what)
 
         with exclusive(self._paths.lock(f"deployment-{self.name}"), f"starting {self.name}", say):
-            self.configure()
+            self.prepare()
             nodes = self.topology.nodes
-            missing = tuple(node.name for node in nodes if not self.backend.observe(node).running)
+            missing = [node for node in nodes if not self.backend.observe(node).running]
+            if missing:
+                say(f"Starting {self.name} ({_names(missing)})")
+            plan = Plan(
+                self.topology,
+                self.secrets(),
+                self._app_database,
+                self._collections,
+                frozenset(self._initiated()),
+                self._start_timeout,
+            )
             try:
-                if missing:
-                    say(f"Starting {self.name} ({', '.join(missing)})")
-                    self.backend.launch(nodes)
-                    reached("processes started")
-                self._bring_up(reached)
+                BringUp(plan, self.backend, self._telling_lines, self._death, note).run(
+                    missing, until_healthy
+                )
             except BaseException:
-                # What this call started and could not bring up is not left half-started.
-                self.backend.terminate([node for node in nodes if node.name in missing], _STOP_SECONDS)
+                self._undo(missing)
                 raise
-        return Up(self.name, missing, self.uri(), tuple(timings))
+            self._remember_initiated()
+        return Up(
+            self.name,
+            tuple(node.name for node in missing),
+            self.uri(),
+            tuple(sorted(timings, key=lambda each: each.seconds)),
+            tuple(self._notices()),
+        )
 
-    def down(self, say: Callable[[str], None] = lambda _: None) -> tuple[str, ...]:
-        """Stop every node that runs. Data stay.
+    def down(
+        self,
+        say: Callable[[str], None] = lambda _: None,
+        *,
+        remove: bool = False,
+        delete_data: bool = False,
+    ) -> tuple[str, ...]:
+        """Stop every node that runs. Data stay, unless they are to be deleted.
+
+        Args:
+            say: told what is going on.
+            remove: remove what the nodes ran in, too (containers and their network).
+            delete_data: delete their data; implies `remove`.
 
         Returns:
             Names of the nodes that were stopped.
@@ -254,25 +240,46 @@ class Deployment:
         with exclusive(self._paths.lock(f"deployment-{self.name}"), f"stopping {self.name}", say):
             running = [node for node in self.topology.nodes if self.backend.observe(node).running]
             if running:
-                say(f"Stopping {self.name} ({', '.join(node.name for node in running)})")
+                say(f"Stopping {self.name} ({_names(running)})")
             self.backend.terminate(self.topology.nodes, _STOP_SECONDS)
+            if remove or delete_data:
+                self.backend.remove(self.topology.nodes, delete_data)
+            if delete_data:
+                self._initiated_record.unlink(missing_ok=True)
         return tuple(node.name for node in running)
+
+    def start_node(self, node: Node) -> None:
+        """Start one node and leave the rest of the deployment as it is.
+
+        Raises:
+            ProvisionError: it can't be launched.
+        """
+        with exclusive(self._paths.lock(f"deployment-{self.name}"), f"starting {node.name}"):
+            self.prepare()
+            self.backend.launch([node])
+
+    def stop_node(self, node: Node) -> None:
+        """Stop one node as its operator would (SIGTERM)."""
+        with exclusive(self._paths.lock(f"deployment-{self.name}"), f"stopping {node.name}"):
+            self.backend.terminate([node], _STOP_SECONDS)
+
+    def kill_node(self, node: Node) -> None:
+        """End one node as a crash would (SIGKILL)."""
+        with exclusive(self._paths.lock(f"deployment-{self.name}"), f"killing {node.name}"):
+            self.backend.kill(node)
 
     def status(self) -> Status:
         """Read the state of every node; changes nothing."""
-        nodes, version = [], None
-        for node in self.topology.nodes:
-            observed = self.backend.observe(node)
-            state = "DOWN"
-            if observed.running:
-                try:
-                    with self._dial(node, 1.0) as connection:
-                        state = replication.state(connection.command("admin", {"hello": 1}))
-                        version = version or str(connection.command("admin", {"buildInfo": 1})["version"])
-                except (NotReachable, CommandFailed):
-                    state = "UNREACHABLE"
-            nodes.append(NodeStatus(node.name, node.role.value, state, observed.pid, node.port))
-        return Status(self.name, _overall(nodes), self.uri(), version, tuple(nodes))
+        return reading.read(self.topology, self.backend, self.dial, self.uri())
+
+    def dial(self, node: Node, timeout: float = 10.0) -> Connection:
+        """A direct connection to a node, as whoever may manage it.
+
+        Raises:
+            NotReachable: it does not answer.
+            CommandFailed: it refused the credentials.
+        """
+        return dial(self.backend, self.secrets(), node, timeout)
 
     def log(self, node: Node, lines: int, follow: bool) -> Iterator[str]:
         """A node's raw log lines.
@@ -284,36 +291,54 @@ class Deployment:
         """
         return self.backend.follow_log(node, lines) if follow else iter(self.backend.log_tail(node, lines))
 
-    def _bring_up(self, reached: Callable[[str], None]) -> None:
-        for node in self.topology.standalones:
-            wait = self._wait([node])
-            with replication.listening(node, self._dial, wait) as connection:
-                reached(f"{node.name} listens")
-                replication.prove_writable(connection, None, wait)
-        for each in self.topology.replica_sets:
-            wait = self._wait(each.members)
-            with replication.bring_up(each, self._dial, wait) as connection:
-                reached(f"{each.name} has a primary")
-                replication.prove_writable(connection, each, wait)
-        reached("majority write acknowledged")
+    def _undo(self, started: Sequence[Node]) -> None:
+        """What a failed `up` started is not left half-started."""
+        self.backend.terminate(started, _STOP_SECONDS)
+        if len(started) == len(self.topology.nodes):
+            self.backend.remove(started, data=False)
 
-    def _dial(self, node: Node, timeout: float = 10.0) -> Connection:
-        host, port = self.backend.address(node)
-        return Connection(host, port, timeout)
+    def _primary(self) -> Node | None:
+        from provision.mongodb.wire import CommandFailed, NotReachable
 
-    def _wait(self, nodes: Sequence[Node]) -> Wait:
-        def check_alive() -> None:
-            for node in nodes:
-                observed = self.backend.observe(node)
-                if not observed.running:
-                    raise self._death(node, observed.exit_status)
+        for node in self.topology.seeds:
+            try:
+                with self.dial(node, 1.0) as connection:
+                    if connection.command("admin", {"hello": 1}).get("isWritablePrimary"):
+                        return node
+            except (NotReachable, CommandFailed):
+                continue
+        return None
 
-        return Wait(
-            time.monotonic() + self._start_timeout,
-            self._start_timeout,
-            check_alive,
-            lambda: self._telling_lines(nodes[0]),
-        )
+    @property
+    def _initiated_record(self) -> Path:
+        return self._paths.deployment(self.name) / "initiated.json"
+
+    def _initiated(self) -> list[str]:
+        return list((read_json(self._initiated_record) or {}).get("replica_sets", ()))
+
+    def _remember_initiated(self) -> None:
+        names = sorted({*self._initiated(), *(each.name for each in self.topology.all_sets)})
+        if names != self._initiated():
+            write_json(self._initiated_record, {"replica_sets": names})
+
+    def _notices(self) -> Iterator[str]:
+        """Where the deployment is larger than its settings: `up` never takes members or shards away."""
+        from provision.mongodb import sharding
+        from provision.mongodb.wire import CommandFailed, NotReachable
+
+        if not self.topology.is_sharded:
+            return
+        planned = {each.name for each in self.topology.replica_sets}
+        try:
+            with self.dial(self.topology.routers[0]) as router:
+                present = {str(each["_id"]) for each in sharding.shards(router)}
+        except (NotReachable, CommandFailed):
+            return
+        for extra in sorted(present - planned):
+            yield (
+                f"{extra} is a shard of the cluster and not in the settings. It was left as it is: "
+                f"`invoke cluster.remove-shard {extra} --on {self.name}` drains and removes it."
+            )
 
     def _telling_lines(self, node: Node) -> list[str]:
         from provision.mongodb.logs import why_it_died
@@ -323,24 +348,16 @@ class Deployment:
     def _death(self, node: Node, status: int | None) -> ProvisionError:
         from provision.mongodb.diagnosis import explain_death
 
-        cause, remedy = explain_death(
-            status, self.backend.log_tail(node, _LOG_LINES), self.backend.layout(node)
-        )
+        log = self.backend.log_tail(node, _LOG_LINES)
+        cause, remedy = explain_death(status, log, self.backend.layout(node))
+        kind = "mongos" if node.is_router else "mongod"
         return ProvisionError(
-            f"starting mongod {node.name} of {self.name} on port {node.port}",
+            f"starting {kind} {node.name} of {self.name} on port {node.port}",
             cause,
             remedy,
             self._telling_lines(node),
         )
 
 
-def _overall(nodes: Sequence[NodeStatus]) -> str:
-    if all(node.state == "DOWN" for node in nodes):
-        return "stopped"
-    takes_writes = any(node.state in ("PRIMARY", "STANDALONE") for node in nodes)
-    healthy = all(node.state in ("PRIMARY", "SECONDARY", "STANDALONE", "ARBITER") for node in nodes)
-    return "running" if takes_writes and healthy else "degraded"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _names(nodes: Sequence[Node]) -> str:
+    return ", ".join(node.name for node in nodes)

@@ -104,13 +104,13 @@ class Configuration:
         return "mongod.conf" if self.deployment == "local" else f"configuration of {self.deployment}"
 
     def decide(self) -> Decision:
-        drifted = assembly.deployment(self.loaded, self.deployment).drifted()
+        drifted = assembly.deployment(self.loaded, self.deployment).rendering.drifted()
         if not drifted:
             return Decision(False, "matches mongod.conf.j2 and the settings")
         return Decision(True, "; ".join(f"{name} {why}" for name, why in drifted.items()))
 
     def act(self, progress: Progress) -> str:
-        written = assembly.deployment(self.loaded, self.deployment).configure()
+        written = assembly.deployment(self.loaded, self.deployment).prepare()
         return f"rendered for {', '.join(written)}"
 
 

@@ -74,7 +74,7 @@ class Runner:
 
 
 @dataclass(frozen=True)
-class _Uv:
+class Uv:
     runner: Runner
     program: str
     name: str
@@ -100,7 +100,7 @@ class _Uv:
 
 
 @dataclass(frozen=True)
-class _Pip:
+class Pip:
     runner: Runner
     last_resort: bool
     name: str = "pip"
@@ -130,15 +130,13 @@ class _Pip:
         self.runner.run(command, variables, show=show)
 
 
-def available(runner: Runner, python: Interpreter) -> list[_Uv | _Pip]:
+def available(runner: Runner, python: Interpreter) -> list[Uv | Pip]:
     """Return what can install, the best first."""
     uv = _find_uv() or _install_uv(runner, python)
-    return [_Uv(runner, *uv), _Pip(runner, last_resort=True)] if uv else [_Pip(runner, last_resort=False)]
+    return [Uv(runner, *uv), Pip(runner, last_resort=True)] if uv else [Pip(runner, last_resort=False)]
 
 
-def first_that_works(
-    tools: list[_Uv | _Pip], act: Callable[[_Uv | _Pip], None], doing: str
-) -> list[_Uv | _Pip]:
+def first_that_works(tools: list[Uv | Pip], act: Callable[[Uv | Pip], None], doing: str) -> list[Uv | Pip]:
     """Act with the first tool that can, and return it and those after it."""
     failures: list[str] = []
     for position, tool in enumerate(tools):
@@ -147,6 +145,8 @@ def first_that_works(
             return tools[position:]
         except _ToolError as failure:
             failures.append(f"{tool.name}: {failure}")
+            if "No space left" in str(failure):
+                break  # pip would only run into it again
             if position + 1 < len(tools):
                 sys.stderr.write(f"{tool.name} failed; trying {tools[position + 1].name} … ")
                 sys.stderr.flush()

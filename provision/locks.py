@@ -33,8 +33,9 @@ def exclusive(path: Path, doing: str, say: Callable[[str], None] | None = None) 
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _acquire(descriptor, doing, say or _to_stderr)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()} {doing}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # told to those who wait; a full disk is no reason not to hold the lock
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()} {doing}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)

@@ -64,8 +64,9 @@ class Paths:
         return own if own.is_file() else Path(__file__).with_name("mongod.conf.j2")
 
     @property
-    def templates(self) -> Path:
-        return self.root / "templates"
+    def compose_template(self) -> Path:
+        """The template behind every compose file."""
+        return self.root / "templates" / "compose.yaml.j2"
 
     @property
     def secret_key(self) -> Path:

@@ -90,6 +90,9 @@ class MongodbSettings:
     mirror: Annotated[str, Rule("where the archives are", pattern=r"^https?://[^/]")] = (
         "https://fastdl.mongodb.org"
     )
+    image: Annotated[str, Rule("Docker image of a mongod or mongos in a container", min_length=1)] = (
+        "mongo:8.0"
+    )
     start_timeout: Annotated[float, Rule("seconds a node may take until it answers", gt=0, le=3600)] = 60.0
 
 
@@ -124,7 +127,8 @@ class AppSettings:
         Rule("requirements file of an app that has its own virtualenv; null: it runs in env/", min_length=1),
     ] = None
     python: Annotated[
-        str | None, Rule("interpreter of that virtualenv: a path, a name on the PATH, or a version", min_length=1)
+        str | None,
+        Rule("interpreter of that virtualenv: a path, a name on the PATH, or a version", min_length=1),
     ] = None
     host: Annotated[str, Rule("address the app listens on", min_length=1)] = "127.0.0.1"
     port: Annotated[int, Rule("port the app listens on", ge=1, le=65535)] = 8000
@@ -142,22 +146,103 @@ class AppSettings:
     ] = field(default_factory=lambda: dict(DEFAULT_APP_ENV))
 
 
+ServerParameters = dict[str, bool | int | float | str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoleSettings:
+    """What nodes of one role are given instead of the deployment's own."""
+
+    cache_size_gb: Annotated[float | None, Rule("WiredTiger's cache, in GB", ge=0.25, le=10000)] = None
+    oplog_size_mb: Annotated[int | None, Rule("oplog, in MB", ge=1)] = None
+    journal_commit_interval_ms: Annotated[
+        int | None, Rule("milliseconds between journal commits", ge=1, le=500)
+    ] = None
+    set_parameter: Annotated[ServerParameters, Rule("server parameters, added to the deployment's")] = field(
+        default_factory=dict
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZoneSettings:
+    """A range of shard key values that belongs on certain shards."""
+
+    zone: Annotated[str, Rule("its name", min_length=1)]
+    shards: Annotated[list[str], Rule("the shards that hold it, shard1 for example")]
+    min: Annotated[dict[str, Any], Rule("lower bound, inclusive; MinKey stands for the least value")]
+    max: Annotated[dict[str, Any], Rule("upper bound, exclusive; MaxKey stands for the greatest value")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectionSettings:
+    """How a collection is sharded."""
+
+    key: Annotated[dict[str, int | str], Rule("the shard key: field: 1 or field: hashed")]
+    unique: Annotated[bool, Rule("the shard key is unique; not with a hashed one")] = False
+    chunks: Annotated[int | None, Rule("initial chunks of a hashed key", ge=1, le=8192)] = None
+    split: Annotated[
+        list[dict[str, Any]], Rule("shard keys at which a ranged collection is split at first")
+    ] = field(default_factory=list)
+    zones: Annotated[list[ZoneSettings], Rule("its zones")] = field(default_factory=list)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DeploymentSettings:
     """One deployment of MongoDB."""
 
-    topology: Annotated[Literal["single"], Rule("single: one mongod")] = "single"
-    backend: Annotated[Literal["processes"], Rule("processes: mongod on this machine")] = "processes"
+    topology: Annotated[
+        Literal["single", "replica-set", "sharded"],
+        Rule("single: one mongod; replica-set: its members; sharded: routers, config servers and shards"),
+    ] = "single"
+    backend: Annotated[
+        Literal["processes", "docker"], Rule("processes: on this machine; docker: containers on this machine")
+    ] = "processes"
     replica_set: Annotated[
         str | None,
         Rule("name of its replica set; null: a standalone mongod", pattern=r"^[A-Za-z0-9_.-]{1,64}$"),
     ] = "rs0"
-    port: Annotated[int, Rule("port mongod listens on", ge=1, le=65535)] = 27017
+    port: Annotated[int, Rule("first port: mongod's, the first member's or router's", ge=1, le=65535)] = 27017
+    members: Annotated[int, Rule("data-bearing members of each replica set", ge=1, le=50)] = 3
+    arbiters: Annotated[int, Rule("arbiters of each replica set of data", ge=0, le=1)] = 0
+    config_servers: Annotated[int, Rule("config servers of a sharded cluster", ge=1, le=7)] = 1
+    shards: Annotated[int, Rule("shards of a sharded cluster", ge=1, le=200)] = 2
+    routers: Annotated[int, Rule("routers of a sharded cluster", ge=1, le=20)] = 1
+    auth: Annotated[
+        bool | None, Rule("key file and users from the first boot; null: with docker yes, with processes no")
+    ] = None
+    image: Annotated[str | None, Rule("Docker image; null: mongodb.image", min_length=1)] = None
     cache_size_gb: Annotated[float, Rule("WiredTiger's cache of each node, in GB", ge=0.25, le=10000)] = 0.25
     oplog_size_mb: Annotated[int, Rule("oplog of each replica set member, in MB", ge=1)] = 64
     set_parameter: Annotated[
-        dict[str, bool | int | float | str], Rule("server parameters, as under setParameter in mongod.conf")
+        ServerParameters, Rule("server parameters, as under setParameter in mongod.conf")
     ] = field(default_factory=dict)
+    roles: Annotated[
+        dict[Literal["member", "config", "shard", "router"], RoleSettings],
+        Rule("what differs for nodes of one role"),
+    ] = field(default_factory=dict)
+    sharding: Annotated[
+        dict[str, dict[str, CollectionSettings]], Rule("database: collection: how it is sharded")
+    ] = field(default_factory=dict)
+
+    @property
+    def has_auth(self) -> bool:
+        """Whether it runs with a key file and users."""
+        return self.backend == "docker" if self.auth is None else self.auth
+
+
+def default_deployments() -> dict[str, DeploymentSettings]:
+    """`local`, one mongod as a process, which `run` uses; and `cluster`, a sharded cluster in Docker."""
+    return {
+        "local": DeploymentSettings(),
+        "cluster": DeploymentSettings(
+            topology="sharded",
+            backend="docker",
+            port=27100,
+            config_servers=3,
+            shards=2,
+            sharding={"flaskbook": {"user": CollectionSettings(key={"_id": "hashed"})}},
+        ),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +255,7 @@ class Settings:
     app: AppSettings = field(default_factory=AppSettings)
     deployments: Annotated[
         dict[str, DeploymentSettings], Rule("named deployments", pattern=DEPLOYMENT_NAME)
-    ] = field(default_factory=lambda: {"local": DeploymentSettings()})
+    ] = field(default_factory=default_deployments)
 
 
 @dataclass(frozen=True)
@@ -301,8 +386,11 @@ def _build(kind: Any, values: Mapping[str, Any]) -> Any:
 def _value(kind: Any, value: Any) -> Any:
     if is_dataclass(kind):
         return _build(kind, value)
-    if typing.get_origin(kind) is dict and is_dataclass(inner := typing.get_args(kind)[1]):
-        return {name: _build(inner, each) for name, each in value.items()}
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) is dict and isinstance(value, Mapping):
+        return {name: _value(arguments[1], each) for name, each in value.items()}
+    if typing.get_origin(kind) is list:
+        return [_value(arguments[0], each) for each in value]
     return value
 
 

@@ -10,11 +10,13 @@ import ast
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +32,7 @@ GET_MONGOSH = "npm install -g mongosh"
 _HISTORY_LINES = 1000
 _SHOWN_OF_CURSOR = 20
 _SERVER_SELECTION_MS = 10_000
+_POLL_SECONDS = 0.02
 # The server's replies as they came, which say again what the other properties say.
 _RAW_RESULTS = frozenset({"raw_result", "bulk_api_result"})
 _EXPRESSION = "<expression>"
@@ -200,6 +203,7 @@ def _connected(uri: str) -> Iterator[MongoClient[Any]]:
         raise ProvisionError(doing, _first_sentence(error), "Look at the address with: invoke uri") from None
     with client:
         try:
+            _wait_until_answered(client)
             client.admin.command("ping")
         except PyMongoError as error:
             raise ProvisionError(
@@ -208,14 +212,36 @@ def _connected(uri: str) -> Iterator[MongoClient[Any]]:
         yield client
 
 
+def _wait_until_answered(client: MongoClient[Any]) -> None:
+    """Wait until some node answered. If all have refused, that is said at once; the driver itself would retry.
+
+    Raises:
+        ConnectionFailure: every node refused, or none answered in time.
+    """
+    from pymongo.errors import ConnectionFailure
+
+    deadline = time.monotonic() + _SERVER_SELECTION_MS / 1000
+    while True:
+        nodes = client.topology_description.server_descriptions().values()
+        if any(node.is_server_type_known for node in nodes):
+            return
+        errors = [str(node.error) for node in nodes if node.error]
+        if 0 < len(nodes) == len(errors) or time.monotonic() > deadline:
+            raise ConnectionFailure("; ".join(errors) or "no node answered in time")
+        time.sleep(_POLL_SECONDS)
+
+
 def _hosts(uri: str) -> str:
     """The hosts of a connection string, and nothing that could be a secret."""
-    return uri.partition("://")[2].partition("/")[0].partition("?")[0].rpartition("@")[2] or "MongoDB"
+    # First the credentials go: in a malformed connection string even they may hold a slash.
+    return uri.rpartition("://")[2].rpartition("@")[2].partition("/")[0].partition("?")[0] or "MongoDB"
 
 
 def _first_sentence(error: Exception) -> str:
-    # PyMongo adds its whole view of the deployment, of which the first part is the reason.
-    return str(error).partition(", Timeout:")[0].partition(", full error:")[0]
+    """The reason, without what PyMongo adds: its time limits, its view of the deployment, the reply once more."""
+    return re.sub(
+        r" \(configured timeouts: [^)]*\)|, (Timeout|full error): .*", "", str(error), flags=re.DOTALL
+    )
 
 
 def _run_here(source: str, filename: str, names: dict[str, Any], show: Callable[[Any], None]) -> int:

@@ -38,7 +38,10 @@ def _model(kind: Any) -> type[BaseModel]:
     types = hints(kind)
     for each in fields(kind):
         hint = types[each.name]
-        if each.default_factory is not MISSING:
+        default: Any
+        if each.default is MISSING and each.default_factory is MISSING:
+            default = Field()
+        elif each.default_factory is not MISSING:
             default = Field(default_factory=each.default_factory)
         else:
             default = Field(default=each.default)
@@ -51,12 +54,13 @@ def _type(hint: Any) -> Any:
     if is_dataclass(kind):
         return _model(kind)
     given = {} if limits is None else {k: v for k, v in vars(limits).items() if v is not None and k != "help"}
+    arguments = typing.get_args(kind)
     if typing.get_origin(kind) is dict:
-        inner = typing.get_args(kind)[1]
-        if not is_dataclass(inner):
-            return kind
-        names: Any = Annotated[str, Field(**given)]
-        return dict.__class_getitem__((names, _type(inner)))
+        # A mapping's pattern is for its names.
+        names: Any = Annotated[arguments[0], Field(**given)]
+        return dict.__class_getitem__((names, _type(arguments[1])))
+    if typing.get_origin(kind) is list:
+        return list.__class_getitem__(_type(arguments[0]))
     if kind in (str, str | None):
         # `version: 3.12` is a number in YAML, and means what it says.
         return Annotated[kind, Field(**given), BeforeValidator(_text)]

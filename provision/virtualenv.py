@@ -314,7 +314,7 @@ try:
     import ensurepip
 except ImportError:
     ensurepip = None
-print(json.dumps({"executable": getattr(sys, "base_executable", None) or sys.executable,
+print(json.dumps({"executable": getattr(sys, "_base_executable", None) or sys.executable,
     "version": "%d.%d.%d" % sys.version_info[:3], "prefix": getattr(sys, "base_prefix", sys.prefix),
     "ensurepip": ensurepip is not None}))
 """
@@ -344,7 +344,7 @@ def probe(executable: str) -> Interpreter | str:
 
 def base_executable() -> str:
     """Return the interpreter that this one's virtualenv was made with, or this one where it is in none."""
-    found = getattr(sys, "base_executable", None) or sys.executable
+    found = getattr(sys, "_base_executable", None) or sys.executable
     return found if isinstance(found, str) and Path(found).exists() else sys.executable
 
 

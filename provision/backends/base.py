@@ -39,6 +39,9 @@ class Backend(Protocol):
     def address(self, node: Node) -> tuple[str, int]:
         """Host and port where this machine reaches the node. Pure."""
 
+    def advertised_names_resolve(self, nodes: Sequence[Node]) -> bool:
+        """Whether programs on this machine can use the names under which nodes know each other."""
+
     def configure(self, node: Node, text: str) -> bool:
         """Put the node's rendered configuration where it will read it.
 
@@ -58,7 +61,13 @@ class Backend(Protocol):
         """Whether the node's process runs. Changes nothing; cheap enough to be asked every 10 ms."""
 
     def terminate(self, nodes: Sequence[Node], timeout: float) -> None:
-        """End the nodes that run: ask all, wait, and kill after the timeout in seconds."""
+        """End the nodes that run: ask all, wait, and kill after the timeout in seconds. Data stay."""
+
+    def kill(self, node: Node) -> None:
+        """End a node as a crash would (SIGKILL), if it runs."""
+
+    def remove(self, nodes: Sequence[Node], data: bool) -> None:
+        """Remove what is left of nodes that have ended; their data only if told to."""
 
     def log_tail(self, node: Node, lines: int) -> list[str]:
         """The last raw lines that the node logged or printed."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from provision.paths import Paths
 # Marks a process as ours, so that one whose record was lost in a crash is found again.
 _MARK = "PROVISION_NODE"
 _POLL_SECONDS = 0.01
+_KILL_SECONDS = 10.0
 
 
 class Processes:
@@ -29,18 +30,28 @@ class Processes:
         deployment: its name.
         paths: where data, logs and records are.
         mongod: the binary.
-        environment: variables that this mongod needs on this machine.
+        mongos: the router's binary.
+        environment: variables that these need on this machine.
+        key_file: `security.keyFile` of every node; None: no authentication.
     """
 
     name = "processes"
 
     def __init__(
-        self, deployment: str, paths: Paths, mongod: Path | None, environment: Mapping[str, str] | None = None
+        self,
+        deployment: str,
+        paths: Paths,
+        mongod: Path | None,
+        mongos: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        key_file: Path | None = None,
     ) -> None:
         self._deployment = deployment
         self._paths = paths
         self._mongod = mongod
+        self._mongos = mongos
         self._environment = dict(environment or {})
+        self._key_file = key_file
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def layout(self, node: Node) -> Layout:
@@ -48,10 +59,14 @@ class Processes:
             data=str(self._paths.node_data(self._deployment, node.name)),
             log=str(self._paths.node_log(self._deployment, node.name)),
             bind_ip=LOOPBACK,
+            key_file=str(self._key_file) if self._key_file else None,
         )
 
     def address(self, node: Node) -> tuple[str, int]:
         return LOOPBACK, node.port
+
+    def advertised_names_resolve(self, nodes: Sequence[Node]) -> bool:
+        return True
 
     def configure(self, node: Node, text: str) -> bool:
         path = self._paths.node_conf(self._deployment, node.name)
@@ -66,6 +81,7 @@ class Processes:
     def launch(self, nodes: Sequence[Node]) -> None:
         missing = [node for node in nodes if not self.observe(node).running]
         for node in missing:
+            self._binary(node)
             self._make_room(node)
         for node in missing:
             self._spawn(node)
@@ -76,7 +92,7 @@ class Processes:
             status = child.poll()
             return Observed(status is None, child.pid, status)
         record = read_json(self._paths.node_record(self._deployment, node.name))
-        if record is not None and _is_alive(record):
+        if record is not None and _is_alive(record) and self._may_be_ours(int(record["pid"]), node):
             return Observed(True, int(record["pid"]))
         if (pid := self._orphan(node)) is not None:
             self._record(node, pid)
@@ -102,6 +118,24 @@ class Processes:
         psutil.wait_procs(stubborn, timeout)
         self.forget(nodes)
 
+    def kill(self, node: Node) -> None:
+        observed = self.observe(node)
+        if observed.running and observed.pid is not None:
+            import psutil
+
+            try:
+                process = psutil.Process(observed.pid)
+                process.kill()
+                psutil.wait_procs([process], _KILL_SECONDS)
+            except psutil.NoSuchProcess:
+                pass
+        self.forget([node])
+
+    def remove(self, nodes: Sequence[Node], data: bool) -> None:
+        for node in nodes:
+            if data:
+                shutil.rmtree(self._paths.node_data(self._deployment, node.name), ignore_errors=True)
+
     def forget(self, nodes: Sequence[Node]) -> None:
         """Drop the records of nodes that have ended."""
         for node in nodes:
@@ -125,7 +159,7 @@ class Processes:
 
     def _make_room(self, node: Node) -> None:
         """Directories the node can write, and a port that is free; an error before anything has started."""
-        doing = f"starting mongod {node.name} of {self._deployment} on port {node.port}"
+        doing = f"starting {node.name} of {self._deployment} on port {node.port}"
         data = self._paths.node_data(self._deployment, node.name)
         for directory, key in (
             (data, "paths.data"),
@@ -135,6 +169,12 @@ class Processes:
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 writable = os.access(directory, os.W_OK | os.X_OK) and not _read_only(directory)
                 cause = f"{directory} is not writable for {_user()}."
+                if writable and _is_full(directory):
+                    raise ProvisionError(
+                        doing,
+                        f"The disk that holds {directory} is full.",
+                        f"Free some space, or choose another directory: {key} in invoke.yaml.",
+                    )
             except OSError as error:
                 writable, cause = False, f"{directory} cannot be made: {error.strerror}."
             if not writable:
@@ -152,14 +192,14 @@ class Processes:
             )
 
     def _spawn(self, node: Node) -> None:
-        if self._mongod is None:
-            raise ProvisionError(
-                f"starting mongod {node.name}", "No mongod has been chosen yet.", "Type `invoke setup` first."
-            )
         output = self._paths.node_output(self._deployment, node.name)
         with output.open("wb") as sink:
             child = subprocess.Popen(
-                self._argv(node),
+                [
+                    str(self._binary(node)),
+                    "--config",
+                    str(self._paths.node_conf(self._deployment, node.name)),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
@@ -170,8 +210,19 @@ class Processes:
         self._children[node.name] = child
         self._record(node, child.pid)
 
-    def _argv(self, node: Node) -> list[str]:
-        return [str(self._mongod), "--config", str(self._paths.node_conf(self._deployment, node.name))]
+    def _binary(self, node: Node) -> Path:
+        binary = self._mongos if node.is_router else self._mongod
+        if binary is not None:
+            return binary
+        doing = f"starting {node.name} of {self._deployment}"
+        if self._mongod is None:
+            raise ProvisionError(doing, "No mongod has been chosen yet.", "Type `invoke setup` first.")
+        raise ProvisionError(
+            doing,
+            f"A sharded cluster needs mongos, and there is none beside {self._mongod}.",
+            "MongoDB's archive has both: set mongodb.source to archive in invoke.yaml, or mongodb.path to a mongod that "
+            "has mongos beside it.\nOr run it in Docker: --backend docker.",
+        )
 
     def _mark(self, node: Node) -> str:
         return f"{self._paths.root}:{self._deployment}:{node.name}"
@@ -181,7 +232,7 @@ class Processes:
         if created is not None:
             write_json(
                 self._paths.node_record(self._deployment, node.name),
-                {"pid": pid, "created": created, "mongod": str(self._mongod), "port": node.port},
+                {"pid": pid, "created": created, "mongod": str(self._binary(node)), "port": node.port},
             )
 
     def _orphan(self, node: Node) -> int | None:
@@ -195,7 +246,7 @@ class Processes:
             pid = int(lock.read_text(encoding="ascii").strip() or 0)
         except (OSError, ValueError):
             return None
-        if pid <= 0 or not _exists(pid):
+        if not _exists(pid):
             return None
         import psutil
 
@@ -204,6 +255,22 @@ class Processes:
         except psutil.Error:
             return None
         return pid if mine else None
+
+    def _may_be_ours(self, pid: int, node: Node) -> bool:
+        """Whether the mark, where it can be read, speaks for a process whose pid and start time fit the record.
+
+        A record out of a backup, or a clock that was set back, can fit by chance. The project's directory is not
+        compared: it may have been moved since.
+        """
+        import psutil
+
+        try:
+            mark = psutil.Process(pid).environ().get(_MARK, "")
+        except psutil.NoSuchProcess:
+            return False
+        except (psutil.Error, OSError):
+            return True
+        return mark.endswith(f":{self._deployment}:{node.name}")
 
 
 def port_holder(host: str, port: int) -> str | None:
@@ -272,9 +339,11 @@ def _created(pid: int) -> float | None:
 
 
 def _exists(pid: int) -> bool:
+    if pid <= 0:  # to kill(2), these are groups of processes
+        return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
@@ -285,6 +354,11 @@ def _read_only(directory: Path) -> bool:
     return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)
 
 
+def _is_full(directory: Path) -> bool:
+    disk = os.statvfs(directory)
+    return disk.f_blocks > 0 and (disk.f_bfree if os.getuid() == 0 else disk.f_bavail) == 0
+
+
 def _user() -> str:
     import getpass
 
@@ -292,12 +366,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return f"user {os.getuid()}"
-
-
-def wait_until_ended(backend: Processes, nodes: Sequence[Node], deadline: float) -> bool:
-    """Wait until none of the nodes runs, or the deadline (of `time.monotonic`) has passed."""
-    while any(backend.observe(node).running for node in nodes):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_POLL_SECONDS)
-    return True

@@ -5,17 +5,25 @@ https://www.mongodb.com/docs/manual/reference/replication/
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 from provision.errors import ProvisionError
-from provision.mongodb.topology import Node, ReplicaSet
+from provision.mongodb.topology import Node, ReplicaSet, Role
 from provision.mongodb.waiting import Wait
 from provision.mongodb.wire import CommandFailed, Connection, NotReachable
 
 _ALREADY_INITIALIZED = 23
-_NOT_YET_INITIALIZED = 94
-_NOT_PRIMARY_CODES = frozenset({91, 189, 10058, 10107, 11600, 11602, 13435, 13436})
+# Not a primary now, shutting down, or being elected: worth asking again.
+LATER = frozenset({91, 189, 10058, 10107, 11600, 11602, 13435, 13436})
+
+# ConfigurationInProgress, NewReplicaSetConfigurationIncompatible (the last one is not yet everywhere), NodeNotFound
+# (it does not answer yet), CurrentConfigNotCommittedYet, and a primary that is just being elected.
+_RECONFIG_LATER = frozenset({109, 103, 74, 308}) | LATER
+HEALTHY = frozenset({"PRIMARY", "SECONDARY", "ARBITER", "STANDALONE", "ROUTER"})
+
+_STEP_UP_SECONDS = 1.0
 
 Dial = Callable[[Node], Connection]
 
@@ -44,15 +52,18 @@ def listening(node: Node, dial: Dial, wait: Wait) -> Connection:
     return wait.until(f"{node.name} to listen on port {node.port}", attempt)
 
 
-def bring_up(replica_set: ReplicaSet, dial: Dial, wait: Wait) -> Connection:
-    """Initiate a set where that was never done, and wait until it has a primary that takes writes.
+def bring_up(replica_set: ReplicaSet, dial: Dial, wait: Wait, initiated: bool) -> Connection:
+    """Initiate a set where that was never done, and wait until it has a primary.
 
+    A set is initiated with its first member alone, which elects itself at once; `complete` adds the others.
     Follows https://www.mongodb.com/docs/manual/reference/command/replSetInitiate/
 
     Args:
         replica_set: the set; its nodes are running or starting.
         dial: connects to a node.
         wait: how long.
+        initiated: the set is known to have been initiated before. Then a first member without data is not taken
+            for a new set: it waits for the others, and gets its data from them.
 
     Returns:
         A connection to the primary; the caller closes it.
@@ -61,24 +72,129 @@ def bring_up(replica_set: ReplicaSet, dial: Dial, wait: Wait) -> Connection:
         ProvisionError: a node died, the data belong to another set, or there was no primary in time.
     """
     first = replica_set.members[0]
-    connection = listening(first, dial, wait)
+    if not initiated or len(replica_set.members) == 1:
+        connection = listening(first, dial, wait)
+        try:
+            if not _hello(connection).get("isWritablePrimary"):
+                _ensure_initiated(replica_set, connection)
+        except NotReachable as problem:
+            wait.check_alive()
+            raise _broken(replica_set, first, problem, wait) from problem
+        finally:
+            connection.close()
+    return primary(replica_set, dial, wait)
+
+
+def primary(replica_set: ReplicaSet, dial: Dial, wait: Wait) -> Connection:
+    """Wait until one of the members is a primary that takes writes.
+
+    Returns:
+        A connection to it; the caller closes it.
+
+    Raises:
+        ProvisionError: a node died, or there was no primary in time.
+    """
+    open_: dict[str, Connection] = {}
+    asked = 0.0
+
+    def attempt() -> Connection | None:
+        nonlocal asked
+        secondaries: dict[str, dict[str, Any]] = {}
+        for member in replica_set.members:
+            if member.arbiter:
+                continue
+            try:
+                connection = open_.get(member.name) or open_.setdefault(member.name, dial(member))
+                hello = _hello(connection)
+            except (NotReachable, CommandFailed):
+                if (broken := open_.pop(member.name, None)) is not None:
+                    broken.close()
+                continue
+            if hello.get("isWritablePrimary"):
+                return open_.pop(member.name)
+            if hello.get("secondary"):
+                secondaries[member.name] = hello
+        enough = len(secondaries) > len(replica_set.members) // 2
+        if enough and time.monotonic() - asked > _STEP_UP_SECONDS:
+            asked = time.monotonic()
+            _elect(secondaries, open_)
+        return None
+
     try:
-        if not _is_writable(connection):
-            _ensure_initiated(replica_set, connection)
-        wait.until(f"a primary in replica set {replica_set.name}", lambda: _is_writable(connection) or None)
-    except NotReachable as problem:
-        connection.close()
-        wait.check_alive()
-        raise ProvisionError(
-            f"bringing up replica set {replica_set.name}",
-            f"{first.name} broke the connection: {problem}.",
-            "Look at `invoke logs`, then type the command again.",
-            wait.log_tail(),
-        ) from problem
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+        return wait.until(f"a primary in replica set {replica_set.name}", attempt)
+    finally:
+        for connection in open_.values():
+            connection.close()
+
+
+def _elect(secondaries: dict[str, dict[str, Any]], connections: dict[str, Connection]) -> None:
+    """Have the most recent of a set's secondaries stand for election now.
+
+    A set that was stopped as a whole would wait ten seconds, the election timeout, for a primary that is not
+    coming back.
+    """
+
+    def recency(name: str) -> tuple[int, int]:
+        written = secondaries[name].get("lastWrite", {}).get("opTime", {}).get("ts")
+        return (written.time, written.inc) if written is not None else (0, 0)
+
+    name = max(secondaries, key=recency)
+    try:
+        connections[name].command("admin", {"replSetStepUp": 1})
+    except CommandFailed:
+        pass  # the others did not vote for it: they elect one in their own time
+    except NotReachable:
+        connections.pop(name).close()
+
+
+def complete(replica_set: ReplicaSet, connection: Connection, dial: Dial, wait: Wait) -> tuple[str, ...]:
+    """Add the planned members that the set does not have yet, one at a time, as MongoDB wants it.
+
+    Follows https://www.mongodb.com/docs/manual/reference/command/replSetReconfig/
+
+    Args:
+        replica_set: the set as planned.
+        connection: to its primary.
+        dial: connects to a node.
+        wait: how long.
+
+    Returns:
+        Names of the members that were added.
+
+    Raises:
+        ProvisionError: a member died or could not be added in time.
+    """
+    added = []
+    for member in replica_set.members:
+        config = connection.command("admin", {"replSetGetConfig": 1})["config"]
+        if any(each["host"] == member.address for each in config["members"]):
+            continue
+        listening(member, dial, wait).close()
+        if member.arbiter:
+            _set_default_write_concern(replica_set, connection)
+        wait.until(f"{member.name} to join {replica_set.name}", lambda m=member: _add(m, connection))  # type: ignore[misc]
+        added.append(member.name)
+    return tuple(added)
+
+
+def healthy(replica_set: ReplicaSet, dial: Dial, wait: Wait) -> None:
+    """Wait until every member is a primary, a secondary or an arbiter.
+
+    Raises:
+        ProvisionError: a member died, or was not healthy in time.
+    """
+    for member in replica_set.members:
+        connection = listening(member, dial, wait)
+        try:
+            wait.until(
+                f"{member.name} to become a healthy member of {replica_set.name}",
+                lambda c=connection: state(_hello(c)) in HEALTHY or None,  # type: ignore[misc]
+            )
+        except NotReachable as problem:
+            wait.check_alive()
+            raise _broken(replica_set, member, problem, wait) from problem
+        finally:
+            connection.close()
 
 
 def prove_writable(connection: Connection, replica_set: ReplicaSet | None, wait: Wait) -> None:
@@ -117,7 +233,7 @@ def prove_writable(connection: Connection, replica_set: ReplicaSet | None, wait:
                     },
                 )
         except CommandFailed as refusal:
-            if refusal.code in _NOT_PRIMARY_CODES:
+            if refusal.code in LATER:
                 return None
             raise ProvisionError(
                 "proving that the deployment takes writes",
@@ -134,9 +250,11 @@ def state(hello: dict[str, Any]) -> str:
     """A node's state as MongoDB names it, from its answer to `hello`.
 
     Returns:
-        ``PRIMARY``, ``SECONDARY``, ``ARBITER``, ``STANDALONE``, or ``STARTUP`` for a member that is not yet,
+        ``PRIMARY``, ``SECONDARY``, ``ARBITER``, ``STANDALONE``, ``ROUTER``, or ``STARTUP`` for a member that is not yet,
         or no longer, in a set.
     """
+    if hello.get("msg") == "isdbgrid":
+        return "ROUTER"
     if "setName" not in hello:
         return "STARTUP" if hello.get("isreplicaset") else "STANDALONE"
     if hello.get("isWritablePrimary"):
@@ -146,16 +264,59 @@ def state(hello: dict[str, Any]) -> str:
     return "SECONDARY" if hello.get("secondary") else "STARTUP"
 
 
-def _is_writable(connection: Connection) -> bool:
-    return bool(connection.command("admin", {"hello": 1}).get("isWritablePrimary"))
+def _hello(connection: Connection) -> dict[str, Any]:
+    return connection.command("admin", {"hello": 1})
+
+
+def _broken(replica_set: ReplicaSet, node: Node, problem: NotReachable, wait: Wait) -> ProvisionError:
+    return ProvisionError(
+        f"bringing up replica set {replica_set.name}",
+        f"{node.name} broke the connection: {problem}.",
+        "Look at `invoke logs`, then type the command again.",
+        wait.log_tail(),
+    )
+
+
+def _add(member: Node, connection: Connection) -> bool | None:
+    config = connection.command("admin", {"replSetGetConfig": 1})["config"]
+    if any(each["host"] == member.address for each in config["members"]):
+        return True
+    entry: dict[str, Any] = {"_id": 1 + max(each["_id"] for each in config["members"]), "host": member.address}
+    if member.arbiter:
+        entry |= {"arbiterOnly": True, "priority": 0}
+    config["members"].append(entry)
+    config["version"] += 1
+    try:
+        connection.command("admin", {"replSetReconfig": config, "maxTimeMS": 5000})
+    except CommandFailed as refusal:
+        if refusal.code in _RECONFIG_LATER:
+            return None
+        raise
+    return True
+
+
+def _set_default_write_concern(replica_set: ReplicaSet, connection: Connection) -> None:
+    """An arbiter may make a majority unreachable, so MongoDB wants the default said before it takes one.
+
+    https://www.mongodb.com/docs/manual/reference/command/setDefaultRWConcern/
+    """
+    bearing = sum(not member.arbiter for member in replica_set.members)
+    majority = len(replica_set.members) // 2 + 1
+    concern: dict[str, Any] = {"w": "majority" if bearing >= majority else 1}
+    connection.command(
+        "admin", {"setDefaultRWConcern": 1, "defaultWriteConcern": concern, "writeConcern": {"w": 1}}
+    )
 
 
 def _ensure_initiated(replica_set: ReplicaSet, connection: Connection) -> None:
     first = replica_set.members[0]
+    config: dict[str, Any] = {"_id": replica_set.name, "members": [{"_id": 0, "host": first.address}]}
+    if first.role is Role.CONFIG:
+        config["configsvr"] = True
     try:
         connection.command(
             "admin",
-            {"replSetInitiate": {"_id": replica_set.name, "members": [{"_id": 0, "host": first.address}]}},
+            {"replSetInitiate": config},
         )
     except CommandFailed as refusal:
         if refusal.code != _ALREADY_INITIALIZED:
@@ -168,17 +329,13 @@ def _ensure_initiated(replica_set: ReplicaSet, connection: Connection) -> None:
 def _adapt_configuration(replica_set: ReplicaSet, connection: Connection) -> None:
     """Data that were initiated earlier may carry another port or name than the settings have now."""
     doing = f"starting replica set {replica_set.name} on data that are there"
-    try:
-        config = connection.command("admin", {"replSetGetConfig": 1})["config"]
-    except CommandFailed as refusal:
-        if refusal.code == _NOT_YET_INITIALIZED:
-            raise ProvisionError(
-                doing,
-                f"The data directory belongs to a replica set of another name than {replica_set.name!r}.",
-                "Set `replica_set` in invoke.yaml to the name it had, or use another data directory (paths.data).\n"
-                "Nothing has been changed.",
-            ) from refusal
-        raise
+    config = connection.command("admin", {"replSetGetConfig": 1})["config"]
+    if config["_id"] != replica_set.name:
+        raise ProvisionError(
+            doing,
+            f"The data directory belongs to the replica set {config['_id']!r}, not to {replica_set.name!r}. It is untouched.",
+            f"Set `replica_set` in invoke.yaml to {config['_id']}, or use another data directory (paths.data).",
+        )
     planned = {member.address for member in replica_set.members}
     present = {member["host"] for member in config["members"]}
     if planned != present and len(planned) == len(present) == 1:

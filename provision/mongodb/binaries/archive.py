@@ -29,11 +29,11 @@ def url(mirror: str, build: str, version: str) -> str:
     """Address of an archive, as on https://www.mongodb.com/try/download/community.
 
     Args:
-        mirror: base URL without a slash at its end.
+        mirror: base URL, with or without a slash at its end.
         build: ``linux-x86_64-debian12`` or ``macos-arm64``.
         version: ``8.0.17``.
     """
-    return f"{mirror}/{'osx' if build.startswith('macos') else 'linux'}/mongodb-{build}-{version}.tgz"
+    return f"{mirror.rstrip('/')}/{'osx' if build.startswith('macos') else 'linux'}/mongodb-{build}-{version}.tgz"
 
 
 def published_sha256(address: str) -> str:

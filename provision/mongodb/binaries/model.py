@@ -67,7 +67,7 @@ def numbers(version: str) -> tuple[int, int]:
 
 def version_in(output: str) -> str | None:
     """The version in what ``mongod --version`` printed; None if there is none."""
-    found = re.search(r"^db version v(\d+\.\d+\.\d+\S*)", output, re.MULTILINE)
+    found = re.search(r"^db version v(\d+\.\d+\.\d+[\w.+-]*)", output, re.MULTILINE)
     return found.group(1) if found else None
 
 

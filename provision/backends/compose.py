@@ -1,0 +1,81 @@
+"""A topology → the text of its compose file. Pure: same input, same output.
+
+https://docs.docker.com/reference/compose-file/
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from provision.mongodb.topology import Node, Topology
+
+STATE = "./.state/deployments"
+# What a mongod needs beside its cache: connections, sorting, the process itself.
+_BESIDE_CACHE_MB = 512
+_ROUTER_MB = 512
+
+
+@dataclass(frozen=True)
+class ComposeOptions:
+    """What a compose file says beside the topology.
+
+    Args:
+        image: Docker image, where MONGODB_IMAGE does not say otherwise.
+        key_file: nodes have a key file.
+        default: it is the project's `compose.yaml`, which `docker compose` finds by itself.
+    """
+
+    image: str
+    key_file: bool
+    default: bool
+
+
+def project(deployment: str) -> str:
+    """The compose project's name of a deployment."""
+    return f"flaskbook-{deployment}"
+
+
+def memory_mb(node: Node) -> int:
+    """Memory limit of a node's container, in MB."""
+    return _ROUTER_MB if node.is_router else int(node.options.cache_size_gb * 1024) + _BESIDE_CACHE_MB
+
+
+def render(topology: Topology, options: ComposeOptions, template: str) -> str:
+    """Render the compose file of a deployment.
+
+    Args:
+        topology: its nodes.
+        options: what it says beside them.
+        template: text of ``templates/compose.yaml.j2``.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 — YAML, not HTML
+    )
+    name = topology.name
+    shards = len(topology.replica_sets)
+    title = (
+        f"A sharded cluster: {shards} x {len(topology.replica_sets[0].members)} shard members, "
+        f"{len(topology.config.members)} config servers, {len(topology.routers)} routers."
+        if topology.config
+        else f"{len(topology.nodes)} mongod."
+    )
+    return environment.from_string(template).render(
+        title=title,
+        deployment=name,
+        project=project(name),
+        nodes=topology.nodes,
+        image=options.image,
+        key_file=options.key_file,
+        state=f"{STATE}/{name}",
+        memory_mb={node.name: memory_mb(node) for node in topology.nodes},
+        file_option=""
+        if options.default
+        else f" --project-directory . -f .state/deployments/{name}/compose.yaml",
+        on_option="" if options.default else f" --on {name}",
+    )

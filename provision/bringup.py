@@ -1,0 +1,302 @@
+"""From launched nodes to a deployment that takes writes, everything at once that can be.
+
+All nodes start together. Each replica set is initiated with one member as soon as that member listens, and gets the
+others one by one; routers are usable as soon as the config servers have a primary; each shard is added as soon as it
+has one. The first failure ends it all.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from provision.backends.base import Backend
+from provision.errors import ProvisionError
+from provision.mongodb import replica_set as replication
+from provision.mongodb import users
+from provision.mongodb.sharding import ShardedCollection
+from provision.mongodb.topology import Node, ReplicaSet, Topology
+from provision.mongodb.waiting import Wait
+from provision.mongodb.wire import CommandFailed, Connection, NotReachable
+
+T = TypeVar("T")
+_POLL_SECONDS = 0.05
+
+
+class _CancelledError(Exception):
+    """Another part has failed: this one stops waiting."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a bring-up works on.
+
+    Args:
+        topology: the nodes.
+        secrets: who to be, and the users to create; None: no authentication.
+        app_database: the database on which the app's user has rights.
+        collections: the collections to shard.
+        initiated: names of the sets that are known to have been initiated before.
+        timeout: seconds until it gives up.
+    """
+
+    topology: Topology
+    secrets: users.Secrets | None
+    app_database: str
+    collections: tuple[ShardedCollection, ...]
+    initiated: frozenset[str]
+    timeout: float
+
+
+class BringUp:
+    """One bring-up.
+
+    Args:
+        plan: what to work on.
+        backend: launches and observes the nodes.
+        telling_lines: a node → its last readable log lines.
+        death: a node and its exit status → the error that explains it.
+        reached: told what was reached, as it is reached.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        backend: Backend,
+        telling_lines: Callable[[Node], list[str]],
+        death: Callable[[Node, int | None], ProvisionError],
+        reached: Callable[[str], None],
+    ) -> None:
+        self._plan = plan
+        self._backend = backend
+        self._telling_lines = telling_lines
+        self._death = death
+        self._reached = reached
+        self._cancelled = threading.Event()
+        self._launched: Future[None] | None = None
+        self._deadline = time.monotonic() + plan.timeout
+
+    def run(self, nodes: Sequence[Node], until_healthy: bool) -> None:
+        """Launch nodes and bring the whole topology up.
+
+        Args:
+            nodes: those to launch; the others run.
+            until_healthy: return when every member is healthy; else when a majority write was acknowledged, and
+                members that were not there yet are not waited for.
+
+        Raises:
+            ProvisionError: naming the node at fault.
+        """
+        topology = self._plan.topology
+        workers = 2 * len(topology.all_sets) + len(topology.routers) + 2
+        pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="bring-up")
+        try:
+            self._launched = pool.submit(self._backend.launch, nodes)
+            if not topology.is_sharded:
+                # A lone set or mongod is brought up right here.
+                self._bring_up_unsharded(until_healthy)
+            else:
+                self._bring_up_sharded(pool, until_healthy)
+            self._launched.result()
+        except BaseException:
+            self._cancelled.set()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _bring_up_unsharded(self, until_healthy: bool) -> None:
+        topology = self._plan.topology
+        for node in topology.standalones:
+            waiting = self._wait([node])
+            with replication.listening(node, self.dial, waiting) as connection:
+                self._reached(f"{node.name} listens")
+                replication.prove_writable(connection, None, waiting)
+        for each in topology.replica_sets:
+            with self._primary(each) as connection:
+                waiting = self._wait(each.members)
+                replication.prove_writable(connection, each, waiting)
+                self._reached("majority write acknowledged")
+                if len(each.members) > 1:
+                    replication.complete(each, connection, self.dial, waiting)
+                    if until_healthy:
+                        replication.healthy(each, self.dial, waiting)
+                        replication.prove_writable(connection, each, waiting)
+                        self._reached(f"all members of {each.name} are healthy")
+
+    def _bring_up_sharded(self, pool: ThreadPoolExecutor, until_healthy: bool) -> None:
+        from provision.mongodb import sharding
+
+        topology = self._plan.topology
+        assert topology.config is not None  # noqa: S101 — what makes it sharded
+        primaries = {each.name: pool.submit(self._primary, each) for each in topology.all_sets}
+        completions = {
+            each.name: pool.submit(self._complete, each, primaries[each.name], until_healthy)
+            for each in topology.all_sets
+        }
+        routers = [
+            pool.submit(self._router, node, primaries[topology.config.name]) for node in topology.routers
+        ]
+        everything: list[Future[Any]] = [*primaries.values(), *completions.values(), *routers]
+        self._result(routers[0], everything)
+        shards = [
+            pool.submit(self._add_shard, each, primaries[each.name], topology.routers[0])
+            for each in topology.replica_sets
+        ]
+        everything += shards
+        for future in shards:
+            self._result(future, everything)
+        waiting = self._wait(topology.routers[:1])
+        with replication.listening(topology.routers[0], self.dial, waiting) as router:
+            for collection in self._plan.collections:
+                if sharding.shard_collection(router, collection):
+                    self._reached(f"{collection.namespace} is sharded")
+            self._prove_through(router, waiting)
+            self._reached("majority write acknowledged through the router")
+            for future in (*routers, *completions.values()):
+                self._result(future, everything)
+            if until_healthy:
+                self._prove_through(router, waiting)
+                self._reached("every member is healthy")
+
+    def _primary(self, replica_set: ReplicaSet) -> Connection:
+        """Bring a set to its primary, and create the users there."""
+        waiting = self._wait(replica_set.members)
+        initiated = replica_set.name in self._plan.initiated
+        connection = replication.bring_up(replica_set, self.dial, waiting, initiated)
+        self._reached(f"{replica_set.name} has a primary")
+        if self._plan.secrets is not None:
+            secrets = self._plan.secrets
+            try:
+                if not self._knows_root(replica_set):
+                    users.ensure_users(connection, secrets, self._plan.app_database)
+            except CommandFailed as refusal:
+                connection.close()
+                raise ProvisionError(
+                    f"creating the users of {replica_set.name}", str(refusal), "Look at `invoke logs`."
+                ) from refusal
+        return connection
+
+    def _knows_root(self, replica_set: ReplicaSet) -> bool:
+        """Whether the users are there with the passwords on record: whoever may log in was created."""
+        assert self._plan.secrets is not None  # noqa: S101 — asked only with authentication
+        if replica_set.name not in self._plan.initiated:
+            return False
+        for member in replica_set.members:
+            host, port = self._backend.address(member)
+            try:
+                for user in (self._plan.secrets.root, self._plan.secrets.app):
+                    Connection(host, port, 5.0, user).close()
+                return True
+            except NotReachable:
+                continue
+            except CommandFailed:
+                return False
+        return False
+
+    def _complete(self, replica_set: ReplicaSet, primary: Future[Connection], until_healthy: bool) -> None:
+        waiting = self._wait(replica_set.members)
+        with self._after(primary) as connection:
+            replication.complete(replica_set, connection, self.dial, waiting)
+        if until_healthy:
+            replication.healthy(replica_set, self.dial, waiting)
+            self._reached(f"all members of {replica_set.name} are healthy")
+
+    def _router(self, node: Node, config_primary: Future[Connection]) -> None:
+        self._after(config_primary)  # the users are there
+        replication.listening(node, self.dial, self._wait([node])).close()
+        self._reached(f"{node.name} listens")
+
+    def _add_shard(self, shard: ReplicaSet, primary: Future[Connection], router: Node) -> None:
+        from provision.mongodb import sharding
+
+        self._after(primary)
+        waiting = self._wait([router, *shard.members])
+        with replication.listening(router, self.dial, waiting) as connection:
+            if sharding.add_shard(connection, shard, waiting):
+                self._reached(f"{shard.name} is added")
+
+    def _prove_through(self, router: Connection, waiting: Wait) -> None:
+        """Write one document through the router, wait for the majority, and take its collection away again."""
+        database, collection = self._plan.app_database, "provision_writable"
+        majority = {"w": "majority", "wtimeout": 10_000}
+        write = {"insert": collection, "documents": [{"written": True}], "writeConcern": majority}
+
+        def attempt() -> bool | None:
+            try:
+                router.command(database, write)
+                router.command(database, {"drop": collection, "writeConcern": majority})
+            except CommandFailed as refusal:
+                if refusal.code in replication.LATER:
+                    return None
+                raise ProvisionError(
+                    "proving that the cluster takes writes",
+                    str(refusal),
+                    "Look at `invoke logs`.",
+                    waiting.log_tail(),
+                ) from refusal
+            return True
+
+        waiting.until("a majority write through the router", attempt)
+
+    def dial(self, node: Node, timeout: float = 10.0) -> Connection:
+        """Connect to a node as whoever may do there what bring-up needs."""
+        return dial(self._backend, self._plan.secrets, node, timeout)
+
+    def _after(self, future: Future[T]) -> T:
+        """Another part's result; gives up when that is no longer to be had."""
+        while True:
+            try:
+                return future.result(_POLL_SECONDS)
+            except TimeoutError:
+                self._check_cancelled()
+
+    def _result(self, future: Future[T], everything: Sequence[Future[Any]]) -> T:
+        """A part's result; whichever part fails first ends the wait."""
+        while not future.done():
+            done, _ = wait(everything, _POLL_SECONDS, FIRST_EXCEPTION)
+            self._raise_first(done)
+        self._raise_first([future])
+        return future.result()
+
+    def _raise_first(self, futures: Any) -> None:
+        for each in futures:
+            if (
+                each.done()
+                and (error := each.exception()) is not None
+                and not isinstance(error, _CancelledError)
+            ):
+                raise error
+
+    def _check_cancelled(self) -> None:
+        if self._cancelled.is_set():
+            raise _CancelledError
+
+    def _wait(self, nodes: Sequence[Node]) -> Wait:
+        def check_alive() -> None:
+            self._check_cancelled()
+            if self._launched is not None:
+                if not self._launched.done():
+                    return
+                self._launched.result()
+            for node in nodes:
+                observed = self._backend.observe(node)
+                if not observed.running:
+                    raise self._death(node, observed.exit_status)
+
+        return Wait(self._deadline, self._plan.timeout, check_alive, lambda: self._telling_lines(nodes[0]))
+
+
+def dial(backend: Backend, secrets: users.Secrets | None, node: Node, timeout: float = 10.0) -> Connection:
+    """Connect to a node: to a mongod as ``__system``, to a router as ``root``, without authentication as nobody.
+
+    Raises:
+        NotReachable: it does not answer.
+        CommandFailed: it refused the credentials.
+    """
+    host, port = backend.address(node)
+    who = None if secrets is None else secrets.root if node.is_router else secrets.system
+    return Connection(host, port, timeout, who)

@@ -1,0 +1,253 @@
+"""Shards, sharded collections, zones and the balancer, through a router.
+
+What is sent here is what mongos documents, and nothing internal.
+https://www.mongodb.com/docs/manual/sharding/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from provision.errors import ProvisionError
+from provision.mongodb.topology import ReplicaSet
+from provision.mongodb.waiting import Wait
+from provision.mongodb.wire import CommandFailed, Connection
+
+_NAMESPACE_NOT_FOUND = 26
+_RETRIABLE = frozenset({6, 7, 70, 89, 91, 117, 133, 189, 202, 10107, 11600, 11602, 13436})
+_MAJORITY = {"w": "majority"}
+
+
+@dataclass(frozen=True)
+class Zone:
+    """A range of a shard key's values that belongs on certain shards.
+
+    Args:
+        zone: its name.
+        shards: the shards that hold it.
+        min: lower bound, inclusive: shard key field → value, or the text ``MinKey``.
+        max: upper bound, exclusive: shard key field → value, or the text ``MaxKey``.
+    """
+
+    zone: str
+    shards: tuple[str, ...]
+    min: Mapping[str, Any]
+    max: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ShardedCollection:
+    """How a collection is sharded.
+
+    Args:
+        namespace: ``database.collection``.
+        key: the shard key: field → 1 or ``hashed``.
+        unique: the key is unique (not with a hashed one).
+        chunks: number of initial chunks of a hashed key on an empty collection; None: MongoDB's own choice.
+        split: shard key documents to split an empty, ranged collection at.
+        zones: its zones.
+    """
+
+    namespace: str
+    key: Mapping[str, int | str]
+    unique: bool = False
+    chunks: int | None = None
+    split: tuple[Mapping[str, Any], ...] = ()
+    zones: tuple[Zone, ...] = field(default=())
+
+
+def add_shard(router: Connection, shard: ReplicaSet, wait: Wait) -> bool:
+    """Add a shard to the cluster, if it is not there.
+
+    Follows https://www.mongodb.com/docs/manual/reference/command/addShard/
+
+    Args:
+        router: connection to a router, as a user who may manage the cluster.
+        shard: the replica set; it has a primary.
+        wait: how long to try while the cluster's other parts come up.
+
+    Returns:
+        Whether it was added now.
+
+    Raises:
+        ProvisionError: the router refused it.
+    """
+    if any(each["_id"] == shard.name for each in shards(router)):
+        return False
+
+    def attempt() -> bool | None:
+        try:
+            # One member is enough: the router learns of the others from it.
+            seed = f"{shard.name}/{shard.members[0].address}"
+            router.command("admin", {"addShard": seed, "name": shard.name, "writeConcern": _MAJORITY}, timeout=60)
+        except CommandFailed as refusal:
+            if refusal.code in _RETRIABLE:
+                return None
+            raise ProvisionError(
+                f"adding shard {shard.name}", str(refusal), "Look at `invoke logs --on <deployment> --node router-1`."
+            ) from refusal
+        return True
+
+    return wait.until(f"the router to add shard {shard.name}", attempt)
+
+
+def shards(router: Connection) -> list[dict[str, Any]]:
+    """The cluster's shards, each with ``_id``, ``host`` and ``state``."""
+    return list(router.command("admin", {"listShards": 1})["shards"])
+
+
+def remove_shard(router: Connection, name: str) -> dict[str, Any]:
+    """Begin to drain a shard, or ask how far that is.
+
+    Follows https://www.mongodb.com/docs/manual/reference/command/removeShard/
+
+    Returns:
+        The router's answer: ``state`` is ``started``, ``ongoing`` (with ``remaining``) or ``completed``.
+
+    Raises:
+        CommandFailed: the router refused.
+    """
+    return router.command("admin", {"removeShard": name, "writeConcern": _MAJORITY}, timeout=60)
+
+
+def is_sharded(router: Connection, namespace: str) -> bool:
+    """Whether a collection is sharded."""
+    return bool(_first_batch(router, "config", {"find": "collections", "filter": {"_id": namespace}, "limit": 1}))
+
+
+def shard_collection(router: Connection, wanted: ShardedCollection) -> bool:
+    """Shard a collection as declared, with its zones. One that is sharded already is left as it is.
+
+    Follows https://www.mongodb.com/docs/manual/reference/command/shardCollection/
+
+    Returns:
+        Whether it was sharded now.
+
+    Raises:
+        ProvisionError: it is sharded by another key, or the router refused.
+    """
+    doing = f"sharding {wanted.namespace}"
+    present = _first_batch(router, "config", {"find": "collections", "filter": {"_id": wanted.namespace}, "limit": 1})
+    if present:
+        key = dict(present[0]["key"])
+        if key != dict(wanted.key):
+            raise ProvisionError(
+                doing,
+                f"It is sharded by {key} already, and the settings say {dict(wanted.key)}.",
+                "Change `sharding` in invoke.yaml to what it is, or reshard it:\n"
+                "https://www.mongodb.com/docs/manual/reference/command/reshardCollection/",
+            )
+        return False
+    command: dict[str, Any] = {"shardCollection": wanted.namespace, "key": dict(wanted.key)}
+    if wanted.unique:
+        command["unique"] = True
+    hashed = "hashed" in wanted.key.values()
+    try:
+        database = wanted.namespace.partition(".")[0]
+        router.command("admin", {"enableSharding": database, "writeConcern": _MAJORITY}, timeout=60)
+        _declare_zones(router, wanted)
+        if hashed and wanted.chunks:
+            command["numInitialChunks"] = wanted.chunks
+        router.command("admin", {**command, "writeConcern": _MAJORITY}, timeout=120)
+        for middle in wanted.split:
+            router.command("admin", {"split": wanted.namespace, "middle": _bounds(middle)}, timeout=60)
+    except CommandFailed as refusal:
+        raise ProvisionError(doing, str(refusal), "Check `sharding` in invoke.yaml.") from refusal
+    return True
+
+
+def _declare_zones(router: Connection, wanted: ShardedCollection) -> None:
+    for zone in wanted.zones:
+        for shard in zone.shards:
+            router.command("admin", {"addShardToZone": shard, "zone": zone.zone, "writeConcern": _MAJORITY})
+        router.command(
+            "admin",
+            {
+                "updateZoneKeyRange": wanted.namespace,
+                "min": _bounds(zone.min),
+                "max": _bounds(zone.max),
+                "zone": zone.zone,
+                "writeConcern": _MAJORITY,
+            },
+        )
+
+
+def _bounds(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A shard key document from settings; YAML has no MinKey and MaxKey, so their names stand for them."""
+    from bson.max_key import MaxKey
+    from bson.min_key import MinKey
+
+    special = {"MinKey": MinKey(), "MaxKey": MaxKey()}
+    return {name: special.get(value, value) if isinstance(value, str) else value for name, value in document.items()}
+
+
+def chunks_by_shard(router: Connection, namespace: str) -> dict[str, int]:
+    """Number of chunks of a collection on each shard."""
+    found = _first_batch(router, "config", {"find": "collections", "filter": {"_id": namespace}, "limit": 1})
+    if not found:
+        return {}
+    counted = _first_batch(
+        router,
+        "config",
+        {
+            "aggregate": "chunks",
+            "pipeline": [{"$match": {"uuid": found[0]["uuid"]}}, {"$group": {"_id": "$shard", "n": {"$sum": 1}}}],
+            "cursor": {"batchSize": 10_000},
+        },
+    )
+    return {each["_id"]: int(each["n"]) for each in counted}
+
+
+def sharded_namespaces(router: Connection) -> list[str]:
+    """Every sharded collection but those of MongoDB's own databases."""
+    found = _first_batch(router, "config", {"find": "collections", "projection": {"_id": 1}, "batchSize": 10_000})
+    return sorted(str(each["_id"]) for each in found if not str(each["_id"]).startswith(("config.", "admin.")))
+
+
+def balancer(router: Connection) -> dict[str, Any]:
+    """The balancer's mode and whether it is in a round.
+
+    Follows https://www.mongodb.com/docs/manual/reference/command/balancerStatus/
+    """
+    answer = router.command("admin", {"balancerStatus": 1})
+    return {"mode": answer.get("mode"), "running": bool(answer.get("inBalancerRound"))}
+
+
+def distribution(router: Connection, namespace: str) -> list[dict[str, Any]]:
+    """Documents, bytes and chunks of a collection on each shard.
+
+    Follows https://www.mongodb.com/docs/manual/reference/operator/aggregation/collStats/
+
+    Args:
+        router: connection to a router.
+        namespace: ``database.collection``.
+
+    Returns:
+        For each shard: ``shard``, ``documents``, ``bytes``, ``chunks``; all shards are listed, by name.
+
+    Raises:
+        CommandFailed: the collection does not exist, or rights are missing.
+    """
+    database, _, collection = namespace.partition(".")
+    stats = _first_batch(
+        router,
+        database,
+        {"aggregate": collection, "pipeline": [{"$collStats": {"storageStats": {}}}], "cursor": {}},
+    )
+    chunks = chunks_by_shard(router, namespace)
+    found = {each["shard"]: each["storageStats"] for each in stats if "shard" in each}
+    return [
+        {
+            "shard": name,
+            "documents": int(found.get(name, {}).get("count", 0)),
+            "bytes": int(found.get(name, {}).get("size", 0)),
+            "chunks": chunks.get(name, 0),
+        }
+        for name in sorted(each["_id"] for each in shards(router))
+    ]
+
+
+def _first_batch(connection: Connection, database: str, command: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
+    return list(connection.command(database, command)["cursor"]["firstBatch"])

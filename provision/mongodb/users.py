@@ -1,0 +1,105 @@
+"""Key file and credentials: who may do what, from the first boot.
+
+With `security.keyFile` set, the user ``__system``, whose password is the key file's text, may do everything before
+a replica set is initiated. So there is no localhost exception to use, and no start without authentication first.
+https://www.mongodb.com/docs/manual/core/security-internal-authentication/
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from dataclasses import dataclass, field
+
+from provision.files import read_json, write_atomically, write_json
+from provision.mongodb.wire import CommandFailed, Connection, Credentials
+from provision.paths import Paths
+
+_KEY_BYTES = 90  # 120 characters of base64; MongoDB takes 6 to 1024
+_EXISTS = 51003
+_MAJORITY = {"w": "majority", "wtimeout": 30_000}
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """The secrets of one deployment.
+
+    Args:
+        key: text of the key file.
+        root: the user who may do everything.
+        app: the user of the app, with rights on its database alone.
+    """
+
+    key: str = field(repr=False)
+    root: Credentials
+    app: Credentials
+
+    @property
+    def system(self) -> Credentials:
+        """The deployment's members to each other, and the tool to a single member."""
+        return Credentials("__system", self.key, "local")
+
+    def user(self, name: str) -> Credentials:
+        """``root`` or ``app``."""
+        return {"root": self.root, "app": self.app}[name]
+
+
+def existing(paths: Paths, deployment: str) -> Secrets | None:
+    """The secrets that a deployment was given, if it was."""
+    record = read_json(paths.credentials(deployment))
+    if record is None:
+        return None
+    try:
+        return Secrets(
+            str(record["key"]), Credentials("root", str(record["root"])), Credentials("app", str(record["app"]))
+        )
+    except KeyError:
+        return None
+
+
+def ensure(paths: Paths, deployment: str) -> Secrets:
+    """The deployment's secrets, generated on first use: credentials 0600, key file 0400.
+
+    Raises:
+        OSError: they can't be written.
+    """
+    found = existing(paths, deployment)
+    if found is None:
+        key = base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode()
+        record = {"key": key, "root": secrets.token_urlsafe(24), "app": secrets.token_urlsafe(24)}
+        write_json(paths.credentials(deployment), record)
+        found = Secrets(key, Credentials("root", record["root"]), Credentials("app", record["app"]))
+    key_file = paths.key_file(deployment)
+    # Whether it is there, not what it says: the image's user owns it, and this user may not read it.
+    if not key_file.exists():
+        write_atomically(key_file, found.key + "\n", 0o400)
+    paths.deployment(deployment).chmod(0o700)
+    return found
+
+
+def ensure_users(connection: Connection, found: Secrets, database: str) -> None:
+    """Create the two users where they are missing, and give them the passwords on record.
+
+    Follows https://www.mongodb.com/docs/manual/reference/command/createUser/
+
+    Args:
+        connection: to a primary, as ``__system``.
+        found: the deployment's secrets.
+        database: the app's database, on which the app's user may read and write.
+
+    Raises:
+        CommandFailed: the server refused.
+    """
+    roles = {
+        found.root: [{"role": "root", "db": "admin"}],
+        found.app: [{"role": "readWrite", "db": database}],
+    }
+    for user, granted in roles.items():
+        document = {"pwd": user.password, "roles": granted, "mechanisms": ["SCRAM-SHA-256"], "writeConcern": _MAJORITY}
+        try:
+            connection.command("admin", {"createUser": user.username, **document}, timeout=40)
+        except CommandFailed as refusal:
+            if refusal.code != _EXISTS:
+                raise
+            # Data that outlived their secrets: the users get the new ones.
+            connection.command("admin", {"updateUser": user.username, **document}, timeout=40)

@@ -144,7 +144,7 @@ def start(ctx: Context, on: str = "local", timings: bool = False, json: bool = F
     from provision import assembly, display, environment
 
     loaded = _load(ctx)
-    environment.ensure_for_start(loaded, display.note)
+    environment.ensure_for_start(loaded, display.StepLines(stream=sys.stderr))
     done = assembly.deployment(loaded, on).up(display.note)
     if json:
         display.as_json({**vars(done), "timings": [vars(each) for each in done.timings]})
@@ -173,7 +173,7 @@ def restart(ctx: Context, on: str = "local") -> None:
     from provision import assembly, display, environment
 
     loaded = _load(ctx)
-    environment.ensure_for_start(loaded, display.note)
+    environment.ensure_for_start(loaded, display.StepLines(stream=sys.stderr))
     assembly.deployment(loaded, on).down(display.note)
     display.line(assembly.deployment(loaded, on).up(display.note).uri)
 
@@ -230,7 +230,7 @@ def run(ctx: Context, on: str = "local", port: int | None = None, keep: bool = F
     """Set up what is missing, start MongoDB, and serve the app. Ctrl-C ends what this started."""
     from provision import app, display
 
-    app.run(_load(ctx, app__port=("port", port)), on, keep, display.line)
+    app.run(_load(ctx, app__port=("port", port)), on, keep, display.line, display.StepLines())
 
 
 namespace = Collection(setup, settings, render, start, stop, restart, status, logs, uri, run)

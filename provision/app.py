@@ -23,6 +23,7 @@ from provision.backends.processes import port_holder
 from provision.deployment import Deployment
 from provision.errors import INTERRUPTED, ProvisionError
 from provision.settings import AppSettings, Loaded
+from provision.steps import Reporter
 
 _RELOAD_STATUS = 3  # Werkzeug's: start me again, code has changed
 _READY_SECONDS = 60.0
@@ -144,7 +145,7 @@ class _App:
         os.close(self._gate)
 
 
-def run(loaded: Loaded, name: str, keep: bool, say: Callable[[str], None]) -> None:
+def run(loaded: Loaded, name: str, keep: bool, say: Callable[[str], None], reporter: Reporter) -> None:
     """Set up what is missing, start the deployment, and serve the app until it ends or is interrupted.
 
     Args:
@@ -152,13 +153,14 @@ def run(loaded: Loaded, name: str, keep: bool, say: Callable[[str], None]) -> No
         name: the deployment that the app uses.
         keep: leave MongoDB running afterwards, even if it was started here.
         say: shows one line to the person at the terminal.
+        reporter: shows the steps of setting up what is missing.
 
     Raises:
         ProvisionError: something could not be set up or started, or the app ended with an error.
     """
     settings = loaded.settings.app
     directory = _directory(loaded)
-    environment.ensure_for_run(loaded, say)
+    environment.ensure_for_run(loaded, reporter)
     python = _python(loaded, directory, say)
     deployment = assembly.deployment(loaded, name)
     variables = _variables(loaded, deployment)

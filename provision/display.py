@@ -50,15 +50,17 @@ class StepLines:
     Args:
         timings: show how long each took.
         quiet: show only progress, because the results go out as JSON.
+        stream: where the lines go; default: standard output.
     """
 
-    def __init__(self, timings: bool = False, quiet: bool = False) -> None:
+    def __init__(self, timings: bool = False, quiet: bool = False, stream: IO[str] | None = None) -> None:
+        self._stream = stream or sys.stdout
         self._timings = timings
         self._quiet = quiet
         self._bar: _Bar | None = None
 
     def started(self, name: str) -> Progress:
-        if not colourful(sys.stderr):
+        if not sys.stderr.isatty():
             return Silent()
         self._bar = _Bar(name)
         return self._bar
@@ -72,11 +74,10 @@ class StepLines:
         word = ("would change" if dry_run else "changed") if result.changed else "unchanged"
         first, *others = result.why.split("\n")
         seconds = f" ({result.seconds:.2f} s)" if self._timings else ""
-        line(
-            f"{result.name:<14} {paint(f'{word:<12}', 'yellow' if result.changed else 'green')} {first}{seconds}"
-        )
+        word = paint(f"{word:<12}", "yellow" if result.changed else "green", self._stream)
+        print(f"{result.name:<14} {word} {first}{seconds}", file=self._stream, flush=True)  # noqa: T201
         for each in others:
-            line(" " * 28 + paint(each, "dim"))
+            print(" " * 28 + paint(each, "dim", self._stream), file=self._stream, flush=True)  # noqa: T201
 
 
 class _Bar:

@@ -13,7 +13,7 @@ from provision.errors import ProvisionError
 from provision.files import write_atomically
 from provision.mongodb import binaries
 from provision.settings import Loaded
-from provision.steps import Decision, Progress, Silent, Step
+from provision.steps import Decision, Progress, Reporter, Step, run_steps
 from provision.virtualenv import StepRecord
 
 _PRIVATE = 0o600
@@ -168,36 +168,34 @@ def _virtualenv(loaded: Loaded) -> Sequence[StepRecord]:
     return bootstrap.take_report() or bootstrap.inspect(loaded.paths.root).steps()
 
 
-def ensure_for_start(loaded: Loaded, say: Callable[[str], None]) -> None:
+def ensure_for_start(loaded: Loaded, reporter: Reporter) -> None:
     """Choose a mongod where none has been chosen yet; silent otherwise.
 
     Args:
         loaded: the settings in force.
-        say: told what was done.
+        reporter: told of the steps that were needed.
 
     Raises:
         ProvisionError: none can be had.
     """
-    _ensure((MongodBinary(loaded),), say)
+    _ensure((MongodBinary(loaded),), reporter)
 
 
-def ensure_for_run(loaded: Loaded, say: Callable[[str], None]) -> None:
+def ensure_for_run(loaded: Loaded, reporter: Reporter) -> None:
     """Set up what serving the app needs and is missing; silent where nothing is.
 
     Args:
         loaded: the settings in force.
-        say: told what was done.
+        reporter: told of the steps that were needed.
 
     Raises:
         ProvisionError: it can't be set up.
     """
-    _ensure((MongodBinary(loaded), SecretKey(loaded)), say)
+    _ensure((MongodBinary(loaded), SecretKey(loaded)), reporter)
 
 
-def _ensure(wanted: Sequence[Step], say: Callable[[str], None]) -> None:
-    for step in wanted:
-        if step.decide().needed:
-            say(f"{step.name}: {step.act(Silent())}")
+def _ensure(wanted: Sequence[Step], reporter: Reporter) -> None:
+    run_steps((step for step in wanted if step.decide().needed), reporter)
 
 
 def ensure_app_environment(loaded: Loaded, requirements: Path, say: Callable[[str], None]) -> Path:

@@ -25,7 +25,8 @@ from invoke.collection import Collection  # noqa: E402
 from invoke.context import Context  # noqa: E402
 from invoke.tasks import task  # noqa: E402
 
-from provision.errors import ProvisionError, install_excepthook  # noqa: E402
+from provision.errors import ProvisionError  # noqa: E402
+from provision.uncaught import install_excepthook  # noqa: E402
 
 install_excepthook()
 

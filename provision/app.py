@@ -22,7 +22,8 @@ from provision import assembly, environment
 from provision.backends.processes import port_holder
 from provision.deployment import Deployment
 from provision.errors import INTERRUPTED, ProvisionError
-from provision.settings import AppSettings, Loaded
+from provision.schema import AppSettings
+from provision.settings import Loaded
 from provision.steps import Reporter
 
 _RELOAD_STATUS = 3  # Werkzeug's: start me again, code has changed

@@ -8,8 +8,8 @@ from provision.errors import ProvisionError
 from provision.mongodb import binaries, topology, users
 from provision.mongodb.sharding import ShardedCollection, Zone
 from provision.mongodb.topology import LOOPBACK, HostOf, NodeOptions, Role, Size, Topology
-from provision.settings import DeploymentSettings, Loaded
-
+from provision.schema import DeploymentSettings
+from provision.settings import Loaded
 
 _SHUTDOWN_MS = 100
 

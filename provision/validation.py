@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
-from provision.errors import ProvisionError
-from provision.settings import KeyPath, Settings, bare, did_you_mean, hint_at, hints, rule, shown
+from provision.errors import ProvisionError, did_you_mean, shown
+from provision.schema import KeyPath, Settings, bare, hint_at, hints, rule
 
 
 def validate(merged: Mapping[str, Any], origins: Mapping[KeyPath, str]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from provision.mongodb.binaries.archive import url
 from provision.mongodb.binaries.machine import builds, this_machine
 from provision.mongodb.binaries.model import NotServing, version_in
 from provision.paths import Paths
-from provision.settings import MongodbSettings
+from provision.schema import MongodbSettings
 from provision.steps import Silent
 
 ROOT = Path(__file__).parents[2]

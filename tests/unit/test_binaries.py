@@ -18,7 +18,7 @@ from provision.mongodb.binaries.record import file_facts, remember
 from provision.mongodb.binaries.tunables import tunables
 from provision.mongodb.binaries.wheel import explain_failure, wheel_for
 from provision.paths import Paths
-from provision.settings import MongodbSettings
+from provision.schema import MongodbSettings
 
 DEBIAN_12 = Machine(
     "linux",

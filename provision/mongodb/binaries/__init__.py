@@ -17,7 +17,7 @@ from provision.mongodb.binaries.tunables import environment
 
 if TYPE_CHECKING:
     from provision.paths import Paths
-    from provision.settings import MongodbSettings
+    from provision.schema import MongodbSettings
     from provision.steps import Progress
 
 __all__ = ["Choice", "Mongod", "Refusal", "Source", "environment", "find", "plan", "recorded"]

@@ -21,7 +21,7 @@ from provision.steps import Progress
 
 if TYPE_CHECKING:
     from provision.paths import Paths
-    from provision.settings import MongodbSettings
+    from provision.schema import MongodbSettings
 
 _DOING = "finding a mongod"
 

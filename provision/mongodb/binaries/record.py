@@ -15,7 +15,7 @@ from provision.mongodb.binaries.model import Choice, Mongod, Source
 
 if TYPE_CHECKING:
     from provision.paths import Paths
-    from provision.settings import MongodbSettings
+    from provision.schema import MongodbSettings
 
 FileFacts = tuple[int, int, int]
 

@@ -234,4 +234,59 @@ def run(ctx: Context, on: str = "local", port: int | None = None, keep: bool = F
     app.run(_load(ctx, app__port=("port", port)), on, keep, display.line, display.StepLines())
 
 
-namespace = Collection(setup, settings, render, start, stop, restart, status, logs, uri, run)
+@command(help=_JSON)
+def doctor(ctx: Context, json: bool = False) -> None:
+    """Check this machine: what `run` needs, what crashed runs have left, and the command that mends it.
+
+    Exits with 1 only if `run` could not work. --json prints a list of objects with the fields check, level (ok,
+    warning or error), what and remedy.
+    """
+    from provision import display
+    from provision.doctor import examine, works
+
+    findings = examine(_load(ctx, remember=False))
+    if json:
+        display.as_json([each.as_json() for each in findings])
+    else:
+        display.findings([each.as_json() for each in findings])
+    if not works(findings):
+        sys.exit(1)
+
+
+@command(
+    help={
+        "data": "also the data of every deployment",
+        "cache": "also the downloads that all your clones share",
+        "yes": "don't ask",
+        "dry-run": "show what would be removed and change nothing",
+        **_JSON,
+    }
+)
+def clean(
+    ctx: Context,
+    data: bool = False,
+    cache: bool = False,
+    yes: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Remove what this tool has made, after asking. Data stay, unless --data is given.
+
+    What is not known to be the tool's stays in any case, and is named.
+    """
+    from provision import clean as cleaning
+    from provision import display
+
+    plan = cleaning.plan(_load(ctx, remember=False), data, cache)
+    if not json:
+        display.removal(plan.as_json(done=False))
+    agreed = bool(plan.items) and not dry_run and (yes or cleaning.confirmed(sys.stdin, sys.stderr))
+    if agreed:
+        cleaning.carry_out(plan)
+    if json:
+        display.as_json(plan.as_json(done=agreed))
+    elif plan.items:
+        display.line("Removed." if agreed else "Nothing was removed.")
+
+
+namespace = Collection(setup, settings, render, start, stop, restart, status, logs, uri, run, doctor, clean)

@@ -110,6 +110,9 @@ def main(arguments: Sequence[str]) -> int:
         spec = project_environment()
         leave_environment(spec, arguments)
         os.environ.pop(REPORT_VARIABLE, None)
+        if nothing_to_clean(spec, arguments):
+            sys.stdout.write("There is nothing to remove: no env/ and no .state/.\n")
+            return 0
         if is_dry_run(arguments):
             plan = inspect()
             steps = plan.steps()
@@ -208,6 +211,14 @@ def _print_planned(steps: Iterable[StepRecord]) -> None:
 
 def _terminated(signum: int, _frame: object) -> NoReturn:
     raise SystemExit(128 + signum)
+
+
+def nothing_to_clean(spec: EnvironmentSpec, arguments: Sequence[str]) -> bool:
+    """Say whether `clean` is asked for where it has been: env/ goes last, and is not built to be removed again."""
+    plain = {"clean", "--yes", "-y", "--dry-run"}
+    asked = [each for each in arguments if each not in ("--search-root", str(ROOT))]
+    gone = not (spec.path.exists() or spec.path.is_symlink() or spec.lock.parent.exists())
+    return asked[:1] == ["clean"] and set(asked) <= plain and gone
 
 
 _VALUED = {"-c", "--collection", "-D", "--list-depth", "-f", "--config", "-F", "--list-format", "-r"}

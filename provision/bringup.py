@@ -80,13 +80,19 @@ class BringUp:
         self._launched: Future[None] | None = None
         self._deadline = time.monotonic() + plan.timeout
 
+    @property
+    def launched(self) -> bool:
+        """Whether the nodes were launched: from then on they may have become part of something."""
+        future = self._launched
+        return future is not None and future.done() and not future.cancelled() and future.exception() is None
+
     def run(self, nodes: Sequence[Node], until_healthy: bool) -> None:
         """Launch nodes and bring the whole topology up.
 
         Args:
             nodes: those to launch; the others run.
-            until_healthy: return when every member is healthy; else when a majority write was acknowledged, and
-                members that were not there yet are not waited for.
+            until_healthy: return when every member is healthy; else when a majority write was acknowledged. Then
+                members that the sets do not have yet are left for another bring-up to add.
 
         Raises:
             ProvisionError: naming the node at fault.
@@ -120,12 +126,11 @@ class BringUp:
                 waiting = self._wait(each.members)
                 replication.prove_writable(connection, each, waiting)
                 self._reached("majority write acknowledged")
-                if len(each.members) > 1:
+                if len(each.members) > 1 and until_healthy:
                     replication.complete(each, connection, self.dial, waiting)
-                    if until_healthy:
-                        replication.healthy(each, self.dial, waiting)
-                        replication.prove_writable(connection, each, waiting)
-                        self._reached(f"all members of {each.name} are healthy")
+                    replication.healthy(each, self.dial, waiting)
+                    replication.prove_writable(connection, each, waiting)
+                    self._reached(f"all members of {each.name} are healthy")
 
     def _bring_up_sharded(self, pool: ThreadPoolExecutor, until_healthy: bool) -> None:
         from provision.mongodb import sharding
@@ -134,8 +139,8 @@ class BringUp:
         assert topology.config is not None  # noqa: S101 — what makes it sharded
         primaries = {each.name: pool.submit(self._primary, each) for each in topology.all_sets}
         completions = {
-            each.name: pool.submit(self._complete, each, primaries[each.name], until_healthy)
-            for each in topology.all_sets
+            each.name: pool.submit(self._complete, each, primaries[each.name])
+            for each in (topology.all_sets if until_healthy else ())
         }
         routers = [
             pool.submit(self._router, node, primaries[topology.config.name]) for node in topology.routers
@@ -156,11 +161,14 @@ class BringUp:
                     self._reached(f"{collection.namespace} is sharded")
             self._prove_through(router, waiting)
             self._reached("majority write acknowledged through the router")
-            for future in (*routers, *completions.values()):
-                self._result(future, everything)
             if until_healthy:
+                for future in (*routers, *completions.values()):
+                    self._result(future, everything)
                 self._prove_through(router, waiting)
                 self._reached("every member is healthy")
+        if not until_healthy:
+            for primary in primaries.values():
+                primary.result().close()
 
     def _primary(self, replica_set: ReplicaSet) -> Connection:
         """Bring a set to its primary, and create the users there."""
@@ -197,13 +205,12 @@ class BringUp:
                 return False
         return False
 
-    def _complete(self, replica_set: ReplicaSet, primary: Future[Connection], until_healthy: bool) -> None:
+    def _complete(self, replica_set: ReplicaSet, primary: Future[Connection]) -> None:
         waiting = self._wait(replica_set.members)
         with self._after(primary) as connection:
             replication.complete(replica_set, connection, self.dial, waiting)
-        if until_healthy:
-            replication.healthy(replica_set, self.dial, waiting)
-            self._reached(f"all members of {replica_set.name} are healthy")
+        replication.healthy(replica_set, self.dial, waiting)
+        self._reached(f"all members of {replica_set.name} are healthy")
 
     def _router(self, node: Node, config_primary: Future[Connection]) -> None:
         self._after(config_primary)  # the users are there

@@ -311,7 +311,7 @@ class Deployment:
 
     @property
     def _initiated_record(self) -> Path:
-        return self._paths.deployment(self.name) / "initiated.json"
+        return self._paths.initiated_record(self.name)
 
     def _initiated(self) -> list[str]:
         return list((read_json(self._initiated_record) or {}).get("replica_sets", ()))

@@ -75,9 +75,9 @@ class StepLines:
         first, *others = result.why.split("\n")
         seconds = f" ({result.seconds:.2f} s)" if self._timings else ""
         word = paint(f"{word:<12}", "yellow" if result.changed else "green", self._stream)
-        print(f"{result.name:<14} {word} {first}{seconds}", file=self._stream, flush=True)  # noqa: T201
+        print(f"{result.name:<14} {word} {first}{seconds}", file=self._stream, flush=True)
         for each in others:
-            print(" " * 28 + paint(each, "dim", self._stream), file=self._stream, flush=True)  # noqa: T201
+            print(" " * 28 + paint(each, "dim", self._stream), file=self._stream, flush=True)
 
 
 class _Bar:
@@ -158,3 +158,45 @@ def status(found: Mapping[str, Any]) -> None:
         [(n["name"], n["role"], n["state"], str(n["pid"] or "-"), str(n["port"])) for n in found["nodes"]],
         lambda column, cell: state(cell) if column == "STATE" else cell,
     )
+
+
+def findings(found: Sequence[Mapping[str, str]]) -> None:
+    """What `doctor` found: a mark and a line each, what mends it indented below, and how many of each at the end.
+
+    Args:
+        found: `provision.doctor.Finding.as_json`, in order.
+    """
+    marks = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red")}
+    width = max(len(each["check"]) for each in found)
+    for each in found:
+        mark, colour = marks[each["level"]]
+        line(f"{paint(mark, colour)} {each['check']:<{width}}  {each['what']}")
+        for remedy in each["remedy"].splitlines():
+            line(" " * (width + 4) + paint(remedy, "cyan" if each["level"] != "ok" else "dim"))
+    count = {level: sum(each["level"] == level for each in found) for level in marks}
+    line(
+        f"\n{count['ok']} ok, {count['warning']} to look at, {count['error']} in the way of `run`."
+        if count["warning"] or count["error"]
+        else f"\nAll {count['ok']} checks are ok."
+    )
+
+
+def removal(planned: Mapping[str, Any]) -> None:
+    """What `clean` would remove, with sizes, and what it leaves and why.
+
+    Args:
+        planned: `provision.clean.CleanPlan.as_json`.
+    """
+    if not planned["items"]:
+        line("There is nothing to remove.")
+    else:
+        rows = [(_megabytes(each["bytes"]), each["path"], each["what"]) for each in planned["items"]]
+        table(("MB", "PATH", "WHAT"), [*rows, (_megabytes(planned["bytes"]), "", "in all")])
+    if planned["kept"]:
+        line("\nThis stays:")
+        for each in planned["kept"]:
+            line(f"  {each['path']}: {each['why']}")
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1_000_000:8.1f}"

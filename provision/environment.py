@@ -101,7 +101,7 @@ class Configuration:
 
     @property
     def name(self) -> str:
-        return "mongod.conf" if self.deployment == "local" else f"configuration of {self.deployment}"
+        return "mongod.conf" if self.deployment == "local" else f"{self.deployment} conf"
 
     def decide(self) -> Decision:
         drifted = assembly.deployment(self.loaded, self.deployment).rendering.drifted()

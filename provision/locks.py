@@ -15,46 +15,70 @@ _POLL_SECONDS = 0.02
 
 
 @contextlib.contextmanager
-def exclusive(path: Path, doing: str, say: Callable[[str], None] | None = None) -> Iterator[None]:
+def exclusive(path: Path, doing: str, say: Callable[[str], None] | None = None) -> Iterator[int]:
     """Hold an exclusive lock on a file for the length of the block; another process waits for it.
 
-    The kernel drops the lock with its holder, so a killed process leaves none behind. The file stays: to
-    remove it while a waiter holds it open would let two in.
+    The kernel drops the lock with its last holder, so a killed process leaves none behind.
 
     Args:
-        path: the lock file; it and its directory are made where missing.
+        path: the lock file; it and its directory are made where missing. Whoever removes it does so while holding it.
         doing: what the holder does, told to those who wait.
         say: called once with a sentence, if there is something to wait for; default: standard error.
+
+    Yields:
+        The lock's file descriptor. A child that inherits it holds the lock, too, until it ends.
 
     Raises:
         OSError: the lock file cannot be made or opened.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = _acquire(path, doing, say or _to_stderr)
     try:
-        _acquire(descriptor, doing, say or _to_stderr)
         with contextlib.suppress(OSError):  # told to those who wait; a full disk is no reason not to hold the lock
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()} {doing}\n".encode(), 0)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _acquire(descriptor: int, doing: str, say: Callable[[str], None]) -> None:
+def _acquire(path: Path, doing: str, say: Callable[[str], None]) -> int:
     told = False
     while True:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
-        if not told:
-            pid, _, theirs = os.pread(descriptor, 200, 0).decode(errors="replace").strip().partition(" ")
-            say(f"Waiting for process {pid or '?'} ({theirs or 'it has just begun'}) before {doing} ...")
-            told = True
-        time.sleep(_POLL_SECONDS)
+            while not _try(descriptor):
+                if not told:
+                    pid, _, theirs = os.pread(descriptor, 200, 0).decode(errors="replace").strip().partition(" ")
+                    say(f"Waiting for process {pid or '?'} ({theirs or 'it has just begun'}) before {doing} ...")
+                    told = True
+                time.sleep(_POLL_SECONDS)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if _is_still(path, descriptor):
+            return descriptor
+        # The file we waited on was removed by its holder: the lock is on the one that has its name now.
+        os.close(descriptor)
+
+
+def _try(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise
+        return False
+    return True
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        now = path.stat()
+    except FileNotFoundError:
+        return False
+    ours = os.fstat(descriptor)
+    return (now.st_ino, now.st_dev) == (ours.st_ino, ours.st_dev)
 
 
 def _to_stderr(sentence: str) -> None:

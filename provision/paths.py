@@ -98,6 +98,14 @@ class Paths:
         """Records and rendered files of one deployment."""
         return self.state / "deployments" / name
 
+    def rendered_record(self, deployment: str) -> Path:
+        """What each node's configuration was rendered from."""
+        return self.deployment(deployment) / "rendered.json"
+
+    def initiated_record(self, deployment: str) -> Path:
+        """Which replica sets have been initiated."""
+        return self.deployment(deployment) / "initiated.json"
+
     def node_record(self, deployment: str, node: str) -> Path:
         return self.deployment(deployment) / f"{node}.json"
 

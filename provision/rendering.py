@@ -90,7 +90,7 @@ class Rendering:
 
     @property
     def _record(self) -> Path:
-        return self._paths.deployment(self._topology.name) / "rendered.json"
+        return self._paths.rendered_record(self._topology.name)
 
     def _recipe(self, node: Node) -> str:
         """Digest of all that a configuration is made from: no rendering is needed to see that it is current."""

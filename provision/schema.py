@@ -185,6 +185,9 @@ class DeploymentSettings:
     config_servers: Annotated[int, Rule("config servers of a sharded cluster", ge=1, le=7)] = 1
     shards: Annotated[int, Rule("shards of a sharded cluster", ge=1, le=200)] = 2
     routers: Annotated[int, Rule("routers of a sharded cluster", ge=1, le=20)] = 1
+    removed_shards: Annotated[
+        list[int], Rule("numbers of shards that were removed: they are left out when shards are counted")
+    ] = field(default_factory=list)
     auth: Annotated[
         bool | None, Rule("key file and users from the first boot; null: with docker yes, with processes no")
     ] = None

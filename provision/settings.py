@@ -31,6 +31,7 @@ from provision.schema import (
     KeyPath,
     Settings,
     bare,
+    default_deployments,
     hint_at,
     hints,
     rule,
@@ -105,8 +106,9 @@ def load(
     environ: Mapping[str, str] | None = None,
     flags: Mapping[str, tuple[str, Any]] | None = None,
     remember: bool = True,
+    remembered: Mapping[KeyPath, tuple[str, Any]] | None = None,
 ) -> Loaded:
-    """Merge the layers, lowest first, then the environment, then flags, and validate the result.
+    """Merge the layers, lowest first, then the environment, what is remembered, then flags, and validate the result.
 
     Args:
         root: the project's top folder, absolute.
@@ -114,6 +116,7 @@ def load(
         environ: environment variables; those named ``INVOKE_<SECTION>_<KEY>`` count.
         flags: dotted key → (the flag as typed, value); they win over everything.
         remember: note in ``.state/`` that these values were accepted; False changes nothing on disk.
+        remembered: key → (where it came from, value): flags of earlier commands that hold for the later ones.
 
     Returns:
         The validated settings with their origins.
@@ -130,8 +133,13 @@ def load(
             if section in _INVOKES_SECTIONS or (section not in SECTIONS and not layer.ours_alone):
                 continue
             _merge(merged, {section: layer.values[section]}, layer.origin, origins, ())
+    # A variable or flag for one deployment must not make it the only one.
+    merged.setdefault("deployments", {name: asdict(each) for name, each in default_deployments().items()})
     for path, name, text in _from_environment(merged, environ or {}):
         _merge(merged, _nest(path, _untyped(path, text)), f"environment {name}", origins, ())
+    for path, (origin, value) in (remembered or {}).items():
+        if path[1] in _mapping(merged["deployments"]):  # it may have been taken out of invoke.yaml since
+            _merge(merged, _nest(path, value), origin, origins, ())
     for key, (flag, value) in (flags or {}).items():
         _merge(merged, _nest(tuple(key.split(".")), value), f"flag {flag}", origins, ())
     settings = _accepted(root, merged, origins, remember)

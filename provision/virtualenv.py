@@ -17,6 +17,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from provision.locks import exclusive
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -427,7 +429,7 @@ def ensure(spec: EnvironmentSpec) -> tuple[StepRecord, ...]:
         _refresh_record(spec)
         return plan.steps()
     try:
-        with _Lock(spec) as lock:
+        with exclusive(spec.lock, f"building {spec.label}") as lock:
             plan = decide(spec, examine(spec))
             refuse(spec, plan)
             if plan.current:
@@ -533,32 +535,6 @@ def _empty(path: Path) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
-
-
-class _Lock:
-    """An flock on a file; says on stderr whom it waits for. Gives the descriptor, for children to inherit."""
-
-    def __init__(self, spec: EnvironmentSpec) -> None:
-        self.spec = spec
-
-    def __enter__(self) -> int:
-        import fcntl
-
-        self.spec.lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.descriptor = os.open(self.spec.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(self.descriptor, 20).decode("ascii", "replace").strip() or "another process"
-            sys.stderr.write(f"Waiting for process {holder}, which is building {self.spec.label} …\n")
-            sys.stderr.flush()
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX)
-        os.ftruncate(self.descriptor, 0)
-        os.pwrite(self.descriptor, f"{os.getpid()}\n".encode(), 0)
-        return self.descriptor
-
-    def __exit__(self, *ignored: object) -> None:
-        os.close(self.descriptor)
 
 
 class Progress:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from provision.backends.base import Observed
 from provision.errors import ProvisionError
@@ -17,8 +17,11 @@ from provision.mongodb.config import Layout
 from provision.mongodb.topology import LOOPBACK, Node
 from provision.paths import Paths
 
+if TYPE_CHECKING:
+    import psutil
+
 # Marks a process as ours, so that one whose record was lost in a crash is found again.
-_MARK = "PROVISION_NODE"
+MARK = "PROVISION_NODE"
 _POLL_SECONDS = 0.01
 _KILL_SECONDS = 10.0
 
@@ -92,9 +95,9 @@ class Processes:
             status = child.poll()
             return Observed(status is None, child.pid, status)
         record = read_json(self._paths.node_record(self._deployment, node.name))
-        if record is not None and _is_alive(record) and self._may_be_ours(int(record["pid"]), node):
+        if record is not None and is_alive(record) and self._may_be_ours(int(record["pid"]), node):
             return Observed(True, int(record["pid"]))
-        if (pid := self._orphan(node)) is not None:
+        if (pid := self._orphan(node, record)) is not None:
             self._record(node, pid)
             return Observed(True, pid)
         return Observed(False)
@@ -193,6 +196,8 @@ class Processes:
 
     def _spawn(self, node: Node) -> None:
         output = self._paths.node_output(self._deployment, node.name)
+        # Whoever finds this record and no other knows that we were stopped halfway, and looks for the process.
+        write_json(self._paths.node_record(self._deployment, node.name), {"launching": True})
         with output.open("wb") as sink:
             child = subprocess.Popen(
                 [
@@ -205,7 +210,7 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 cwd=self._paths.root,
-                env={**os.environ, **self._environment, _MARK: self._mark(node)},
+                env={**os.environ, **self._environment, MARK: self._mark(node)},
             )
         self._children[node.name] = child
         self._record(node, child.pid)
@@ -235,12 +240,20 @@ class Processes:
                 {"pid": pid, "created": created, "mongod": str(self._binary(node)), "port": node.port},
             )
 
-    def _orphan(self, node: Node) -> int | None:
-        """A mongod of ours that no record tells of: we were killed between starting it and writing that down.
+    def _orphan(self, node: Node, record: Mapping[str, Any] | None) -> int | None:
+        """A process of ours whose pid no record tells.
 
-        mongod writes its pid to `mongod.lock` in its data directory; the mark in its environment says whose
-        it is.
+        Where its record was lost, mongod's own `mongod.lock` in the data directory has the pid. Where we were
+        stopped between starting it and writing that down, it may not have got that far: then every process is
+        asked for the mark in its environment, which says whose it is.
         """
+        if record is not None and record.get("launching"):
+            import psutil
+
+            for process in psutil.process_iter():
+                if self._carries_mark(process, node):
+                    return int(process.pid)
+            return None
         lock = self._paths.node_data(self._deployment, node.name) / "mongod.lock"
         try:
             pid = int(lock.read_text(encoding="ascii").strip() or 0)
@@ -251,10 +264,17 @@ class Processes:
         import psutil
 
         try:
-            mine = psutil.Process(pid).environ().get(_MARK) == self._mark(node)
-        except psutil.Error:
+            return pid if self._carries_mark(psutil.Process(pid), node) else None
+        except psutil.NoSuchProcess:
             return None
-        return pid if mine else None
+
+    def _carries_mark(self, process: psutil.Process, node: Node) -> bool:
+        import psutil
+
+        try:
+            return process.environ().get(MARK) == self._mark(node) and process.status() != psutil.STATUS_ZOMBIE
+        except (psutil.Error, OSError):
+            return False
 
     def _may_be_ours(self, pid: int, node: Node) -> bool:
         """Whether the mark, where it can be read, speaks for a process whose pid and start time fit the record.
@@ -265,7 +285,7 @@ class Processes:
         import psutil
 
         try:
-            mark = psutil.Process(pid).environ().get(_MARK, "")
+            mark = psutil.Process(pid).environ().get(MARK, "")
         except psutil.NoSuchProcess:
             return False
         except (psutil.Error, OSError):
@@ -313,7 +333,7 @@ def _shortened(text: str) -> str:
     return text if len(text) <= 100 else text[:97] + "..."
 
 
-def _is_alive(record: Mapping[str, Any]) -> bool:
+def is_alive(record: Mapping[str, Any]) -> bool:
     """Whether the recorded process still runs: its pid may long be another's."""
     try:
         pid, created = int(record["pid"]), float(record["created"])

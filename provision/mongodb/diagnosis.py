@@ -5,6 +5,7 @@ https://www.mongodb.com/docs/manual/reference/exit-codes/
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from provision.mongodb.config import Layout
@@ -28,7 +29,7 @@ def explain_death(status: int | None, log: Sequence[str], layout: Layout) -> tup
     if (
         status == _NEEDS_OTHER_VERSION
         or "UPGRADE PROBLEM" in text
-        or "unsupported WiredTiger file version" in text
+        or re.search(r"unsupported WiredTiger (source )?file version", text)
     ):
         return (
             f"The data files in {layout.data} were written by a version of MongoDB that this mongod can't read{how}. "

@@ -78,7 +78,6 @@ def bring_up(replica_set: ReplicaSet, dial: Dial, wait: Wait, initiated: bool) -
             if not _hello(connection).get("isWritablePrimary"):
                 _ensure_initiated(replica_set, connection)
         except NotReachable as problem:
-            wait.check_alive()
             raise _broken(replica_set, first, problem, wait) from problem
         finally:
             connection.close()
@@ -191,7 +190,6 @@ def healthy(replica_set: ReplicaSet, dial: Dial, wait: Wait) -> None:
                 lambda c=connection: state(_hello(c)) in HEALTHY or None,  # type: ignore[misc]
             )
         except NotReachable as problem:
-            wait.check_alive()
             raise _broken(replica_set, member, problem, wait) from problem
         finally:
             connection.close()
@@ -232,6 +230,14 @@ def prove_writable(connection: Connection, replica_set: ReplicaSet | None, wait:
                         "writeConcern": {"w": "majority", "wtimeout": 5000},
                     },
                 )
+        except NotReachable as problem:
+            wait.for_death()
+            raise ProvisionError(
+                "proving that the deployment takes writes",
+                f"The connection broke: {problem}.",
+                "Look at `invoke logs`, then type the command again.",
+                wait.log_tail(),
+            ) from problem
         except CommandFailed as refusal:
             if refusal.code in LATER:
                 return None
@@ -269,6 +275,7 @@ def _hello(connection: Connection) -> dict[str, Any]:
 
 
 def _broken(replica_set: ReplicaSet, node: Node, problem: NotReachable, wait: Wait) -> ProvisionError:
+    wait.for_death()
     return ProvisionError(
         f"bringing up replica set {replica_set.name}",
         f"{node.name} broke the connection: {problem}.",

@@ -5,6 +5,7 @@ A single mongod is a topology of one node. Nothing here knows how a node becomes
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -187,6 +188,7 @@ class Size:
         config_servers: members of the config servers' set.
         shards: shards of a sharded cluster.
         routers: routers of a sharded cluster.
+        removed_shards: numbers that no shard has.
     """
 
     members: int = 1
@@ -194,6 +196,13 @@ class Size:
     config_servers: int = 1
     shards: int = 1
     routers: int = 1
+    removed_shards: tuple[int, ...] = ()
+
+    @property
+    def shard_numbers(self) -> tuple[int, ...]:
+        """The numbers of the shards: the first ones that were not removed."""
+        free = (n for n in itertools.count(1) if n not in self.removed_shards)
+        return tuple(itertools.islice(free, self.shards))
 
 
 OptionsOf = Callable[[Role], NodeOptions]
@@ -248,7 +257,7 @@ def sharded(name: str, port: int, size: Size, options: OptionsOf, host: HostOf) 
     )
     shards = tuple(
         _set(f"shard{n}", f"shard{n}", Role.SHARD, size, iter(range(port + 50 * n, port + 50 * n + 50)), options, host)
-        for n in range(1, size.shards + 1)
+        for n in size.shard_numbers
     )
     routers = tuple(
         Node(

@@ -1,0 +1,198 @@
+"""Checks for what crashed runs have left, and of the permissions of secrets."""
+
+from __future__ import annotations
+
+import shlex
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from provision import assembly
+from provision.doctor.finding import Finding, error, ok, warning
+from provision.doctor.ports import DEFAULT_DEPLOYMENT
+from provision.doctor.traces import AppProcess, NodeProcess, Record, is_mongod, lock_pid
+from provision.paths import Paths
+from provision.settings import Loaded
+
+
+@dataclass(frozen=True)
+class NodeTrace:
+    """What is left of a node, or is there of it.
+
+    Args:
+        deployment: its deployment.
+        node: its name.
+        configured: the settings name it.
+        record: its record, if there is one.
+        process: the process that carries its mark, if there is one.
+        data: its data directory.
+        lock_pid: the process that ``mongod.lock`` in it names.
+        locked: that is a mongod that runs.
+    """
+
+    deployment: str
+    node: str
+    configured: bool
+    record: Record | None
+    process: int | None
+    data: Path
+    lock_pid: int | None
+    locked: bool
+
+
+def read_nodes(
+    loaded: Loaded, records: Sequence[Record], processes: Sequence[NodeProcess]
+) -> list[NodeTrace]:
+    """Every node that the settings name or that has left a trace.
+
+    Args:
+        loaded: the settings in force.
+        records: of nodes that were started.
+        processes: the nodes' processes.
+    """
+    configured = {
+        (name, node.name)
+        for name, settings in loaded.settings.deployments.items()
+        for node in assembly.plan(name, settings).nodes
+    }
+    by_record = {(each.deployment, each.node): each for each in records}
+    by_process = {(each.deployment, each.node): each.pid for each in processes}
+    found = []
+    for key in sorted(configured | by_record.keys() | by_process.keys()):
+        data = loaded.paths.node_data(*key)
+        pid = lock_pid(data)
+        found.append(
+            NodeTrace(
+                *key,
+                key in configured,
+                by_record.get(key),
+                by_process.get(key),
+                data,
+                pid,
+                pid is not None and is_mongod(pid),
+            )
+        )
+    return found
+
+
+def judge_node(facts: NodeTrace) -> Finding | None:
+    """What a crash has left of a node; None: nothing. Pure."""
+    name = f"{facts.node} of {facts.deployment}"
+    option = "" if facts.deployment == DEFAULT_DEPLOYMENT else f" --on {facts.deployment}"
+    record, process = facts.record, facts.process
+    if record is not None and record.alive:
+        if facts.configured:
+            return None
+        return warning(
+            "leftovers",
+            f"{name} runs (process {record.pid}), and the settings no longer name it.",
+            f"kill {record.pid}",
+        )
+    if process is not None:
+        return warning(
+            "leftovers",
+            f"{name} runs (process {process}), and its record was lost in a crash.",
+            f"./invoke status{option} takes it back; ./invoke stop{option} ends it"
+            if facts.configured and facts.lock_pid == process
+            else f"kill {process}",
+        )
+    if facts.locked:
+        level = error if facts.deployment == DEFAULT_DEPLOYMENT else warning
+        return level(
+            "data in use",
+            f"{facts.data} is used by a mongod (process {facts.lock_pid}) that this tool did not start.",
+            f"End that one, or use another data directory: paths.data in invoke.yaml\nps -p {facts.lock_pid} -o user,args",
+        )
+    if record is not None:
+        return warning(
+            "leftovers",
+            f"{name} (process {record.pid}) ended without being stopped: a crash, kill -9 or a reboot.",
+            f"./invoke start{option} recovers its data; ./invoke stop{option} only clears the record"
+            if facts.configured
+            else f"rm {shlex.quote(str(record.file))}",
+        )
+    if facts.lock_pid is not None:
+        return warning(
+            "leftovers",
+            f"{facts.data} was not shut down cleanly. What was acknowledged is in its journal.",
+            f"./invoke start{option} recovers it",
+        )
+    return None
+
+
+def judge_apps(apps: Iterable[AppProcess]) -> list[Finding]:
+    """Apps that have outlived the `invoke run` that launched them. Pure."""
+    return [
+        warning(
+            "leftovers", f"The app (process {each.pid}) has outlived its `invoke run`.", f"kill {each.pid}"
+        )
+        for each in apps
+        if each.orphan
+    ]
+
+
+def judge_files(temporary: Sequence[Path], downloads: Sequence[Path]) -> list[Finding]:
+    """Files and directories that killed runs left half made. Pure.
+
+    Args:
+        temporary: files under a temporary name.
+        downloads: half-made downloads in the cache.
+    """
+    findings = []
+    if temporary:
+        findings.append(
+            warning(
+                "leftovers",
+                f"{len(temporary)} temporary file(s) of runs that were killed.",
+                f"rm {shlex.join(map(str, temporary))}",
+            )
+        )
+    if downloads:
+        findings.append(
+            warning(
+                "leftovers",
+                f"{len(downloads)} half-made download(s) in the cache; the next download removes them.",
+                f"rm -r {shlex.join(map(str, downloads))}",
+            )
+        )
+    return findings
+
+
+def read_secrets(paths: Paths) -> dict[Path, int]:
+    """The private files and directories that are there, with their permission bits.
+
+    Args:
+        paths: of the project.
+    """
+    deployments = sorted(each.name for each in paths.deployment("x").parent.glob("*") if each.is_dir())
+    wanted = [paths.state, paths.secret_key]
+    for name in deployments:
+        wanted += [paths.credentials(name), paths.key_file(name)]
+    found = {}
+    for path in wanted:
+        try:
+            found[path] = stat.S_IMODE(path.stat().st_mode)
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def judge_secrets(modes: dict[Path, int], state: Path) -> list[Finding]:
+    """Whether others may read secrets. Pure.
+
+    Args:
+        modes: private path → its permission bits.
+        state: the one of them that is a directory.
+    """
+    open_to_others = {path: mode for path, mode in modes.items() if mode & 0o077}
+    if not open_to_others:
+        return [ok("secrets", f"{len(modes)} private files and directories, for you alone.")] if modes else []
+    return [
+        warning(
+            "secrets",
+            f"Others may read {path} (mode {mode:04o}).",
+            f"chmod {'700' if path == state else '600'} {shlex.quote(str(path))}",
+        )
+        for path, mode in open_to_others.items()
+    ]

@@ -1,0 +1,239 @@
+"""What runs of the tool have left on this machine: processes, records, temporary files. Reads, never changes."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from provision.backends.processes import MARK as NODE_MARK
+from provision.backends.processes import is_alive
+from provision.files import read_json
+from provision.paths import Paths
+
+# A younger temporary file may be that of a command at work in this moment.
+_STALE_SECONDS = 60.0
+# mkstemp's random part, as `write_atomically` uses it.
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
+
+
+@dataclass(frozen=True)
+class Record:
+    """The record of a node that was started.
+
+    Args:
+        deployment: the node's deployment.
+        node: its name.
+        pid: the process that was started.
+        port: the port it was given.
+        alive: that very process still runs.
+        file: the record.
+    """
+
+    deployment: str
+    node: str
+    pid: int
+    port: int
+    alive: bool
+    file: Path
+
+
+@dataclass(frozen=True)
+class NodeProcess:
+    """A running process that carries this project's mark.
+
+    Args:
+        deployment: the deployment that it is a node of.
+        node: the node's name.
+        pid: its process id.
+    """
+
+    deployment: str
+    node: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class AppProcess:
+    """A running app that `invoke run` of this project launched.
+
+    Args:
+        pid: its process id.
+        ports: the TCP ports that it listens on.
+        orphan: the `invoke run` that launched it is gone.
+    """
+
+    pid: int
+    ports: tuple[int, ...]
+    orphan: bool
+
+
+def records(paths: Paths) -> tuple[Record, ...]:
+    """Every node's record, also of deployments that the settings no longer name.
+
+    Args:
+        paths: of the project.
+    """
+    found = []
+    for file in sorted((paths.state / "deployments").glob("*/*.json")):
+        content = read_json(file)
+        if content is None or not isinstance(content.get("pid"), int) or "created" not in content:
+            continue
+        port = content.get("port")
+        found.append(
+            Record(
+                file.parent.name,
+                file.stem,
+                content["pid"],
+                port if isinstance(port, int) else 0,
+                is_alive(content),
+                file,
+            )
+        )
+    return tuple(found)
+
+
+def node_processes(paths: Paths) -> tuple[NodeProcess, ...]:
+    """Every process of this user that carries the mark of this project in its environment.
+
+    Args:
+        paths: of the project.
+    """
+    import psutil
+
+    found = []
+    for process in psutil.process_iter(["uids", "status"]):
+        uids = process.info["uids"]
+        if uids is None or uids.real != os.getuid() or process.info["status"] == psutil.STATUS_ZOMBIE:
+            continue
+        try:
+            mark = process.environ().get(NODE_MARK, "")
+        except (psutil.Error, OSError):
+            continue
+        # Names have no colon; a root may have.
+        root, *names = mark.rsplit(":", 2)
+        if root == str(paths.root) and len(names) == 2:
+            found.append(NodeProcess(names[0], names[1], process.pid))
+    return tuple(found)
+
+
+def app_processes(directory: Path) -> tuple[AppProcess, ...]:
+    """Every app that `invoke run` launched in a directory.
+
+    Args:
+        directory: `app.path`, where the app runs.
+    """
+    import psutil
+
+    from provision import app
+
+    script = str(Path(app.__file__).with_name("serve.py"))
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if script not in (process.info["cmdline"] or ())[1:2]:
+            continue
+        try:
+            if Path(process.cwd()) != directory.resolve():
+                continue
+            parent = process.parent()
+            launched = parent is not None and any(Path(word).name == "invoke" for word in parent.cmdline())
+            listening = tuple(
+                each.laddr.port
+                for each in process.net_connections("tcp")
+                if each.status == psutil.CONN_LISTEN and each.laddr
+            )
+        except psutil.Error:
+            continue
+        found.append(AppProcess(process.pid, listening, orphan=not launched))
+    return tuple(found)
+
+
+def lock_pid(data: Path) -> int | None:
+    """The process that a data directory's ``mongod.lock`` names; None: none, it was shut down cleanly.
+
+    Args:
+        data: a node's data directory.
+    """
+    try:
+        return int((data / "mongod.lock").read_text(encoding="ascii").strip() or 0) or None
+    except (OSError, ValueError):
+        return None
+
+
+def is_mongod(pid: int) -> bool:
+    """Whether a process runs and is a mongod, as far as can be told: a pid may long be another's."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        words = process.cmdline()
+        return "mongod" in process.name() or bool(words and "mongod" in Path(words[0]).name)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+
+
+def temporary_files(paths: Paths) -> tuple[Path, ...]:
+    """Files under a temporary name that a killed run left before it could move them into place.
+
+    Args:
+        paths: of the project.
+    """
+    return tuple(each for each in sorted(_temporary(paths)) if _is_stale(each))
+
+
+def stale_downloads(paths: Paths) -> tuple[Path, ...]:
+    """Half-made downloads in the cache that nobody is at work on.
+
+    Args:
+        paths: of the project.
+    """
+    from provision.mongodb.binaries.cache import Cache
+
+    root = Cache(paths).root
+    partial = tuple(sorted(root.glob(".partial-*")))
+    return () if not partial or is_held(root / ".lock") else partial
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a process holds a lock file now.
+
+    Args:
+        lock: the file; one that is missing is held by nobody.
+    """
+    try:
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as problem:
+        return problem.errno in (errno.EAGAIN, errno.EACCES)
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _temporary(paths: Paths) -> Iterator[Path]:
+    for folder, below, names in os.walk(paths.state):
+        # A virtualenv's files are not ours to judge.
+        below[:] = [name for name in below if Path(folder, name) != paths.app_env]
+        yield from (Path(folder, name) for name in names if _TEMPORARY.fullmatch(name))
+    yield from (each for each in paths.root.glob(".mongod.conf.*") if _TEMPORARY.fullmatch(each.name))
+    yield from paths.env.glob(".provision.json.*")
+
+
+def _is_stale(file: Path) -> bool:
+    try:
+        facts = file.lstat()
+    except OSError:
+        return False
+    return time.time() - facts.st_mtime > _STALE_SECONDS

@@ -1,0 +1,214 @@
+"""`invoke doctor` over a real mongod: running, crashed, orphaned, and in its way."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from provision import assembly, doctor
+from provision.deployment import Deployment
+from provision.doctor.finding import Finding, Level
+from provision.mongodb import binaries
+from provision.settings import Layer, Loaded, load
+from provision.steps import Silent
+from tests.support.capabilities import ROOT
+from tests.support.clones import Clone
+from tests.support.polling import until
+from tests.support.processes import free_port, listens
+
+
+@pytest.fixture
+def loaded(tmp_path: Path, mongod_binary: Path, monkeypatch: pytest.MonkeyPatch) -> Loaded:
+    """A project of its own, with a mongod chosen; the package index is left alone."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    shutil.copy(ROOT / "mongod.conf.j2", tmp_path)
+    values = {
+        "mongodb": {"source": "path", "path": str(mongod_binary)},
+        "paths": {"cache": "cache"},
+        "app": {"port": free_port()},
+        "deployments": {"local": {"port": free_port()}},
+    }
+    found = load(tmp_path, [Layer("test", values)], {})
+    binaries.find(found.settings.mongodb, found.paths, Silent())
+    return found
+
+
+@pytest.fixture
+def local(loaded: Loaded) -> Iterator[Deployment]:
+    """Its deployment, running."""
+    deployment = assembly.deployment(loaded, "local")
+    deployment.up()
+    yield deployment
+    deployment.down()
+
+
+def about(loaded: Loaded, check: str) -> list[Finding]:
+    return [each for each in doctor.examine(loaded) if each.check == check]
+
+
+def node_port(loaded: Loaded) -> int:
+    return loaded.settings.deployments["local"].port
+
+
+def kill(deployment: Deployment) -> None:
+    pid = deployment.status().nodes[0].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    until("mongod to be dead", lambda: not deployment.backend.observe(deployment.node()).running)
+
+
+@pytest.mark.usefixtures("local")
+def test_a_running_deployment_is_ok_and_its_port_is_its_own(loaded: Loaded) -> None:
+    (port,) = about(loaded, f"port {node_port(loaded)}")
+    assert port.level is Level.OK
+    assert "mongod of local, which runs" in port.what
+    assert about(loaded, "leftovers") == []
+
+
+def test_the_mongod_in_use_is_named_with_its_version(
+    loaded: Loaded, mongod_version: str, mongod_binary: Path
+) -> None:
+    (found,) = about(loaded, "mongod")
+    assert found.level is Level.OK
+    assert mongod_version in found.what
+    assert str(mongod_binary) in found.what
+
+
+def test_a_killed_mongod_is_a_leftover_until_the_start_that_recovers_it(
+    loaded: Loaded, local: Deployment
+) -> None:
+    kill(local)
+    (found,) = about(loaded, "leftovers")
+    assert found.level is Level.WARNING
+    assert "./invoke start recovers" in found.remedy
+    local.up()
+    assert about(loaded, "leftovers") == []
+
+
+def test_after_a_clean_stop_nothing_is_left(loaded: Loaded, local: Deployment) -> None:
+    local.down()
+    assert about(loaded, "leftovers") == []
+
+
+def test_a_mongod_whose_record_was_lost_is_found_and_left_as_it_is(loaded: Loaded, local: Deployment) -> None:
+    pid = local.status().nodes[0].pid
+    record = loaded.paths.node_record("local", "mongod")
+    record.unlink()
+    (found,) = about(loaded, "leftovers")
+    assert f"process {pid}" in found.what
+    assert "./invoke status" in found.remedy
+    assert not record.exists()
+
+
+def test_a_foreign_process_on_the_port_is_named_and_not_touched(loaded: Loaded) -> None:
+    with socket.create_server(("127.0.0.1", node_port(loaded))):
+        (found,) = about(loaded, f"port {node_port(loaded)}")
+        assert listens(node_port(loaded))
+    assert found.level is Level.ERROR
+    assert f"process {os.getpid()}" in found.what
+    assert "INVOKE_DEPLOYMENTS_LOCAL_PORT=" in found.remedy
+
+
+def test_the_port_offered_instead_is_free(loaded: Loaded) -> None:
+    app = loaded.settings.app.port
+    with socket.create_server(("127.0.0.1", app)):
+        (found,) = about(loaded, f"port {app}")
+    offered = int(found.remedy.split("--port ")[1])
+    with socket.create_server(("127.0.0.1", offered)):
+        assert offered != app
+
+
+def test_data_in_use_by_a_foreign_mongod_are_an_error(loaded: Loaded, mongod_binary: Path) -> None:
+    data, port = loaded.paths.node_data("local", "mongod"), free_port()
+    data.mkdir(parents=True)
+    command = [
+        mongod_binary,
+        "--dbpath",
+        data,
+        "--port",
+        str(port),
+        "--bind_ip",
+        "127.0.0.1",
+        "--nounixsocket",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as foreign:
+        try:
+            until("the foreign mongod to listen", lambda: listens(port))
+            (found,) = about(loaded, "data in use")
+            assert foreign.poll() is None
+        finally:
+            foreign.terminate()
+    assert found.level is Level.ERROR
+    assert f"process {foreign.pid}" in found.what
+
+
+def test_a_mongod_that_cannot_run_is_an_error_that_says_why(loaded: Loaded, tmp_path: Path) -> None:
+    broken = tmp_path / "mongod"
+    broken.write_bytes(b"\x7fELF and nothing else")
+    broken.chmod(0o755)
+    mongodb = replace(loaded.settings.mongodb, path=str(broken))
+    changed = replace(loaded, settings=replace(loaded.settings, mongodb=mongodb))
+    (found,) = about(changed, "mongod")
+    assert found.level is Level.ERROR
+    assert str(broken) in found.what
+
+
+def test_a_configuration_edited_by_hand_is_named(loaded: Loaded) -> None:
+    assembly.deployment(loaded, "local").rendering.write()
+    conf = loaded.paths.node_conf("local", "mongod")
+    assert about(loaded, "configuration") == []
+    conf.write_text(conf.read_text() + "# mine\n")
+    (found,) = about(loaded, "configuration")
+    assert found.level is Level.WARNING
+    assert str(conf) in found.what
+
+
+def test_nothing_is_changed_by_looking(loaded: Loaded) -> None:
+    before = {path: path.stat().st_mtime_ns for path in loaded.paths.root.rglob("*")}
+    doctor.examine(loaded)
+    assert {path: path.stat().st_mtime_ns for path in loaded.paths.root.rglob("*")} == before
+
+
+def test_the_task_prints_json_of_the_documented_shape_and_ends_with_0(clone: Clone) -> None:
+    clone.succeeds("setup")
+    found = json.loads(clone.succeeds("doctor", "--json", env={"PIP_NO_INDEX": "1"}))
+    assert {"python", "virtualenv", "package index", "mongod", "ports", "disk", "memory", "docker"} <= {
+        each["check"] for each in found
+    }
+    for each in found:
+        assert set(each) == {"check", "level", "what", "remedy"}
+        assert each["level"] in ("ok", "warning", "error")
+        assert each["remedy"] or each["level"] == "ok"
+
+
+def test_the_task_ends_with_1_where_run_could_not_work(clone: Clone) -> None:
+    clone.succeeds("setup")
+    with socket.create_server(("127.0.0.1", clone.app_port)):
+        done = clone.invoke("doctor", env={"PIP_NO_INDEX": "1"})
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"./invoke run --port {clone.app_port + 1}" in done.stdout or "./invoke run --port" in done.stdout
+
+
+def test_an_app_that_has_outlived_its_run_is_found(clone: Clone) -> None:
+    running = clone.begin("run")
+    running.says("Serving")
+    app = next(each for each in clone.processes() if "serve.py" in " ".join(each.cmdline()))
+    app.suspend()  # or it would end with its parent
+    running.process.kill()
+    running.process.wait()
+    done = clone.invoke("doctor", "--json", env={"PIP_NO_INDEX": "1"})
+    found = [each for each in json.loads(done.stdout) if each["check"] == "leftovers"]
+    assert [each["remedy"] for each in found] == [f"kill {app.pid}"]
+    app.kill()
+    psutil.wait_procs([app], 10)

@@ -168,7 +168,7 @@ def ensure_environment() -> None:
         if plan.current:
             enter(spec, arguments, ())
         os.environ[REPORT_VARIABLE] = UPDATE
-        _execute(base_executable(), [str(ROOT / "invoke"), *arguments])
+        _execute(base_executable(), [str(ROOT / "provision" / "launch.py"), *arguments])
     except BootstrapError as error:
         from invoke.exceptions import Exit
 
@@ -264,7 +264,7 @@ def enter(spec: EnvironmentSpec, arguments: Sequence[str], steps: Iterable[StepR
     ]
     os.environ[REPORT_VARIABLE] = json.dumps([dict(step) for step in report])
     # Not by the script's first line, which has a length limit and does not take spaces.
-    _execute(str(spec.interpreter), [str(spec.path / "bin" / "invoke"), *arguments])
+    _execute(str(spec.interpreter), [str(ROOT / "provision" / "entry.py"), *arguments])
 
 
 def leave_environment(spec: EnvironmentSpec, arguments: Sequence[str]) -> None:
@@ -274,7 +274,7 @@ def leave_environment(spec: EnvironmentSpec, arguments: Sequence[str]) -> None:
     """
     if _is_inside(spec) and os.environ.get(REPORT_VARIABLE) != LEFT:
         os.environ[REPORT_VARIABLE] = LEFT
-        _execute(base_executable(), [str(ROOT / "invoke"), *arguments])
+        _execute(base_executable(), [str(ROOT / "provision" / "launch.py"), *arguments])
 
 
 def _execute(program: str, arguments: Sequence[str]) -> NoReturn:

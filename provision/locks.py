@@ -44,7 +44,7 @@ def exclusive(path: Path, doing: str, say: Callable[[str], None] | None = None) 
 def _acquire(path: Path, doing: str, say: Callable[[str], None]) -> int:
     told = False
     while True:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_private(path.parent)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             while not _try(descriptor):
@@ -60,6 +60,13 @@ def _acquire(path: Path, doing: str, say: Callable[[str], None]) -> int:
             return descriptor
         # The file we waited on was removed by its holder: the lock is on the one that has its name now.
         os.close(descriptor)
+
+
+def _make_private(directory: Path) -> None:
+    """Make a directory and its missing parents for their owner alone (`mkdir` gives its mode to the last one only)."""
+    missing = [each for each in (directory, *directory.parents) if not each.is_dir()]
+    for each in reversed(missing):
+        each.mkdir(mode=0o700, exist_ok=True)
 
 
 def _try(descriptor: int) -> bool:

@@ -143,16 +143,16 @@ def test_the_report_is_handed_over_once(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_wrapper_can_be_read_by_old_pythons_and_the_modules_by_python_3_7() -> None:
-    ast.parse((ROOT / "invoke").read_text(), feature_version=(3, 4))
+    ast.parse((ROOT / "provision" / "launch.py").read_text(), feature_version=(3, 4))
     for module in (bootstrap, env_python, installers, virtualenv):
         ast.parse(Path(str(module.__file__)).read_text(), feature_version=(3, 7))
 
 
 def test_a_python_too_old_is_told_what_was_found_and_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "invoke").write_bytes((ROOT / "invoke").read_bytes())
+    (tmp_path / "launch.py").write_bytes((ROOT / "provision" / "launch.py").read_bytes())
     act = "import sys, runpy; sys.version_info = (3, 6, 15); sys.argv = ['./invoke', 'run']"
     done = subprocess.run(
-        [sys.executable, "-c", f"{act}; runpy.run_path({str(tmp_path / 'invoke')!r}, run_name='__main__')"],
+        [sys.executable, "-c", f"{act}; runpy.run_path({str(tmp_path / 'launch.py')!r}, run_name='__main__')"],
         env={"PATH": str(tmp_path)},
         capture_output=True,
         text=True,

@@ -1,0 +1,27 @@
+"""Becomes Invoke; a script run by env/'s own interpreter.
+
+Until the tasks have said what Ctrl-C means, it ends the process as it ends any other: without a traceback out of
+half-imported modules.
+"""
+
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+if __name__ == "__main__":
+    # What env/bin/invoke would have: its own name, and not our modules' directory on the path.
+    sys.argv[0] = str(Path(sys.prefix, "bin", "invoke"))
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+    from provision.uncaught import install_excepthook
+
+    # Before it imports the tasks, Invoke reads the settings files, where there may be mistakes.
+    install_excepthook()
+
+    from invoke.main import program
+
+    sys.exit(program.run())

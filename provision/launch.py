@@ -1,0 +1,83 @@
+"""What `./invoke` does where it can't hand over to env/ at once: find a Python, and build env/ with it.
+
+Needs nothing but Python and its standard library. This file is kept readable to any Python from 2.7 on, so
+that one too old to build env/ can say so; all the work is in provision/bootstrap.py.
+"""
+# ruff: noqa: PTH118, PTH120, PTH109, PTH116, PTH123, UP024, UP031, RUF005, S606
+import json
+import os
+import sys
+
+MINIMUM = (3, 11)
+ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+
+
+def find_python():
+    """Return the path of a Python new enough on the PATH, or None. Each is run: a pyenv shim may not."""
+    import subprocess
+
+    test = "import sys; sys.exit(sys.version_info < %r)" % (MINIMUM,)
+    for minor in range(MINIMUM[1] + 3, MINIMUM[1] - 1, -1):
+        for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
+            candidate = os.path.join(folder, "python3.%d" % minor)
+            if os.access(candidate, os.X_OK):
+                with open(os.devnull, "w") as nowhere:
+                    if subprocess.call([candidate, "-c", test], stdout=nowhere, stderr=nowhere) == 0:
+                        return candidate
+    return None
+
+
+def ready_python():
+    """Return env/'s interpreter where env/ was finished and it is still the one that env/ was made with.
+
+    Only whether env/ can run is asked here. Whether it is up to date is asked once, by tasks.py, inside it.
+    """
+    python = os.path.join(ROOT, "env", "bin", "python")
+    try:
+        with open(os.path.join(ROOT, "env", ".provision.json")) as file:
+            record = json.load(file)
+        found = os.stat(python)
+        unchanged = record["interpreter"] == [found.st_size, found.st_mtime_ns]
+    except (IOError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    complete = record.get("state") == "complete" and record.get("path") == os.path.join(ROOT, "env")
+    return python if unchanged and complete else None
+
+
+def invoke_arguments(arguments):
+    """Return the arguments for Invoke: run from elsewhere than the clone's top, it is told where tasks.py is."""
+    try:
+        there = os.path.realpath(os.getcwd()) == ROOT
+    except OSError:  # the current directory was deleted
+        there = False
+    told = any(a in ("-r", "--search-root") or a.startswith(("-r=", "--search-root=")) for a in arguments)
+    return list(arguments) if there or told else ["--search-root", ROOT] + list(arguments)
+
+
+def main(arguments):
+    if os.name != "posix":
+        sys.stderr.write("error: this tool runs on Linux and macOS. On Windows, use WSL.\n")
+        return 1
+    if "PROVISION_BOOTSTRAP" not in os.environ:
+        python = ready_python()
+        if python is not None:
+            os.execv(python, [python, os.path.join(ROOT, "provision", "entry.py")] + arguments)
+    if sys.version_info < MINIMUM:
+        newer = find_python()
+        if newer is not None:
+            os.execv(newer, [newer, os.path.join(ROOT, "provision", "launch.py")] + arguments)
+        sys.stderr.write(
+            "error: making the virtualenv env/: Python %d.%d or newer is needed\n"
+            "  why:  %s is Python %s, and the PATH has no newer one that runs\n"
+            "  next: install Python %d.%d or newer, or name one: /path/to/python3 %s\n"
+            % (MINIMUM + (sys.executable, "%d.%d.%d" % sys.version_info[:3]) + MINIMUM + (sys.argv[0],))
+        )
+        return 1
+    sys.path[0] = ROOT
+    from provision import bootstrap
+
+    return bootstrap.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(invoke_arguments(sys.argv[1:])))

@@ -24,4 +24,4 @@ if __name__ == "__main__":
 
     from invoke.main import program
 
-    sys.exit(program.run())
+    program.run()

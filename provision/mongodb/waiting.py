@@ -23,12 +23,14 @@ class Wait:
         seconds: how long that was from the beginning, for the message.
         check_alive: raises `ProvisionError` once what is awaited can no longer happen.
         log_tail: the last readable log lines of the node that is waited for.
+        poll: seconds between two tries; more where many wait at once, so that they leave the processor to the nodes.
     """
 
     deadline: float
     seconds: float
     check_alive: Callable[[], None]
     log_tail: Callable[[], list[str]]
+    poll: float = POLL_SECONDS
 
     def until(self, what: str, attempt: Callable[[], T | None]) -> T:
         """Try until there is an answer.
@@ -55,7 +57,7 @@ class Wait:
                     "Look at `invoke logs`. A slow machine may need a larger mongodb.start_timeout in invoke.yaml.",
                     self.log_tail(),
                 )
-            time.sleep(POLL_SECONDS)
+            time.sleep(self.poll)
 
     def for_death(self) -> None:
         """Give a death the time to be complete: a broken connection is often the first that is seen of one.

@@ -127,8 +127,8 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
 
 
 @pytest.fixture(scope="session")
-def mongod() -> Path:
-    return Path(os.environ["MONGOD"])
+def mongod(mongod_binary: Path) -> Path:
+    return mongod_binary
 
 
 @pytest.fixture(scope="session")

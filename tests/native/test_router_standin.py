@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import secrets
 import signal
 import socket
@@ -32,8 +31,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def mongod() -> Path:
-    return Path(os.environ["MONGOD"])
+def mongod(mongod_binary: Path) -> Path:
+    return mongod_binary
 
 
 def free_ports(count: int) -> list[int]:

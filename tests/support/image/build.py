@@ -140,11 +140,14 @@ def _fill(archive: tarfile.TarFile, mongod: Path, busybox: Path) -> None:
         archive, "/usr/local/bin/router-standin-python", f'#!/bin/sh\nexec {python} -S -E "$@"\n', mode=0o755
     )
     _text(archive, "/usr/local/bin/mongos", f'#!/bin/sh\nexec router-standin-python {APP} "$@"\n', mode=0o755)
+    perl = _perl()
+    for part in perl:
+        _file(archive, part, part, mode=0o755)
     bson = _package("bson")
     for name in ("bson", "yaml"):
         _package_files(archive, _package(name), APP / name)
 
-    for library_file in _libraries([mongod, python, *extensions.glob("*.so"), *bson.glob("*.so")]):
+    for library_file in _libraries([mongod, python, *_binaries(perl), *extensions.glob("*.so"), *bson.glob("*.so")]):
         _file(archive, library_file, library_file.parent.resolve() / library_file.name, mode=0o755)
 
 
@@ -161,6 +164,22 @@ def _busybox() -> Path:
         if path.exists() and subprocess.run(["ldd", path], capture_output=True).returncode:
             return path
     raise BuildError("no static busybox here for the test image's shell: apt-get install busybox-static")
+
+
+def _perl() -> list[Path]:
+    """Returns the files of a perl that can connect to a port: the containers' health check is written in it."""
+    program = 'print join "\\n", $^X, values %INC, @DynaLoader::dl_shared_objects'
+    try:
+        output = subprocess.run(
+            ["perl", "-MSocket", "-e", program], capture_output=True, text=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise BuildError(f"no perl here for the test image's health check: {error}") from error
+    return [Path(line) for line in output.split("\n")]
+
+
+def _binaries(files: Iterable[Path]) -> list[Path]:
+    return [path for path in files if path.suffix != ".pm"]
 
 
 def _version(mongod: Path) -> str:

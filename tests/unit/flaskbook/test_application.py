@@ -93,10 +93,10 @@ def test_a_wrong_setting_is_one_clear_error(make: Any, config: dict[str, Any], m
 
 
 def test_each_blueprint_works_without_the_others(make: Any) -> None:
-    addresses = {"home": "/", "health": "/healthz", "user": "/sign-up"}
+    addresses = {"home": "/", "health": "/healthz", "user": "/sign-up", "topology": "/topology"}
     assert set(addresses) == set(BLUEPRINTS)
     for name in BLUEPRINTS:
-        client = make(BLUEPRINTS=[name]).test_client()
+        client = make(BLUEPRINTS=[name], TOPOLOGY=True).test_client()
         statuses = {other: client.get(address).status_code for other, address in addresses.items()}
         assert statuses == {other: 200 if other == name else 404 for other in addresses}
 

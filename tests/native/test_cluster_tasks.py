@@ -1,0 +1,282 @@
+"""The tasks over a replica set and a sharded cluster of processes. Where there is no mongos, the router stand-in serves."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from pymongo import MongoClient
+
+from tests.support.clones import Clone
+from tests.support.polling import until
+from tests.support.router_standin.install import install
+
+pytestmark = pytest.mark.timeout(300)
+SHARDING = {"flaskbook": {"user": {"key": {"_id": "hashed"}}}}
+
+
+def free_range(ports: list[int]) -> int:
+    """A first port from which all of the ports at the given distances are free."""
+    for _ in range(200):
+        first = random.randrange(33_000, 60_000, 400)
+        try:
+            for distance in ports:
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", first + distance))
+        except OSError:
+            continue
+        return first
+    raise AssertionError("no free ports")
+
+
+@pytest.fixture
+def team(clone: Clone, mongod_binary: Path, mongod_version: str) -> Iterator[Clone]:
+    """A clone with the deployments `rs` and `sh`, and a mongos beside its mongod."""
+    if not (mongod_binary.parent / "mongos").exists():
+        folder = clone.root.parent / "bin"
+        folder.mkdir()
+        (folder / "mongod").symlink_to(mongod_binary)
+        install(folder, mongod_version)
+        clone.environment["INVOKE_MONGODB_PATH"] = str(folder / "mongod")
+    first = free_range([*range(8), *(100 + at for at in (0, 1, 20, 50, 51, 100, 101, 150, 151, 200, 201))])
+
+    def add(settings: dict[str, Any]) -> None:
+        settings["deployments"]["rs"] = {"topology": "replica-set", "port": first}
+        settings["deployments"]["sh"] = {
+            "topology": "sharded", "port": first + 100, "members": 1, "shards": 2, "auth": True, "sharding": SHARDING,
+        }  # fmt: skip
+
+    clone.change_settings(add)
+    yield clone
+    for name in ("rs", "sh"):
+        clone.invoke("cluster.down", "--on", name)
+
+
+def status(team: Clone, on: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(team.succeeds("cluster.status", "--on", on, "--json"))
+    return found
+
+
+def states(team: Clone, on: str) -> dict[str, str]:
+    return {node["name"]: node["state"] for node in status(team, on)["nodes"]}
+
+
+def members(team: Clone) -> set[str]:
+    """The members that the replica set itself has."""
+    uri = team.succeeds("uri", "--on", "rs").strip()
+    with MongoClient[dict[str, Any]](uri) as client:
+        config = client.admin.command("replSetGetConfig")["config"]
+    return {member["host"] for member in config["members"]}
+
+
+def counted_on_shards(team: Clone, shards: list[str]) -> dict[str, int]:
+    """Documents of flaskbook.user, asked of each shard itself."""
+    counts = {}
+    for shard in shards:
+        uri = team.succeeds(
+            "uri", "--on", "sh", "--for", "direct", "--node", f"{shard}-1", "--user", "root"
+        ).strip()
+        with MongoClient[dict[str, Any]](uri) as client:
+            counts[shard] = client.flaskbook.user.count_documents({})
+    return counts
+
+
+def test_flags_hold_for_later_commands_until_the_data_are_deleted(team: Clone) -> None:
+    team.succeeds("cluster.up", "--on", "rs", "--members", "2")
+    assert set(states(team, "rs")) == {"member-1", "member-2"}
+    listed = team.succeeds("settings", "--key", "deployments.rs.members")
+    assert "an earlier cluster.up --members 2" in listed
+    team.succeeds("cluster.down", "--on", "rs")
+    assert set(states(team, "rs").values()) == {"DOWN"}
+    assert set(states(team, "rs")) == {"member-1", "member-2"}
+    assert "standard input is no terminal" in team.fails("cluster.down", "--on", "rs", "--delete-data")
+    team.succeeds("cluster.down", "--on", "rs", "--delete-data", "--yes")
+    assert len(states(team, "rs")) == 3
+
+
+def test_a_flag_that_will_not_do_is_forgotten_and_changes_nothing(team: Clone) -> None:
+    team.succeeds("cluster.up", "--on", "rs", "--members", "1")
+    assert "will not do" in team.fails("cluster.up", "--on", "rs", "--members", "none")
+    assert "invoke cluster.down --delete-data --on rs" in team.fails("cluster.up", "--on", "rs", "--port", "29999")
+    assert states(team, "rs") == {"member-1": "PRIMARY"}
+    assert "29999" not in team.succeeds("settings", "--key", "deployments.rs.port")
+
+
+def test_members_are_added_and_fewer_are_named_and_left(team: Clone) -> None:
+    team.succeeds("cluster.up", "--on", "rs", "--members", "1")
+    team.succeeds("cluster.up", "--on", "rs", "--members", "2")
+    assert len(members(team)) == 2
+    done = team.invoke("cluster.up", "--on", "rs", "--members", "1")
+    assert done.returncode == 0
+    assert "rs0 has 2 members, and 1 is asked for" in done.stderr
+    assert states(team, "rs").keys() == {"member-1", "member-2"}
+
+
+def test_up_until_writable_finishes_in_the_background_before_anybody_else_may_begin(team: Clone) -> None:
+    done = json.loads(team.succeeds("cluster.up", "--on", "rs", "--wait", "writable", "--json"))
+    assert [each["what"] for each in done["timings"]][-1] == "majority write acknowledged"
+    again = json.loads(team.succeeds("cluster.up", "--on", "rs", "--json"))
+    assert again["started"] == []
+    assert len(members(team)) == 3
+    log = team.root / ".state" / "deployments" / "rs" / "up.log"
+    assert "all members of rs0 are healthy" in log.read_text()
+
+
+def test_a_primary_that_is_stopped_hands_over_first(team: Clone) -> None:
+    team.succeeds("cluster.up", "--on", "rs")
+    said = team.succeeds("cluster.stepdown", "rs0", "--on", "rs")
+    former = next(name for name in states(team, "rs") if f"and {name} was" in said)
+    primary = next(name for name, state in states(team, "rs").items() if state == "PRIMARY")
+    assert primary != former
+    assert f"{primary} is primary now" in said
+    done = team.invoke("cluster.stop", primary, "--on", "rs")
+    assert done.returncode == 0, done.stderr
+    assert "is primary now" in done.stderr
+    found = states(team, "rs")
+    assert found[primary] == "DOWN"
+    assert "PRIMARY" in found.values()
+    team.succeeds("cluster.start", primary, "--on", "rs")
+    until("it to be a secondary", lambda: states(team, "rs")[primary] == "SECONDARY")
+
+
+def test_a_killed_and_a_paused_node_are_seen_and_up_heals_both(team: Clone) -> None:
+    team.succeeds("cluster.up", "--on", "rs")
+    team.succeeds("cluster.kill", "member-2", "--on", "rs")
+    team.succeeds("cluster.pause", "member-3", "--on", "rs")
+    found = states(team, "rs")
+    assert (found["member-2"], found["member-3"]) == ("DOWN", "PAUSED")
+    team.succeeds("cluster.up", "--on", "rs")
+    assert sorted(states(team, "rs").values()) == ["PRIMARY", "SECONDARY", "SECONDARY"]
+    team.succeeds("cluster.pause", "member-3", "--on", "rs")
+    team.succeeds("cluster.resume", "member-3", "--on", "rs")
+    assert states(team, "rs")["member-3"] != "PAUSED"
+
+
+def test_a_paused_node_is_taken_down_with_the_others(team: Clone) -> None:
+    team.succeeds("cluster.up", "--on", "rs", "--members", "1")
+    pid = status(team, "rs")["nodes"][0]["pid"]
+    team.succeeds("cluster.pause", "member-1", "--on", "rs")
+    team.succeeds("cluster.down", "--on", "rs")
+    assert not psutil.pid_exists(pid)
+
+
+def test_processes_cannot_be_isolated(team: Clone) -> None:
+    assert "have no network of their own" in team.fails("cluster.isolate", "member-1", "--on", "rs")
+    assert "have no network of their own" in team.fails("cluster.heal", "--on", "rs")
+
+
+def test_what_does_not_run_is_one_error_that_says_how_to_start_it(team: Clone) -> None:
+    for command in (
+        ["shell", "--eval", "1"],
+        ["tour"],
+        ["seed"],
+        ["cluster.distribution"],
+        ["cluster.shell", "router-1", "--eval", "1"],
+        ["cluster.remove-shard", "shard2", "--yes"],
+        ["cluster.stepdown", "shard1"],
+    ):
+        assert "invoke start --on sh" in team.fails(*command, "--on", "sh"), command
+
+
+def test_logs_of_all_nodes_are_merged_by_time(team: Clone) -> None:
+    team.succeeds("cluster.up", "--on", "rs", "--members", "2")
+    lines = team.succeeds("cluster.logs", "--all", "--lines", "30", "--on", "rs").splitlines()
+    assert {line.split()[0] for line in lines} == {"member-1", "member-2"}
+    times = [line.split()[1:3] for line in lines]
+    assert times == sorted(times)
+    assert "--all" in team.fails("cluster.logs", "--on", "rs")
+
+
+def test_a_sharded_cluster_is_seeded_grown_and_shrunk_without_losing_anybody(team: Clone) -> None:
+    team.succeeds("cluster.up", "--on", "sh")
+    seeded = json.loads(team.succeeds("seed", "--on", "sh", "--users", "3000", "--json"))
+    assert seeded["inserted"] == 3000
+    assert sum(each["documents"] for each in seeded["distribution"]) == 3000
+    counts = counted_on_shards(team, ["shard1", "shard2"])
+    assert counts == {each["shard"]: each["documents"] for each in seeded["distribution"]}
+    assert min(counts.values()) > 1000
+
+    team.succeeds("cluster.add-shard", "--on", "sh")
+    assert [each["name"] for each in status(team, "sh")["shards"]] == ["shard1", "shard2", "shard3"]
+
+    team.succeeds("cluster.remove-shard", "shard1", "--on", "sh", "--yes")
+    found = status(team, "sh")
+    assert [each["name"] for each in found["shards"]] == ["shard2", "shard3"]
+    assert "shard1-1" not in {node["name"] for node in found["nodes"]}
+    assert not (team.root / "data" / "sh" / "shard1-1").exists()
+    assert sum(counted_on_shards(team, ["shard2", "shard3"]).values()) == 3000
+
+    again = team.invoke("cluster.up", "--on", "sh", "--json")
+    assert json.loads(again.stdout)["started"] == []
+    team.succeeds("cluster.down", "--on", "sh")
+    team.succeeds("cluster.up", "--on", "sh")
+    spread = json.loads(team.succeeds("cluster.distribution", "flaskbook.user", "--on", "sh", "--json"))
+    assert sum(each["documents"] for each in spread["collections"]["flaskbook.user"]) == 3000
+
+
+def test_people_that_are_dropped_come_back_sharded_and_indexed_as_they_were(team: Clone) -> None:
+    team.succeeds("cluster.up", "--on", "sh")
+    team.succeeds("seed", "--on", "sh", "--users", "500")
+    uri = team.succeeds("uri", "--on", "sh", "--user", "app", "--database", "flaskbook").strip()
+    with MongoClient[dict[str, Any]](uri) as client:
+        client.flaskbook.user.create_index({"age": 1}, name="by_age")
+        before = list(client.flaskbook.user.find({}, {"_id": 0}, sort=[("created", 1), ("name", 1)]))
+        assert "standard input is no terminal" in team.fails("seed", "--on", "sh", "--users", "500", "--drop")
+        team.succeeds("seed", "--on", "sh", "--users", "500", "--drop", "--yes")
+        assert client.flaskbook.user.index_information().keys() == {"_id_", "_id_hashed", "by_age"}
+        assert list(client.flaskbook.user.find({}, {"_id": 0}, sort=[("created", 1), ("name", 1)])) == before
+    assert min(counted_on_shards(team, ["shard1", "shard2"]).values()) > 100
+
+
+def test_a_collection_with_documents_is_sharded(team: Clone) -> None:
+    team.succeeds("cluster.up", "--on", "sh")
+    uri = team.succeeds("uri", "--on", "sh", "--user", "root").strip()
+    with MongoClient[dict[str, Any]](uri) as client:
+        client.flaskbook.event.insert_many([{"country": "DE"}, {"country": "FR"}])
+    command = ("cluster.shard-collection", "flaskbook.event", "--key", "country:1,_id:1", "--on", "sh")
+    assert "is sharded now" in team.succeeds(*command)
+    assert "already" in team.succeeds(*command)
+    other = (*command[:3], "_id:hashed", *command[4:])
+    assert "sharded by" in team.fails(*other)
+    assert "flaskbook.event: 2 documents" in team.succeeds("cluster.distribution", "--on", "sh")
+
+
+def test_routers_are_added_and_the_last_one_is_removed(team: Clone) -> None:
+    team.succeeds("cluster.up", "--on", "sh", "--routers", "2")
+    assert states(team, "sh")["router-2"] == "ROUTER"
+    assert "router-2 is the last one" in team.fails("cluster.remove-router", "router-1", "--on", "sh")
+    team.succeeds("cluster.remove-router", "router-2", "--on", "sh")
+    assert "router-2" not in states(team, "sh")
+    assert "needs one" in team.fails("cluster.remove-router", "router-1", "--on", "sh")
+
+
+def test_the_app_is_served_from_the_cluster_on_its_first_run(team: Clone) -> None:
+    running = team.begin("run", "--on", "sh")
+    running.says("Serving flaskbook")
+    assert team.get("/readyz")[0] == 200
+    team.succeeds("seed", "--on", "sh", "--users", "10")
+    assert team.get("/user/")[0] == 200
+    secrets = json.loads((team.root / ".state" / "deployments" / "sh" / "credentials.json").read_text())
+    for told in (running.text, team.succeeds("cluster.status", "--on", "sh"), team.succeeds("uri", "--on", "sh")):
+        assert not any(secret in told for secret in secrets.values())
+    assert secrets["app"] in team.succeeds("uri", "--on", "sh", "--user", "app")
+
+
+def test_a_shell_on_one_node_is_that_nodes(team: Clone) -> None:
+    team.succeeds("cluster.up", "--on", "sh")
+    asked = ("--on", "sh", "--python", "--eval", 'db.client.admin.command("hello").get("setName")')
+    assert team.succeeds("cluster.shell", "shard1-1", *asked).strip() == '"shard1"'
+    assert team.succeeds("shell", *asked).strip() == "null"
+
+
+def test_the_tour_is_taken_on_a_replica_set(team: Clone) -> None:
+    team.succeeds("cluster.up", "--on", "rs", "--members", "1")
+    stages = json.loads(team.succeeds("tour", "--on", "rs", "--json"))
+    assert [each["number"] for each in stages] == list(range(1, 11))
+    assert "IXSCAN" in json.dumps(stages[5]["result"])

@@ -1,0 +1,100 @@
+"""Ctrl-C, a closed terminal and a polite kill, at any moment: nothing is left that the command started."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+
+import pytest
+
+from tests.support.clones import Clone
+from tests.support.processes import describe
+
+# Moments in seconds, one somewhere in each interval, so that every phase of a command is met.
+_DRAW = random.Random(130)
+MOMENTS = {
+    "run": [_DRAW.uniform(low, low + 0.35) for low in (0.05, 0.4, 0.75, 1.1, 1.45, 1.8, 2.5)],
+    "start": [_DRAW.uniform(low, low + 0.2) for low in (0.05, 0.25, 0.45, 0.65, 0.85, 1.05)],
+    "setup": [_DRAW.uniform(low, low + 0.15) for low in (0.05, 0.2, 0.35, 0.5)],
+}
+
+
+def pass_time(seconds: float) -> None:
+    """Let a command come to some point of its course, whichever that is on this machine."""
+    threading.Event().wait(seconds)
+
+
+@pytest.mark.parametrize("command", ["run", "start", "setup"])
+def test_ctrl_c_at_any_moment_leaves_nothing_that_was_started(clone: Clone, command: str) -> None:
+    ended = []
+    for moment in MOMENTS[command]:
+        begun = clone.begin(command)
+        pass_time(moment)
+        begun.signal_group(signal.SIGINT)
+        status = begun.ends()
+        what = f"after {moment:.2f} s: status {status}\n{begun.text}"
+        left = clone.processes()
+        if status == 0:  # it was done before
+            assert command != "run", what
+            if command == "start":
+                clone.succeeds("stop")
+        else:
+            # Python itself ends by the signal until it has come to our code.
+            assert status in (130, -signal.SIGINT), what
+            assert left == [], f"{what}\n{describe(left)}"
+        # Python prints one of its own where it is interrupted before it has come to any program.
+        assert "Traceback" not in begun.text or f"{os.sep}provision{os.sep}" not in begun.text, what
+        ended.append(status)
+    assert 130 in ended, ended
+    clone.succeeds("setup")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_polite_kill_or_a_closed_terminal_ends_run_and_all_it_started(
+    clone: Clone, number: signal.Signals, status: int
+) -> None:
+    for to_group in (True, False):
+        begun = clone.begin("run")
+        begun.says("Serving flaskbook")
+        if to_group:
+            begun.signal_group(number)
+        else:
+            begun.process.send_signal(number)
+        assert begun.ends() == status, begun.text
+        assert "Traceback" not in begun.text
+        assert clone.processes() == [], describe(clone.processes())
+
+
+def test_ctrl_c_twice_still_stops_mongodb(clone: Clone) -> None:
+    begun = clone.begin("run")
+    begun.says("Serving flaskbook")
+    begun.signal_group(signal.SIGINT)
+    pass_time(0.05)
+    begun.signal_group(signal.SIGINT)
+    assert begun.ends() == 130, begun.text
+    assert "Traceback" not in begun.text
+    assert clone.processes() == [], describe(clone.processes())
+
+
+def test_ctrl_c_leaves_a_deployment_that_ran_before(clone: Clone) -> None:
+    clone.succeeds("start")
+    before = clone.pid()
+    for moment in (0.5, 1.0, 1.6):
+        begun = clone.begin("run")
+        pass_time(moment)
+        begun.signal_group(signal.SIGINT)
+        assert begun.ends() in (130, -signal.SIGINT), begun.text
+        assert [each.pid for each in clone.mongods()] == [before]
+        assert len(clone.processes()) == 1, describe(clone.processes())
+
+
+def test_ctrl_c_ends_the_following_of_a_log(clone: Clone) -> None:
+    clone.succeeds("start")
+    following = clone.begin("logs", "--follow")
+    following.says("Transition to primary complete")
+    following.signal_group(signal.SIGINT)
+    assert following.ends() == 130
+    assert "Traceback" not in following.text
+    assert clone.status()["state"] == "running"

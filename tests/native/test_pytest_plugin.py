@@ -1,0 +1,536 @@
+"""The pytest plugin in projects of their own, on real mongods."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from pymongo import MongoClient
+
+from tests.support.plugin_project import ROOT, SIX_LINES, Project
+from tests.support.polling import until
+from tests.support.router_standin.install import install
+
+# Writes a line of JSON to a file of the project.
+TELL = """
+    import json, pathlib
+
+    def tell(name, value):
+        with pathlib.Path(name).open("a") as file:
+            file.write(json.dumps(value) + "\\n")
+"""
+BLOCKED = """
+    import signal
+    from tell import tell
+
+    def test_that_does_not_end(database, mongodb):
+        database.people.insert_one({"name": "Ada"})
+        tell("blocked", {"database": database.name, "server": mongodb.client.address})
+        signal.pause()
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, mongod_binary: Path) -> Iterator[Project]:
+    """A project whose mongod has no mongos beside it."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "mongod").symlink_to(mongod_binary)
+    made = Project(tmp_path / "project", str(tmp_path / "bin" / "mongod"))
+    made.write("tell.py", TELL)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def with_router(project: Project, mongod_version: str) -> Project:
+    """The same with a router: the stand-in."""
+    install(Path(project.mongod).parent, mongod_version)
+    return project
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, project: Project) -> Iterator[str]:
+    """The connection string of a server that is none of the project's: another project's run keeps it."""
+    (tmp_path / "elsewhere").mkdir()
+    other = Project(tmp_path / "elsewhere" / "project", project.mongod)
+    other.write("tell.py", TELL)
+    other.write("test_it.py", BLOCKED)
+    try:
+        host, port = other.tells("blocked", other.begin())["server"]
+        yield f"mongodb://{host}:{port}/?replicaSet=rs0"
+    finally:
+        other.close()
+
+
+def test_every_test_gets_a_fresh_database_and_nothing_is_left(project: Project) -> None:
+    project.write(
+        "test_people.py",
+        """
+        import pytest
+        from tell import tell
+
+        @pytest.mark.parametrize("n", range(3))
+        def test_insert(database, mongodb, n):
+            tell("names", [database.name, mongodb.client.list_database_names()])
+            assert database.list_collection_names() == []
+            database.people.insert_one({"name": "Ada"})
+            database.people.create_index("name")
+            database.command("create", "view", viewOn="people")
+            database.command("create", "weather", timeseries={"timeField": "at"})
+        """,
+    )
+    project.passes("-W", "error")
+    names = [name for name, _ in project.told("names")]
+    assert len(set(names)) == 3
+    # Each was gone when the next test began.
+    assert all(set(names).isdisjoint(seen) for _, seen in project.told("names"))
+    assert project.nodes() == []
+    assert project.runs() == []
+
+
+def test_transactions_work_because_a_single_mongod_is_a_replica_set(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+        def test_transaction(database, mongodb):
+            assert mongodb.topology == "replica-set"
+            database.create_collection("people")
+            with mongodb.client.start_session() as session, session.start_transaction():
+                database.people.insert_one({"name": "Ada"}, session=session)
+            assert database.people.count_documents({}) == 1
+        """,
+    )
+    project.passes()
+
+
+def test_markers_choose_the_topology(with_router: Project) -> None:
+    with_router.write(
+        "test_it.py",
+        """
+        import pytest
+        from tell import tell
+
+        def look(database, mongodb):
+            database.people.insert_one({"name": "Ada"})
+            tell("seen", [mongodb.topology, mongodb.uri.count(",") + 1])
+
+        def test_default(database, mongodb):
+            look(database, mongodb)
+
+        @pytest.mark.mongodb(standalone=True)
+        def test_standalone(database, mongodb):
+            look(database, mongodb)
+
+        @pytest.mark.mongodb(topology="replica-set", members=2)
+        def test_replica_set(database, mongodb):
+            look(database, mongodb)
+
+        @pytest.mark.mongodb(topology="sharded", shards=1)
+        class TestSharded:
+            def test_sharded(self, database, mongodb):
+                look(database, mongodb)
+                assert len(mongodb.client.admin.command("listShards")["shards"]) == 1
+        """,
+    )
+    with_router.passes()
+    assert sorted(with_router.told("seen")) == [
+        ["replica-set", 1],
+        ["replica-set", 2],
+        ["sharded", 1],
+        ["standalone", 1],
+    ]
+    assert with_router.nodes() == []
+
+
+def test_six_lines_pass_on_a_sharded_cluster(with_router: Project) -> None:
+    with_router.write("test_it.py", SIX_LINES)
+    assert "topology sharded" in with_router.passes("--topology=sharded")
+    assert with_router.nodes() == []
+
+
+def test_the_fixtures_of_topologies_stand_beside_the_default(with_router: Project) -> None:
+    with_router.write(
+        "test_it.py",
+        """
+        def test_both(mongodb, replica_set, sharded_cluster):
+            assert len({each.uri for each in (mongodb, replica_set, sharded_cluster)}) == 3
+            members = replica_set.client.admin.command("replSetGetStatus")["members"]
+            assert sorted(each["stateStr"] for each in members) == ["PRIMARY", "SECONDARY", "SECONDARY"]
+            with sharded_cluster.new_database() as database:
+                database.people.insert_one({"name": "Ada"})
+            assert database.name not in sharded_cluster.client.list_database_names()
+        """,
+    )
+    with_router.passes()
+
+
+def test_without_a_router_marked_tests_are_skipped_and_named(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        SIX_LINES
+        + """
+    import pytest
+
+    @pytest.mark.mongodb(topology="sharded")
+    def test_sharded(database):
+        pass
+    """,
+    )
+    printed = project.passes()
+    assert "1 passed, 1 skipped" in printed
+    assert "sharded tests did not run" in printed
+    assert "there is none beside" in printed
+    assert "next: Get both from MongoDB's archive" in printed
+
+
+def test_without_a_router_a_run_that_wants_one_fails_with_the_reason(project: Project) -> None:
+    project.write("test_it.py", SIX_LINES)
+    printed = project.fails("--topology=sharded")
+    assert "why:  It needs mongos, and there is none beside" in printed
+    assert "Traceback" not in printed
+    assert "provision/testing" not in printed
+    assert project.nodes() == []
+
+
+def test_workers_share_one_server_and_not_their_databases(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+        import os
+        import pytest
+        from tell import tell
+
+        @pytest.mark.parametrize("n", range(6))
+        def test_insert(database, mongodb, n):
+            database.people.insert_one({"name": "Ada"})
+            assert database.people.count_documents({}) == 1
+            pid = mongodb.client.admin.command("serverStatus")["pid"]
+            tell("seen", [os.environ["PYTEST_XDIST_WORKER"], pid, database.name])
+        """,
+    )
+    project.passes("-n", "2", "--dist", "each", "-W", "error")
+    seen = project.told("seen")
+    assert {worker for worker, _, _ in seen} == {"gw0", "gw1"}
+    assert len({pid for _, pid, _ in seen}) == 1
+    assert len({name for _, _, name in seen}) == 12
+    assert project.nodes() == []
+    assert project.runs() == []
+
+
+def test_two_runs_at_once_do_not_meet(project: Project) -> None:
+    project.write("test_it.py", BLOCKED.replace('"blocked"', '__import__("os").environ["TOLD"]'))
+    first, second = project.begin(TOLD="first"), project.begin(TOLD="second")
+    one, other = project.tells("first", first), project.tells("second", second)
+    assert one["server"] != other["server"]
+    assert one["database"] != other["database"]
+    first.process.send_signal(signal.SIGINT)
+    first.ends()
+    assert second.process.poll() is None
+    with MongoClient(*other["server"], directConnection=True) as client:
+        assert client[other["database"]].people.count_documents({}) == 1
+    second.process.send_signal(signal.SIGINT)
+    second.ends()
+    assert project.nodes() == []
+    assert project.runs() == []
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_and_nothing_else(project: Project) -> None:
+    project.write("test_it.py", BLOCKED.replace('"blocked"', '__import__("os").environ["TOLD"]'))
+    killed, living = project.begin(TOLD="killed"), project.begin(TOLD="living")
+    project.tells("killed", killed)
+    kept = project.tells("living", living)
+    killed.process.kill()
+    killed.ends()
+    assert len(project.nodes()) == 2
+    assert len(project.runs()) == 2
+
+    project.write("test_other.py", SIX_LINES)
+    project.passes("test_other.py")
+    assert len(project.nodes()) == 1
+    assert len(project.runs()) == 1
+    with MongoClient(*kept["server"], directConnection=True) as client:
+        assert client[kept["database"]].people.count_documents({}) == 1
+
+
+def test_workers_of_a_killed_run_leave_nothing_either(project: Project) -> None:
+    project.write("test_it.py", BLOCKED)
+    killed = project.begin("-n", "1")
+    project.tells("blocked", killed)
+    workers = psutil.Process(killed.process.pid).children(recursive=True)
+    killed.process.kill()
+    killed.ends()
+    try:
+        project.write("test_other.py", SIX_LINES)
+        project.passes("test_other.py")
+        assert project.nodes() == []
+        assert project.runs() == []
+    finally:
+        for worker in workers:
+            if worker.is_running():
+                worker.kill()
+
+
+def test_a_failed_tests_report_tells_what_mongodb_did_meanwhile(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+        def test_before(database):
+            database.earlier.insert_one({})
+
+        def test_failing(database):
+            database.suspects.insert_one({"name": "Ada"})
+            assert database.suspects.find_one()["name"] == "Grace"
+
+        def test_passing(database):
+            database.later.insert_one({})
+        """,
+    )
+    printed = project.fails()
+    assert "MongoDB (single)" in printed
+    assert "rs.status(): running" in printed
+    assert "mongod (rs0): PRIMARY" in printed
+    logged = printed.partition("log of the test's")[2]
+    assert ".suspects" in logged
+    assert ".earlier" not in logged
+    assert ".later" not in logged
+
+
+def test_the_report_of_a_replica_set_merges_its_members_logs(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+        def test_failing(database):
+            database.get_collection("suspects").insert_one({})
+            database.client.admin.command("fsync")
+            assert False
+        """,
+    )
+    printed = project.fails("--topology=replica-set")
+    for number in (1, 2, 3):
+        assert f"member-{number} (rs0): " in printed
+    lines = [
+        line for line in printed.partition("log of the test's")[2].splitlines() if line.startswith("member-")
+    ]
+    assert {line.split()[0] for line in lines} == {"member-1", "member-2", "member-3"}
+    times = [" ".join(line.split()[1:3]) for line in lines]
+    assert times == sorted(times)
+
+
+def test_with_authentication_only_its_user_is_let_in(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+        import pytest
+        from pymongo import MongoClient
+        from pymongo.errors import OperationFailure
+
+        def test_it(database, mongodb):
+            database.people.insert_one({"name": "Ada"})
+            with MongoClient(mongodb.uri_for(database.name)) as same:
+                assert same.get_default_database().people.count_documents({}) == 1
+            with MongoClient(*mongodb.client.address, directConnection=True) as nobody:
+                with pytest.raises(OperationFailure):
+                    nobody[database.name].people.find_one()
+            password = mongodb.uri.partition("root:")[2].partition("@")[0]
+            assert len(password) > 20
+            assert password not in repr(mongodb)
+        """,
+    )
+    project.passes("--mongodb-auth")
+
+
+def test_at_a_uri_only_databases_of_ours_are_dropped(project: Project, elsewhere: str) -> None:
+    foreign = "test_0123456789ab_not_ours"
+    project.write("test_it.py", BLOCKED)
+    project.write("test_other.py", SIX_LINES)
+    at = f"--mongodb={elsewhere}"
+    with MongoClient(elsewhere) as client:
+        client[foreign].kept.insert_one({"_id": 1})
+        try:
+            killed = project.begin(at, "test_it.py")
+            left = project.tells("blocked", killed)["database"]
+            killed.process.kill()
+            killed.ends()
+            assert left in client.list_database_names()
+
+            project.passes(at, "test_other.py")
+            names = client.list_database_names()
+            assert left not in names
+            assert foreign in names
+            assert len([name for name in names if name.startswith("test_")]) == 2  # and the other run's own
+            assert client[foreign].kept.count_documents({}) == 1
+            assert project.runs() == []
+            assert project.nodes() == []
+        finally:
+            client.drop_database(foreign)
+
+
+def test_at_a_uri_a_test_for_another_topology_is_skipped_with_the_reason(
+    project: Project, elsewhere: str
+) -> None:
+    project.write("test_it.py", "def test_it(sharded_cluster):\n    pass\n")
+    assert "needs a sharded: --mongodb names a replica-set" in project.passes(
+        "-rs", f"--mongodb={elsewhere}"
+    ).replace("\n", " ")
+
+
+def test_a_server_that_does_not_answer_is_named_without_its_password(project: Project) -> None:
+    project.write("test_it.py", SIX_LINES)
+    printed = project.fails("--mongodb=mongodb://ada:hunter2@127.0.0.1:1/?serverSelectionTimeoutMS=200")
+    assert "using the MongoDB that --mongodb names" in printed
+    assert "hunter2" not in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--mongodb=sqlite"], "processes, container, or a connection string"),
+        (["--mongodb=http://ada:hunter2@host"], "--mongodb=http://host"),
+        (["--topology=ring"], "single, replica-set, sharded"),
+        (["--topology=sharded", "--mongodb-standalone"], "standalone"),
+        (["--topology=sharded", "--mongodb=container"], "runs one node"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_at_once(
+    project: Project, options: list[str], says: str
+) -> None:
+    project.write("test_it.py", SIX_LINES)
+    printed = project.fails(*options, status=4)
+    assert says in printed
+    assert "hunter2" not in printed
+
+
+def test_a_wrong_marker_is_an_error_of_the_collection(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+        import pytest
+
+        @pytest.mark.mongodb(topologie="sharded")
+        def test_it(database):
+            pass
+        """,
+    )
+    printed = project.fails(status=2)
+    assert "takes the keywords topology, shards, members, standalone, auth, not topologie" in printed
+
+
+def test_flaskbook_is_built_on_the_tests_database(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+        def test_pages(client):
+            assert client.get("/readyz").status_code == 200
+
+        def test_somebody_is_logged_in(logged_in_client, database):
+            assert database.user.count_documents({}) == 1
+
+        def test_nobody_is_there(client, database):
+            assert database.user.count_documents({}) == 0
+        """,
+    )
+    project.passes("-W", "error")
+
+
+def test_another_app_is_built_by_its_own_factory(project: Project) -> None:
+    project.write(
+        "shop.py",
+        """
+        import os
+        from flask import Flask
+        from pymongo import MongoClient
+
+        def make(config=None):
+            app = Flask(__name__)
+            app.config.update(config or {})
+            client = MongoClient(os.environ["MONGODB_URI"])
+            app.extensions["shop"] = client
+
+            @app.get("/")
+            def index():
+                orders = client.get_default_database().orders
+                orders.insert_one({})
+                return str(orders.count_documents({}))
+
+            return app
+        """,
+    )
+    project.write("pytest.ini", "[pytest]\napp_factory = shop:make\n")
+    project.write(
+        "test_shop.py",
+        """
+        import pytest
+
+        @pytest.fixture
+        def app_config(app_config):
+            return {**app_config, "COLOUR": "green"}
+
+        @pytest.mark.parametrize("n", range(2))
+        def test_orders_of_another_test_are_not_there(client, app, n):
+            assert app.config["TESTING"] and app.config["COLOUR"] == "green"
+            assert client.get("/").text == "1"
+        """,
+    )
+    project.passes("-W", "error")
+
+
+def test_an_app_that_is_not_there_is_named(project: Project) -> None:
+    project.write("test_it.py", "def test_it(app):\n    pass\n")
+    printed = project.fails("--app-factory=nowhere:make")
+    assert "nowhere" in printed
+    assert "--app-factory=module:factory" in printed
+    assert "Traceback" not in printed
+
+
+@pytest.mark.needs("index")
+@pytest.mark.timeout(600)
+def test_an_installed_wheel_is_all_that_a_project_needs(tmp_path: Path, mongod_binary: Path) -> None:
+    def run(*command: str, **environment: str) -> None:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=400, env={**os.environ, **environment}
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    source = tmp_path / "source"
+    copied = ("provision", "flaskbook", "pyproject.toml", "README.md", "LICENSE", "mongod.conf.j2")
+    source.mkdir()
+    run("cp", "-RP", *(str(ROOT / name) for name in copied), str(source))
+    run(
+        *(sys.executable, "-m", "build", "--no-isolation", "--wheel"),
+        *("--outdir", str(tmp_path / "dist"), str(source)),
+    )
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    run(sys.executable, "-m", "virtualenv", str(tmp_path / "env"))
+    python = str(tmp_path / "env" / "bin" / "python")
+    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(wheel))
+
+    empty = Project(tmp_path / "project", python=python, installed=True)
+    empty.write("test_it.py", SIX_LINES)
+    # Where mongod comes from is a matter of the machine: the PATH here, a download elsewhere.
+    path = os.pathsep.join((str(mongod_binary.parent), "/usr/bin", "/bin"))
+    try:
+        assert "1 passed" in empty.passes(PATH=path, DOCKER_HOST="tcp://127.0.0.1:1")
+        assert empty.nodes() == []
+    finally:
+        empty.close()
+
+
+def test_the_run_ends_its_server_even_when_a_test_ended_it_first(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+        def test_kill(database, mongodb):
+            database.people.insert_one({})
+            mongodb.deployment.kill_node(mongodb.deployment.node())
+        """,
+    )
+    project.passes()
+    until("nothing to be left", lambda: not project.nodes() and not project.runs())

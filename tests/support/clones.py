@@ -1,0 +1,351 @@
+"""Copies of this repository, to run its tasks in as a person would: from a shell, in a directory of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from tests.support import processes
+from tests.support.polling import until
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT_SECONDS = 90
+_LEFT_OUT = ("tests", "docs", "bench", ".github", ".ci")
+
+
+@dataclass
+class Running:
+    """A command that runs, in a process group of its own, as in a terminal.
+
+    Args:
+        process: it.
+        output: what it prints on standard output and standard error, together.
+    """
+
+    process: subprocess.Popen[bytes]
+    output: Path
+
+    @property
+    def text(self) -> str:
+        return self.output.read_text(encoding="utf-8", errors="replace")
+
+    def says(self, text: str) -> str:
+        """Wait until it has printed something.
+
+        Returns:
+            All that it has printed.
+        """
+
+        def ask() -> bool:
+            return text in self.text or self.process.poll() is not None
+
+        until(f"{text!r} to be printed", ask, detail=lambda: self.text)
+        assert text in self.text, f"it ended with {self.process.returncode} and printed:\n{self.text}"
+        return self.text
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """What a terminal does at Ctrl-C (SIGINT) or when it is closed (SIGHUP)."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+    def ends(self) -> int:
+        """Wait until it has ended.
+
+        Returns:
+            Its exit status; negative for a signal.
+        """
+        try:
+            return self.process.wait(TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it has not ended; it printed:\n{self.text}") from None
+
+
+@dataclass
+class Clone:
+    """A copy of the repository.
+
+    Args:
+        root: its top folder.
+        home: the home directory of the person who works in it.
+        port: of the deployment `local`.
+        app_port: of the app.
+        environment: what every command in it gets.
+    """
+
+    root: Path
+    home: Path
+    port: int
+    app_port: int
+    environment: dict[str, str]
+    _started: list[Running] = field(default_factory=list)
+
+    @property
+    def python(self) -> Path:
+        """The interpreter of its env/."""
+        return self.root / "env" / "bin" / "python"
+
+    @property
+    def command(self) -> list[str]:
+        """What a person types."""
+        return [str(self.root / "invoke")]
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data" / "local" / "mongod"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "log" / "local" / "mongod.log"
+
+    @property
+    def record(self) -> Path:
+        """Where the tool notes which process is its mongod."""
+        return self.root / ".state" / "deployments" / "local" / "mongod.json"
+
+    def env(self, changes: Mapping[str, str | None] | None = None) -> dict[str, str]:
+        """The environment of a command; None takes a variable away."""
+        merged = {**self.environment, **(changes or {})}
+        return {name: value for name, value in merged.items() if value is not None}
+
+    def invoke(
+        self, *arguments: str, env: Mapping[str, str | None] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a task to its end.
+
+        Args:
+            arguments: as after `./invoke`.
+            env: changes to the environment.
+        """
+        return subprocess.run(
+            [*self.command, *arguments],
+            cwd=self.root,
+            env=self.env(env),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+
+    def succeeds(self, *arguments: str, env: Mapping[str, str | None] | None = None) -> str:
+        """Run a task that must succeed.
+
+        Returns:
+            Its standard output.
+        """
+        done = self.invoke(*arguments, env=env)
+        assert done.returncode == 0, (
+            f"invoke {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.stdout
+
+    def fails(self, *arguments: str, env: Mapping[str, str | None] | None = None) -> str:
+        """Run a task that must fail with an error of the user's kind: status 1, three parts, no traceback.
+
+        Returns:
+            Its standard error.
+        """
+        done = self.invoke(*arguments, env=env)
+        said = done.stdout + done.stderr
+        assert done.returncode == 1, f"invoke {' '.join(arguments)}: {done.returncode}\n{said}"
+        assert "Traceback" not in said, said
+        assert done.stderr.count("error: ") == 1, said
+        assert "  why:  " in done.stderr, said
+        assert "  next: " in done.stderr, said
+        return done.stderr
+
+    def begin(
+        self,
+        *arguments: str,
+        env: Mapping[str, str | None] | None = None,
+        command: list[str] | None = None,
+    ) -> Running:
+        """Start a task and don't wait for it."""
+        output = self.root.parent / f"output-{len(self._started)}"
+        with output.open("wb") as sink:
+            process = subprocess.Popen(
+                [*(command or self.command), *arguments],
+                cwd=self.root,
+                env=self.env(env),
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        running = Running(process, output)
+        self._started.append(running)
+        return running
+
+    def status(self) -> dict[str, Any]:
+        """What `invoke status --json` says."""
+        found: dict[str, Any] = json.loads(self.succeeds("status", "--json"))
+        return found
+
+    @property
+    def uri(self) -> str:
+        return f"mongodb://127.0.0.1:{self.port}/?replicaSet=rs0"
+
+    def pid(self) -> int:
+        """The pid of its mongod, by `status`."""
+        pid = self.status()["nodes"][0]["pid"]
+        assert isinstance(pid, int)
+        return pid
+
+    def mongods(self) -> list[psutil.Process]:
+        """Every mongod that was started from here and runs."""
+        return [each for each in self.processes() if _runs_mongod(each)]
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process that was started from here and runs."""
+        mark = self.environment[processes.TEST]
+        return processes.marked(processes.TEST, lambda value: value == mark)
+
+    def change_settings(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """Change invoke.yaml."""
+        path = self.root / "invoke.yaml"
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        change(values)
+        path.write_text(yaml.safe_dump(values), encoding="utf-8")
+
+    def get(self, path: str = "/", port: int | None = None) -> tuple[int, str]:
+        """Ask the app.
+
+        Returns:
+            Status and body; status 0 where it does not answer.
+        """
+        try:
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+                f"http://127.0.0.1:{port or self.app_port}{path}", timeout=30
+            ) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def close(self) -> None:
+        """End what still runs and delete what is large."""
+        processes.end(self.processes())
+        for running in self._started:
+            running.process.wait()
+        for large in ("data", "env", ".state/app-env"):
+            shutil.rmtree(self.root / large, ignore_errors=True)
+
+
+def make_clone(root: Path, mongod: str | None, with_env: bool = True) -> Clone:
+    """Copy this repository's files: what git tracks and what is new and not ignored.
+
+    Args:
+        root: where to; its parent is there.
+        mongod: the mongod that the clone is to use; None leaves that to the tool.
+        with_env: give it an env/, with the packages of the one the tests run in.
+    """
+    for name in _files():
+        target = root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # being renamed by an editor
+            shutil.copy2(ROOT / name, target)
+    home = root.parent / "home"
+    home.mkdir()
+    if with_env:
+        lend_env(root)
+    port, app_port = processes.free_port(), processes.free_port()
+    return Clone(root, home, port, app_port, _environment(root, home, port, app_port, mongod))
+
+
+@functools.cache
+def _files() -> tuple[str, ...]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return tuple(
+        name
+        for name in listed.split("\0")
+        if name and name.split("/")[0] not in _LEFT_OUT and not (ROOT / name).is_symlink()
+    )
+
+
+def lend_env(root: Path) -> None:
+    """Make env/ with the packages of the virtualenv that the tests run in.
+
+    It has directories and a record of its own; only the packages are shared, by a link. Nothing a clone does
+    with it installs anything, because its record says that it is current.
+    """
+    from provision import virtualenv
+    from provision.bootstrap import project_environment
+
+    lender, env = Path(sys.prefix), root / "env"
+    (env / "bin").mkdir(parents=True)
+    shutil.copy2(lender / "pyvenv.cfg", env / "pyvenv.cfg")
+    for script in (lender / "bin").iterdir():
+        shutil.copy2(script, env / "bin" / script.name, follow_symlinks=False)
+    (env / "lib").symlink_to(lender / "lib")
+    spec = project_environment(root)
+    python = virtualenv.probe(str(spec.interpreter))
+    assert isinstance(python, virtualenv.Interpreter), python
+    found = spec.interpreter.stat()
+    record = {
+        "schema": virtualenv.SCHEMA,
+        "state": "complete",
+        "path": str(spec.path),
+        "configured": spec.python,
+        "python": {"version": python.version, "executable": python.executable, "prefix": python.prefix},
+        "interpreter": [found.st_size, found.st_mtime_ns],
+        "requirements": virtualenv.requirement_digests(spec),
+        "packages": sorted(virtualenv.requirement_names(spec)),
+        "installer": "uv",
+    }
+    (env / virtualenv.RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _environment(root: Path, home: Path, port: int, app_port: int, mongod: str | None) -> dict[str, str]:
+    """This process's environment, with another home and none of what an outer `invoke` or pytest has set."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("INVOKE_", "PYTEST_", "FLASK_", "MONGO", "WERKZEUG_", "PROVISION_"))
+        and name not in ("SECRET_KEY", "SECRET_KEY_FILE", "VIRTUAL_ENV", "PYTHONPATH", "COV_CORE_SOURCE")
+    }
+    real = Path.home()
+    # Package caches and a mirror's address stay those of the person who runs the tests.
+    kept.setdefault("XDG_CACHE_HOME", str(real / ".cache"))
+    kept.setdefault("XDG_CONFIG_HOME", str(real / ".config"))
+    chosen = {"INVOKE_MONGODB_SOURCE": "path", "INVOKE_MONGODB_PATH": mongod} if mongod else {}
+    return {
+        **kept,
+        **chosen,
+        processes.TEST: uuid.uuid4().hex,
+        "HOME": str(home),
+        "INVOKE_DEPLOYMENTS_LOCAL_PORT": str(port),
+        "INVOKE_APP_PORT": str(app_port),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def _runs_mongod(process: psutil.Process) -> bool:
+    try:
+        return process.name() == "mongod" or Path(process.exe()).name == "mongod"
+    except psutil.Error:
+        return False

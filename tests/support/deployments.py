@@ -1,0 +1,56 @@
+"""Deployments of a test's own, as processes on free ports, brought up by the tool itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from provision import assembly
+from provision.deployment import Deployment
+from provision.mongodb import binaries
+from provision.settings import Layer, load
+from provision.steps import Silent
+from tests.support.capabilities import ROOT
+from tests.support.processes import free_port
+from tests.support.router_standin.install import install
+
+
+@contextmanager
+def deployed(folder: Path, mongod: Path, version: str, **settings: Any) -> Iterator[Deployment]:
+    """A deployment that runs until the block ends; its data are deleted.
+
+    Args:
+        folder: existing folder for data, logs and records.
+        mongod: the binary. For a sharded deployment the router beside it is the tests' stand-in, unless it has one.
+        version: of that binary.
+        settings: as under `deployments` in invoke.yaml: ``topology="replica-set", members=3``.
+    """
+    binary = mongod
+    if settings["topology"] == "sharded" and not mongod.with_name("mongos").exists():
+        beside = folder / "bin"
+        beside.mkdir()
+        binary = beside / "mongod"
+        try:
+            os.link(mongod, binary)
+        except OSError:
+            shutil.copy2(mongod, binary)
+        install(beside, version)
+    shutil.copy2(ROOT / "mongod.conf.j2", folder)
+    chosen = {
+        "mongodb": {"source": "path", "path": str(binary)},
+        "deployments": {"lab": {"backend": "processes", "port": free_port(), **settings}},
+    }
+    loaded = load(folder, [Layer("the tests", chosen)], remember=False)
+    binaries.find(loaded.settings.mongodb, loaded.paths, Silent())
+    deployment = assembly.deployment(loaded, "lab")
+    deployment.up()
+    try:
+        yield deployment
+    finally:
+        for node in deployment.topology.nodes:
+            deployment.backend.kill(node)
+        shutil.rmtree(folder / "data", ignore_errors=True)

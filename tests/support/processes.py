@@ -1,0 +1,105 @@
+"""Processes that tests start: marked in their environment, so that none outlives its test or a killed run.
+
+Every test run has a name that says which process it is (pid and start time); the processes it starts inherit
+it. The next run ends those of runs that are over. A test that starts processes gives them a mark of its own too,
+and ends by it whatever is left.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+
+import psutil
+
+RUN = "FLASKBOOK_TEST_RUN"
+TEST = "FLASKBOOK_TEST"
+
+
+def name_this_run() -> str:
+    """Give this process, and all that it starts, the name of its run; keep the one that an outer run gave."""
+    me = psutil.Process()
+    return os.environ.setdefault(RUN, f"{me.pid}:{me.create_time()}")
+
+
+def marked(variable: str, accept: Callable[[str], bool]) -> list[psutil.Process]:
+    """This user's running processes whose environment has the variable with a value that is accepted."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            value = process.environ().get(variable)
+            if value is not None and accept(value):
+                found.append(process)
+    return found
+
+
+def end(processes: list[psutil.Process]) -> None:
+    """Kill processes and wait until they are gone."""
+    for process in processes:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(processes, 10)
+
+
+def end_those_of_dead_runs() -> int:
+    """End what a killed run left behind.
+
+    Returns:
+        How many processes.
+    """
+    leftovers = marked(RUN, lambda run: not _lives(run))
+    end(leftovers)
+    return len(leftovers)
+
+
+def end_this_run() -> None:
+    """End what this run has started and not ended: what an interrupted test left behind."""
+    run = os.environ.pop(RUN)
+    end(marked(RUN, lambda value: value == run))
+
+
+def _lives(run: str) -> bool:
+    pid, _, created = run.partition(":")
+    try:
+        return abs(psutil.Process(int(pid)).create_time() - float(created)) < 0.05
+    except (psutil.Error, ValueError):
+        return False
+
+
+def describe(processes: list[psutil.Process]) -> list[str]:
+    """Their command lines, for assertions."""
+    lines = []
+    for process in processes:
+        with suppress(psutil.Error):
+            lines.append(f"{process.pid}: {' '.join(process.cmdline())}")
+    return lines
+
+
+def listens(port: int) -> bool:
+    """Whether something accepts connections on a loopback port."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on, below those that the system hands to outgoing connections.
+
+    Workers of one run draw from different ranges, so that none takes a port that another has just been given.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    number = int(worker.removeprefix("gw") or 0) if worker.removeprefix("gw").isdigit() else 0
+    first = 20000 + 1500 * (number % 8)
+    for _ in range(200):
+        port = random.randrange(first, first + 1500)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+    raise AssertionError(f"no free port between {first} and {first + 1500}")

@@ -1,0 +1,49 @@
+"""What the Docker back end decides from facts, without Docker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from provision.backends.docker import Container, short_of_disk, short_of_memory
+
+
+@pytest.mark.parametrize(
+    ("nodes", "available", "short"), [(10, 8000, False), (10, 1500, False), (10, 1499, True), (0, 0, False)]
+)
+def test_memory_does_or_does_not_do(nodes: int, available: float, short: bool) -> None:
+    told = short_of_memory(nodes, available)
+    assert (told is not None) is short
+    if told:
+        assert f"{nodes} nodes need about 1500 MB" in told
+        assert "1499 MB are available" in told
+
+
+@pytest.mark.parametrize(("new", "free", "short"), [(10, 9000, False), (10, 2499, True), (0, 0, False)])
+def test_disk_does_or_does_not_do(new: int, free: float, short: bool) -> None:
+    told = short_of_disk(new, free, Path("/var/lib/docker"))
+    assert (told is not None) is short
+    if told:
+        assert "/var/lib/docker" in told
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (
+            "abc\trunning\tUp 2 minutes (healthy)\tp_default\tshard1-1\t/a, b",
+            (True, None, ("p_default",), "/a, b"),
+        ),
+        ("abc\texited\tExited (137) 2 hours ago\t\tshard1-1\t/a", (False, 137, (), "/a")),
+        (
+            "abc\tpaused\tUp 3 seconds (Paused)\tp_default,other\tshard1-1\t/a",
+            (True, None, ("p_default", "other"), "/a"),
+        ),
+        ("abc\tcreated\tCreated\tp_default\tshard1-1\t/a", (False, None, ("p_default",), "/a")),
+    ],
+)
+def test_container_is_read_from_what_docker_lists(line: str, expected: tuple[object, ...]) -> None:
+    container = Container.of(line)
+    assert (container.running, container.exit_status, container.networks, container.directory) == expected
+    assert container.node == "shard1-1"

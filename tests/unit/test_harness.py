@@ -1,0 +1,91 @@
+"""The test harness itself: what a machine lacks is named, counted, and a failure where it is required."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import capabilities
+from tests.support.processes import free_port, listens
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needs"),
+    [
+        (["tests/unit"], set()),
+        (["tests/unit/test_harness.py::test_x"], set()),
+        (["tests/native"], {"mongod", "index", "mount", "another-user"}),
+        (["tests/browser/test_x.py"], {"browser", "mongod"}),
+        (["tests"], set(capabilities.PROBES)),
+        (["."], set(capabilities.PROBES)),
+    ],
+)
+def test_only_what_the_chosen_tests_need_is_looked_for(
+    arguments: list[str], needs: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert set(capabilities.needed_by(arguments)) == needs
+
+
+def test_every_capability_that_a_directory_needs_can_be_probed() -> None:
+    assert {need for needs in capabilities.DIRECTORY_NEEDS.values() for need in needs} <= set(
+        capabilities.PROBES
+    )
+
+
+def suite(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The Docker tests, on a machine that has neither Docker nor a mongod."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTEST_", "INVOKE_", "FLASKBOOK_"))
+    }
+    environment |= {
+        "PATH": "/nowhere",
+        "INVOKE_MONGODB_SOURCE": "path",
+        "INVOKE_MONGODB_PATH": "/nowhere/mongod",
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/docker", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_what_could_not_run_is_named_with_its_reason_and_remedy_and_the_summary_comes_last() -> None:
+    done = suite()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "docker: none (docker is not installed)" in done.stdout
+    section = done.stdout.split("could not run here")[1]
+    assert "why:  docker is not installed" in section
+    assert "next: bash .ci/prepare" in section
+    assert "skipped" in done.stdout.strip().splitlines()[-1]
+    assert " passed" not in done.stdout.strip().splitlines()[-1]
+
+
+def test_what_is_required_fails() -> None:
+    done = suite("--require", "docker")
+    assert done.returncode == 1
+    assert "needs docker: docker is not installed" in done.stdout
+    assert "skipped" not in done.stdout.strip().splitlines()[-1]
+
+
+def test_an_unknown_requirement_is_refused() -> None:
+    done = suite("--require", "dokcer")
+    assert done.returncode == 4
+    assert "dokcer" in done.stderr
+
+
+def test_a_free_port_is_free() -> None:
+    port = free_port()
+    assert not listens(port)
+    assert port < 32768

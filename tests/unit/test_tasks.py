@@ -1,0 +1,89 @@
+"""The tasks as `invoke --list` and `invoke --help` show them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("docker", "fabric", "pymongo", "rich", "pydantic", "jinja2", "psutil", "requests", "pooch")
+
+
+def asked(*arguments: str) -> str:
+    """What Invoke answers to a question about the tasks; no task runs."""
+    done = subprocess.run(
+        [sys.executable, "-m", "invoke", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={name: value for name, value in os.environ.items() if not name.startswith("INVOKE_")},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def names() -> list[str]:
+    listing = json.loads(asked("--list", "--list-format=json"))
+
+    def walk(collection: dict[str, object], prefix: str) -> list[str]:
+        found = [prefix + str(each["name"]) for each in collection["tasks"]]  # type: ignore[attr-defined, index]
+        for inner in collection["collections"]:  # type: ignore[attr-defined]
+            found += walk(inner, f"{prefix}{inner['name']}.")
+        return found
+
+    return walk(listing, "")
+
+
+def test_the_tasks_that_the_readme_names_are_there() -> None:
+    wanted = {
+        "setup",
+        "settings",
+        "render",
+        "start",
+        "stop",
+        "restart",
+        "status",
+        "logs",
+        "uri",
+        "run",
+        "test",
+    }
+    assert wanted <= set(names())
+
+
+def test_every_task_says_what_it_is_for() -> None:
+    listing = json.loads(asked("--list", "--list-format=json"))
+    assert [each["name"] for each in listing["tasks"] if not each["help"]] == []
+
+
+def test_every_flag_of_every_task_is_explained() -> None:
+    unexplained = []
+    for name in names():
+        options = asked("--help", name).split("Options:")[1]
+        if options.strip() == "none":
+            continue
+        unexplained += [
+            f"{name}: {line.strip()}"
+            for line in options.splitlines()
+            if line.strip().startswith("-") and len(line.strip().split("   ")) < 2
+        ]
+    assert unexplained == []
+
+
+@pytest.mark.parametrize("argument", ["--list", "--help", "--version"])
+def test_a_question_imports_nothing_heavy(argument: str) -> None:
+    program = (
+        "import sys\nsys.argv = ['invoke', sys.argv[1]]\nfrom invoke.main import program\n"
+        "try:\n    program.run()\nexcept SystemExit:\n    pass\n"
+        f"print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, argument], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "HEAVY []"

@@ -16,6 +16,7 @@ BLUEPRINTS: Mapping[str, str] = {
     "home": "flaskbook.home.view:home_app",
     "health": "flaskbook.health.view:health_app",
     "user": "flaskbook.user.view:user_app",
+    "topology": "flaskbook.topology.view:topology_app",
 }
 
 mongodb = MongoDB()
@@ -26,7 +27,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
 
     Args:
         config: settings that win over the environment (see :mod:`flaskbook.settings`). ``BLUEPRINTS``, a list
-            of names, builds the app with only these blueprints.
+            of names, builds the app with only these blueprints; ``topology`` needs the setting ``TOPOLOGY``, too.
 
     Raises:
         SettingsError: a setting is missing or wrong.
@@ -43,6 +44,10 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     mongodb.init_app(app)
     security.init_app(app)
     errors.init_app(app)
+    # For templates that link to the pages of another blueprint, if the app has it.
+    app.jinja_env.globals["blueprints"] = app.blueprints
     for name in names:
+        if name == "topology" and not app.config["TOPOLOGY"]:
+            continue
         app.register_blueprint(import_string(BLUEPRINTS[name]))
     return app

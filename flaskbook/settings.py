@@ -58,6 +58,12 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
         # Sign-ups and e-mail changes allowed per client and window.
         "CLAIM_LIMIT_PER_CLIENT": 50,
         "LIMIT_WINDOW_SECONDS": 900,
+        # /topology tells anybody who reaches the app how its database is built. None: in debug mode only.
+        "TOPOLOGY": None,
+        # A button on /topology adds a thousand people. None: in debug mode only.
+        "SAMPLE_PEOPLE": None,
+        # How often per window, whoever asks.
+        "SAMPLE_PEOPLE_LIMIT": 100,
     }
 )
 
@@ -72,7 +78,10 @@ _POSITIVE_INTEGERS = (
     "LOGIN_LIMIT_PER_CLIENT",
     "CLAIM_LIMIT_PER_CLIENT",
     "LIMIT_WINDOW_SECONDS",
+    "SAMPLE_PEOPLE_LIMIT",
 )
+
+_IN_DEBUG_MODE_UNLESS_SET = ("TOPOLOGY", "SAMPLE_PEOPLE")
 
 
 class SettingsError(click.ClickException):
@@ -99,6 +108,9 @@ def load(app: Flask, config: Mapping[str, Any] | None) -> None:
         app.config.from_mapping(config)
     if app.config["SECRET_KEY"] is None and app.testing:
         app.config["SECRET_KEY"] = secrets.token_hex(32)
+    for name in _IN_DEBUG_MODE_UNLESS_SET:
+        if app.config[name] is None:
+            app.config[name] = bool(app.debug)  # FLASK_DEBUG makes it a number
     _check(app.config)
 
 
@@ -143,6 +155,9 @@ def _check(config: Mapping[str, Any]) -> None:
         value = config[name]
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise SettingsError(f"{name} is {value!r}. It has to be a whole number, 1 or more.")
+    for name in _IN_DEBUG_MODE_UNLESS_SET:
+        if not isinstance(config[name], bool):
+            raise SettingsError(f"{name} is {config[name]!r}. It has to be true or false.")
     proxies = config["TRUSTED_PROXIES"]
     if not isinstance(proxies, int) or isinstance(proxies, bool) or proxies < 0:
         raise SettingsError(f"TRUSTED_PROXIES is {proxies!r}. It has to be a whole number, 0 or more.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, current_app, render_template
+from flask import Blueprint, render_template
 
 home_app = Blueprint("home", __name__, template_folder="templates")
 
@@ -10,4 +10,4 @@ home_app = Blueprint("home", __name__, template_folder="templates")
 @home_app.get("/")
 def index() -> str:
     """Show what this is and where to begin."""
-    return render_template("home/index.html", blueprints=current_app.blueprints)
+    return render_template("home/index.html")

@@ -23,7 +23,7 @@ DIRECTORY_NEEDS: Mapping[str, tuple[str, ...]] = {
     "unit": (),
     "native": ("mongod",),
     "docker": ("docker", "mongod"),
-    "hosts": ("sshd", "mongod"),
+    "hosts": ("sshd", "namespaces", "mongod"),
     "browser": ("browser", "mongod"),
 }
 # The user nobody, where `sudo` is not needed to become it.
@@ -175,6 +175,19 @@ def _sshd() -> Answer:
     return found, {"path": found}
 
 
+def _namespaces() -> Answer:
+    """Hosts of their own can be made of this machine: networks, processes and mounts apart from its own."""
+    if sys.platform != "linux":
+        raise _Missing("the tests make their hosts of namespaces, which are Linux's")
+    name = f"flaskbook-probe-{os.getpid()}"
+    _run(["ip", "netns", "add", name])
+    try:
+        made = _run(["ip", "netns", "exec", name, "unshare", "--mount", "--pid", "--fork", "--mount-proc", "echo", "made"])
+    finally:
+        _run(["ip", "netns", "delete", name])
+    return made, {}
+
+
 def _mount() -> Answer:
     """A file system of a few MB can be mounted, to be filled up."""
     if sys.platform != "linux":
@@ -213,6 +226,7 @@ PROBES: Mapping[str, tuple[str, Callable[[], Answer]]] = {
     "docker": (_PREPARE, _docker),
     "browser": (_PREPARE, _browser),
     "sshd": (_PREPARE, _sshd),
+    "namespaces": ("run the tests as root, with iproute2 and util-linux", _namespaces),
     "another-user": (
         "run the tests as root: sudo ./invoke test",
         _another_user,

@@ -1,0 +1,154 @@
+"""A real Chromium on the app as it is served, over a real mongod.
+
+Each worker of a run has one browser and one mongod; each test has a profile and a database of its own. Whatever a
+page complains about in its console fails the test.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pymongo
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from flaskbook.application import create_app
+from provision.deployment import Deployment
+from tests.support import capabilities
+from tests.support.deployments import deployed
+from tests.support.served import Served, served
+
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+# What a test waits for, in milliseconds: far above what anything here takes.
+PATIENCE_MS = 30_000
+
+ServeOn = Callable[..., Served]
+NewPage = Callable[..., Page]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium, started once per worker."""
+    expect.set_options(timeout=PATIENCE_MS)
+    path = capabilities.probe("browser").values["path"]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def single(
+    tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path, mongod_version: str
+) -> Iterator[Deployment]:
+    """One mongod per worker."""
+    folder = tmp_path_factory.mktemp("single")
+    with deployed(folder, mongod_binary, mongod_version, topology="single") as made:
+        yield made
+
+
+@pytest.fixture
+def serve() -> Iterator[ServeOn]:
+    """Return a function that serves the app on a deployment, with a database of its own, until the test ends."""
+    with ExitStack() as stack:
+
+        def serve_on(deployment: Deployment, **config: Any) -> Served:
+            base = {
+                "SECRET_KEY": uuid.uuid4().hex,
+                "MONGODB_URI": deployment.uri(),
+                "MONGODB_DATABASE": f"test_{uuid.uuid4().hex[:12]}",
+                "TOPOLOGY": True,
+                "SAMPLE_PEOPLE": True,
+                "ARGON2_TIME_COST": 1,
+                "ARGON2_MEMORY_KIB": 8,
+                "ARGON2_PARALLELISM": 1,
+            }
+            return stack.enter_context(served(create_app({**base, **config})))
+
+        yield serve_on
+
+
+@pytest.fixture
+def site(single: Deployment, serve: ServeOn) -> Iterator[Served]:
+    """The app on an empty database."""
+    made = serve(single)
+    yield made
+    with pymongo.MongoClient(single.uri()) as client:
+        client.drop_database(made.app.config["MONGODB_DATABASE"])
+
+
+@pytest.fixture
+def new_page(browser: Browser) -> Iterator[NewPage]:
+    """Return a function that opens a page in a fresh profile; options are those of Playwright's `new_context`."""
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
+
+    def open_page(site: Served, **options: Any) -> Page:
+        context = browser.new_context(base_url=site.url, reduced_motion="reduce", **options)
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE_MS)
+        context.on(
+            "console", lambda message: complaints.append(message.text) if _complains(message) else None
+        )
+        context.on("weberror", lambda error: complaints.append(str(error.error)))
+        context.on("request", lambda request: _note_foreign(request.url, site, complaints))
+        return context.new_page()
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def page(new_page: NewPage, site: Served) -> Page:
+    """A page on the app with an empty database."""
+    return new_page(site)
+
+
+def _complains(message: Any) -> bool:
+    # An answer of 400, 401 or 503 is the app's way to refuse, and tests stop the app: that a page shows this well is
+    # for them to say.
+    refused = message.text.startswith("Failed to load resource:")
+    return message.type in ("error", "warning") and not refused
+
+
+def _note_foreign(url: str, site: Served, complaints: list[str]) -> None:
+    if not url.startswith((site.url + "/", "data:", "blob:")):
+        complaints.append(f"a request to {url}")
+
+
+@pytest.fixture
+def ada() -> dict[str, str]:
+    """The fields of a sign-up, by their labels."""
+    return {
+        "First name": "Ada",
+        "Last name": "Lovelace",
+        "Age": "36",
+        "E-mail address": "ada@example.org",
+        "Password": "analytical engine",
+    }
+
+
+@pytest.fixture
+def sign_up() -> Callable[[Page, dict[str, str]], None]:
+    """Return a function that signs up and logs in, as a person does; it ends at the profile."""
+
+    def do(page: Page, fields: dict[str, str]) -> None:
+        page.goto("/sign-up")
+        for label, value in fields.items():
+            page.get_by_label(label, exact=True).fill(value)
+        page.get_by_role("button", name="Create account").click()
+        expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+        page.get_by_label("Password", exact=True).fill(fields["Password"])
+        page.get_by_role("button", name="Log in").click()
+        page.wait_for_url("**/profile")
+
+    return do

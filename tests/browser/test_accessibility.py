@@ -1,0 +1,72 @@
+"""axe finds nothing on any page, in light and in dark; and every page fits a narrow screen."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.support.served import Served
+
+PUBLIC = (
+    *("/", "/sign-up", "/log-in", "/people", "/people?last_name=nobody", "/people?min_age=9&max_age=3"),
+    *("/no-such-page", "/topology"),
+)
+OWN = ("/profile", "/profile/edit", "/account/email", "/account/password", "/account/delete", "/people", "/")
+
+
+def problems(page: Page) -> list[str]:
+    """What axe finds, with the places."""
+    found = Axe().run(page).response["violations"]
+    return [f"{each['id']}: {', '.join(str(node['target']) for node in each['nodes'])}" for each in found]
+
+
+def check(page: Page, place: str) -> None:
+    assert problems(page) == [], place
+    page.set_viewport_size({"width": 320, "height": 640})
+    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), f"{place} at 320 px"
+    page.set_viewport_size({"width": 1280, "height": 800})
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_for_everybody(site: Served, new_page: Any, scheme: str) -> None:
+    page = new_page(site, color_scheme=scheme)
+    for place in PUBLIC:
+        page.goto(place)
+        if place == "/topology":
+            expect(page.get_by_text("live", exact=True)).to_be_visible()
+        check(page, place)
+    page.goto("/log-in")
+    page.get_by_label("E-mail address").fill("nobody@example.org")
+    page.get_by_label("Password").fill("a wrong one")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    check(page, "/log-in with an error")
+    page.goto("/sign-up")
+    page.locator("main form").evaluate("form => { form.noValidate = true }")
+    page.get_by_role("button", name="Create account").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    check(page, "/sign-up with errors")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_of_somebody_who_is_logged_in(
+    site: Served, new_page: Any, ada: dict[str, str], sign_up: Any, scheme: str
+) -> None:
+    page = new_page(site, color_scheme=scheme)
+    sign_up(page, ada)
+    for place in OWN:
+        page.goto(place)
+        check(page, place)
+    page.goto("/topology")
+    page.get_by_role("button", name="Add 1,000 sample people").click()
+    expect(page.get_by_text("1,000 people were added.")).to_be_visible()
+    check(page, "/topology after adding people")
+    page.goto("/people")
+    check(page, "/people with pages")
+    page.get_by_role("listitem").get_by_role("link").first.click()
+    expect(page).to_have_url(re.compile("/people/[0-9a-f]{24}"))
+    check(page, "a person")

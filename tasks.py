@@ -6,10 +6,9 @@ itself there.
 
 from __future__ import annotations
 
-import functools
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,13 @@ bootstrap.ensure_environment()
 
 from invoke.collection import Collection  # noqa: E402
 from invoke.context import Context  # noqa: E402
-from invoke.tasks import task  # noqa: E402
 
+from provision.commands import JSON as _JSON  # noqa: E402
+from provision.commands import ON as _ON  # noqa: E402
+from provision.commands import command, load, ready, show_up  # noqa: E402
+from provision.commands.clients import seed, shell, tour  # noqa: E402
+from provision.commands.cluster import namespace as cluster  # noqa: E402
+from provision.commands.hosts import namespace as hosts  # noqa: E402
 from provision.errors import ProvisionError  # noqa: E402
 from provision.uncaught import install_excepthook  # noqa: E402
 
@@ -41,42 +45,14 @@ for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(_number, _interrupted)
 
 
-def command(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """A task whose errors are shown as JSON to those who asked for JSON."""
-
-    def decorate(body: Callable[..., Any]) -> Any:
-        @functools.wraps(body)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return body(*args, **kwargs)
-            except ProvisionError as error:
-                if kwargs.get("json"):
-                    from provision import display
-
-                    display.as_json(error.as_json())
-                raise
-
-        return task(**options)(run)
-
-    return decorate
-
-
 def _load(ctx: Context, remember: bool = True, **flags: Any) -> Any:
-    """The settings in force; flags that were given win. A flag's name is a key with _ for the dot."""
-    import os
-
-    from provision import settings
-
+    """The settings in force; flags that were given win. A flag's name is a key with __ for the dot."""
     given = {
         key.replace("__", "."): ("--" + name, value)
         for key, (name, value) in flags.items()
         if value is not None
     }
-    return settings.load(ROOT, settings.layers_of(ctx.config, ROOT), os.environ, given, remember)
-
-
-_ON = {"on": "which deployment of invoke.yaml (default: local)"}
-_JSON = {"json": "print the result as JSON, for scripts"}
+    return load(ctx, remember, given)
 
 
 @command(
@@ -93,7 +69,8 @@ def setup(ctx: Context, dry_run: bool = False, timings: bool = False, json: bool
     """
     from provision import display, environment, steps
 
-    results = steps.run_steps(environment.steps(_load(ctx, remember=not dry_run)), display.StepLines(timings, quiet=json), dry_run)
+    wanted = environment.steps(_load(ctx, remember=not dry_run))
+    results = steps.run_steps(wanted, display.StepLines(timings, quiet=json), dry_run)
     if json:
         display.as_json([vars(each) for each in results])
 
@@ -114,12 +91,25 @@ def settings(ctx: Context, key: str = "", json: bool = False) -> None:
 
 
 @command(
-    help={"check": "write nothing; exit with 1 if a file on disk has drifted", "node": "which node", **_ON}
+    help={
+        "check": "write nothing; exit with 1 if a file on disk has drifted",
+        "compose": "the compose file of a deployment in Docker (default: of cluster, which is compose.yaml)",
+        "node": "which node",
+        "on": "which deployment of invoke.yaml (default: local; with --compose: cluster)",
+    }
 )
-def render(ctx: Context, check: bool = False, node: str = "", on: str = "local") -> None:
+def render(
+    ctx: Context, check: bool = False, node: str = "", compose: bool = False, on: str | None = None
+) -> None:
     """Show the configuration rendered from mongod.conf.j2, or say whether the one on disk has drifted."""
     from provision import assembly, display
 
+    if compose:
+        from provision.commands.compose import show
+
+        show(ctx, on or "cluster", check)
+        return
+    on = on or "local"
     deployment = assembly.deployment(_load(ctx), on)
     if check:
         drifted = deployment.rendering.drifted()
@@ -142,18 +132,12 @@ def start(ctx: Context, on: str = "local", timings: bool = False, json: bool = F
 
     A deployment that runs already is left as it is.
     """
-    from provision import assembly, display, environment
+    from provision.progress import UpProgress
 
-    loaded = _load(ctx)
-    environment.ensure_for_start(loaded, display.StepLines(stream=sys.stderr))
-    done = assembly.deployment(loaded, on).up(display.note)
-    if json:
-        display.as_json({**vars(done), "timings": [vars(each) for each in done.timings]})
-        return
-    if timings:
-        for each in done.timings:
-            display.line(f"{each.seconds:7.3f} s  {each.what}")
-    display.line(done.uri)
+    deployment = ready(_load(ctx), on)
+    with UpProgress(deployment.topology, deployment.backend.address, quiet=json) as progress:
+        done = deployment.up(progress.say, progress.reached)
+    show_up(done, timings, json)
 
 
 @command(help={**_ON, **_JSON})
@@ -171,12 +155,14 @@ def stop(ctx: Context, on: str = "local", json: bool = False) -> None:
 @command(help=_ON)
 def restart(ctx: Context, on: str = "local") -> None:
     """Stop MongoDB, then start it with the settings as they are now."""
-    from provision import assembly, display, environment
+    from provision import display
+    from provision.progress import UpProgress
 
-    loaded = _load(ctx)
-    environment.ensure_for_start(loaded, display.StepLines(stream=sys.stderr))
-    assembly.deployment(loaded, on).down(display.note)
-    display.line(assembly.deployment(loaded, on).up(display.note).uri)
+    deployment = ready(_load(ctx), on)
+    deployment.down(display.note)
+    with UpProgress(deployment.topology, deployment.backend.address) as progress:
+        done = deployment.up(progress.say, progress.reached)
+    show_up(done, timings=False, json=False)
 
 
 @command(help={**_ON, **_JSON})
@@ -196,28 +182,46 @@ def status(ctx: Context, on: str = "local", json: bool = False) -> None:
         "follow": "go on with each new line",
         "lines": "how many of the last lines",
         "raw": "JSON, as it is",
+        "node": "which node; several with commas between (default: the first)",
+        "all": "every node, merged by time",
         **_ON,
     }
 )
 def logs(
-    ctx: Context, follow: bool = False, lines: int = 50, raw: bool = False, on: str = "local", node: str = ""
+    ctx: Context,
+    follow: bool = False,
+    lines: int = 50,
+    raw: bool = False,
+    on: str = "local",
+    node: str = "",
+    all: bool = False,
 ) -> None:
     """Show MongoDB's log as readable lines, coloured by severity."""
-    from provision import assembly, display
-    from provision.mongodb.logs import render as readable
+    from provision import assembly, tailing
+    from provision import cluster as operations
 
     deployment = assembly.deployment(_load(ctx), on)
-    wanted = deployment.log(deployment.node(node), lines, follow)
-    for each in wanted if raw else readable(wanted, display.colourful(sys.stdout)):
-        display.line(each)
+    named = operations.nodes(deployment, node) if node else [deployment.node()]
+    tailing.show(deployment, deployment.topology.nodes if all else named, lines, follow, raw)
 
 
-@command(help={**_ON, "database": "put this database's name into it"})
-def uri(ctx: Context, on: str = "local", database: str = "") -> None:
-    """Print the connection string."""
+@command(
+    help={
+        "database": "put this database's name into it",
+        "for": "host: programs on this machine (default); container: those in its Docker network; direct: one node",
+        "node": "the node of --for direct (default: the first)",
+        "user": "app or root: with the user's password, which is printed",
+        **_ON,
+    }
+)
+def uri(
+    ctx: Context, on: str = "local", database: str = "", for_: str = "host", node: str = "", user: str = ""
+) -> None:
+    """Print the connection string; with --user, it has that user's password in it."""
     from provision import assembly, display
+    from provision import cluster as operations
 
-    display.line(assembly.deployment(_load(ctx), on).uri(database))
+    display.line(operations.uri(assembly.deployment(_load(ctx), on), database, for_, node, user))
 
 
 @command(
@@ -289,4 +293,85 @@ def clean(
         display.line("Removed." if agreed else "Nothing was removed.")
 
 
-namespace = Collection(setup, settings, render, start, stop, restart, status, logs, uri, run, doctor, clean)
+@command(
+    help={
+        "require": "fail where the machine lacks one of these: index,mongod,docker,browser,sshd",
+        "only": "only these parts: unit,native,docker,hosts,browser",
+        "workers": "processes to run the tests in (default: one for each processor)",
+        "args": "more arguments for pytest",
+    }
+)
+def test(_ctx: Context, require: str = "", only: str = "", workers: int = 0, args: str = "") -> None:
+    """Run the test suite. Shows the slowest tests, and what this machine lacks and could therefore not run."""
+    from provision import suite
+
+    suite.run(ROOT, suite.command(ROOT, require, only, workers, args))
+
+
+@command(
+    help={
+        "only": "measure only this figure; may be repeated",
+        "runs": "measured pairs of each",
+        "list": "say what there is to measure",
+        "write": "put all results into docs/benchmarks.md",
+        **_JSON,
+    },
+    iterable=["only"],
+)
+def bench(
+    ctx: Context,
+    only: Sequence[str] = (),
+    runs: int = 5,
+    list: bool = False,
+    write: bool = False,
+    json: bool = False,
+) -> None:
+    """Measure what is fast beside what a user would do instead. docs/benchmarks.md explains the figures.
+
+    Exits with 1 where a figure misses its bound.
+    """
+    import bench as benchmarks
+
+    if list:
+        benchmarks.show_list(only)
+    elif benchmarks.show(_load(ctx, remember=False), only, runs, json, write):
+        sys.exit(1)
+
+
+@command(help=_JSON)
+def screenshots(ctx: Context, json: bool = False) -> None:
+    """Take the documentation's pictures of every page, in light and dark, into docs/screenshots/."""
+    from provision import display, environment
+    from provision import screenshots as pictures
+
+    loaded = _load(ctx)
+    environment.ensure_for_start(loaded, display.StepLines(quiet=json, stream=sys.stderr))
+    taken = pictures.take(loaded, ROOT / "docs" / "screenshots", display.note)
+    if json:
+        display.as_json([str(path.relative_to(ROOT)) for path in taken])
+    else:
+        display.line(f"Took {len(taken)} pictures into docs/screenshots/")
+
+
+namespace = Collection(
+    setup,
+    settings,
+    render,
+    start,
+    stop,
+    restart,
+    status,
+    logs,
+    uri,
+    run,
+    shell,
+    tour,
+    seed,
+    doctor,
+    clean,
+    test,
+    bench,
+    screenshots,
+)
+namespace.add_collection(cluster)
+namespace.add_collection(hosts)

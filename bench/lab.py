@@ -125,6 +125,11 @@ class Lab:
         return self._loaded.settings.app.factory
 
     @property
+    def image(self) -> str:
+        """The Docker image that the project's settings name."""
+        return self._loaded.settings.mongodb.image
+
+    @property
     def environment(self) -> dict[str, str]:
         """Of every process here: the user's own, with the scratch ports and folders, and our mark."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}

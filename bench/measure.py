@@ -38,7 +38,7 @@ class Bound:
     unit: Literal["x", "s"]
 
     def __str__(self) -> str:
-        return f"≤ {self.at_most:.1f} {'×' if self.unit == 'x' else 's'}"
+        return f"≤ {self.at_most} {'×' if self.unit == 'x' else 's'}"
 
 
 def never(_lab: Lab) -> None:
@@ -57,6 +57,7 @@ class Subject:
         theirs: one trial of the other way; None: there is nothing to compare with, and the bound is in seconds.
         theirs_label: what the other way is.
         skip_reason: why it can't be measured on this machine, or None.
+        unit: of what a trial returns, if not seconds.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Subject:
     theirs: Trial | None = None
     theirs_label: str = ""
     skip_reason: Callable[[Lab], str | None] = never
+    unit: Literal["s", "MB"] = "s"
 
 
 @dataclass(frozen=True)

@@ -162,8 +162,8 @@ def _row(result: Result) -> tuple[str, ...]:
     verdict = {True: "yes", False: "NO", None: "–"}[result.holds]
     return (
         result.subject.name,
-        _cell(result.ours, "s"),
-        _cell(result.theirs, "s"),
+        _cell(result.ours, result.subject.unit),
+        _cell(result.theirs, result.subject.unit),
         _cell(result.ratios, "×"),
         bound,
         verdict + (" (noisy)" if result.noise else ""),
@@ -183,6 +183,7 @@ def _as_json(result: Result) -> dict[str, Any]:
         "name": subject.name,
         "claim": subject.claim,
         "compared_with": subject.theirs_label or None,
+        "unit": subject.unit,
         "bound": asdict(subject.bound) if subject.bound else None,
         "ours": _spread_json(result.ours),
         "theirs": _spread_json(result.theirs),

@@ -93,13 +93,7 @@ class _App:
     """One run of the app's process, behind a gate that opens when the database is up."""
 
     def __init__(
-        self,
-        python: Path,
-        directory: Path,
-        settings: AppSettings,
-        listener: socket.socket,
-        env: Mapping[str, str],
-        reloaded: bool,
+        self, python: Path, directory: Path, settings: AppSettings, listener: socket.socket, reloaded: bool
     ) -> None:
         reader, self._gate = os.pipe()
         order = {
@@ -112,11 +106,12 @@ class _App:
             "gate": reader,
             "reloaded": reloaded,
         }
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("INVOKE_")}
         try:
             self.process = subprocess.Popen(
                 [str(python), str(Path(__file__).with_name("serve.py"))],
                 cwd=directory,
-                env={**env, "PROVISION_SERVE": json.dumps(order)},
+                env={**inherited, "PROVISION_SERVE": json.dumps(order)},
                 pass_fds=(reader, listener.fileno()),
             )
         except BaseException:
@@ -125,10 +120,14 @@ class _App:
         finally:
             os.close(reader)
 
-    def let_in(self) -> None:
-        """Open the gate."""
+    def let_in(self, variables: Mapping[str, str]) -> None:
+        """Open the gate, and hand the app its environment through it: no process listing shows that.
+
+        Args:
+            variables: variable → text.
+        """
         with contextlib.suppress(BrokenPipeError):
-            os.write(self._gate, b"g")
+            os.write(self._gate, json.dumps(variables).encode() + b"\n")
 
     def __enter__(self) -> Self:
         return self
@@ -161,25 +160,26 @@ def run(loaded: Loaded, name: str, keep: bool, say: Callable[[str], None], repor
     """
     settings = loaded.settings.app
     directory = _directory(loaded)
-    environment.ensure_for_run(loaded, reporter)
+    native = assembly.deployment(loaded, name).backend.name == "processes"
+    environment.ensure_for_run(loaded, reporter, native)
     python = _python(loaded, directory, say)
     deployment = assembly.deployment(loaded, name)
-    variables = _variables(loaded, deployment)
     ours: list[str] = []
 
     def start(reloaded: bool) -> _App:
-        return _App(python, directory, settings, listener, variables, reloaded)
+        return _App(python, directory, settings, listener, reloaded)
 
     with _listener(settings) as listener, contextlib.ExitStack() as cleanup:
         cleanup.callback(lambda: _stop(deployment, say) if ours and not keep else None)
         app = cleanup.enter_context(start(reloaded=False))
         ours.extend(deployment.up(say).started)
-        app.let_in()
+        variables = _variables(loaded, deployment)
+        app.let_in(variables)
         say(_ready_line(app, settings))
         status = app.process.wait()
         while status == _RELOAD_STATUS:
             with start(reloaded=True) as again:
-                again.let_in()
+                again.let_in(variables)
                 status = again.process.wait()
     if status == -signal.SIGINT:
         raise SystemExit(INTERRUPTED)
@@ -231,18 +231,19 @@ def _python(loaded: Loaded, directory: Path, say: Callable[[str], None]) -> Path
 def _variables(loaded: Loaded, deployment: Deployment) -> dict[str, str]:
     settings = loaded.settings.app
     host, port = deployment.backend.address(deployment.topology.seeds[0])
+    deployment.ensure_secrets()
+    secrets = deployment.secrets()
     database = Database(
-        uri=deployment.uri(settings.database),
+        uri=deployment.uri(settings.database, user="app"),
         host=host,
         port=port,
         database=settings.database,
-        username="",
-        password="",
+        username=secrets.app.username if secrets else "",
+        password=secrets.app.password if secrets else "",
         secret_key_file=str(loaded.paths.secret_key),
     )
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("INVOKE_")}
     debug = {"FLASK_DEBUG": "1" if settings.debug else "0"}
-    return {**inherited, **debug, **render_environment(settings.env, database)}
+    return {**debug, **render_environment(settings.env, database)}
 
 
 @contextlib.contextmanager

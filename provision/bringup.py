@@ -7,6 +7,8 @@ has one. The first failure ends it all.
 
 from __future__ import annotations
 
+import functools
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +27,7 @@ from provision.mongodb.wire import CommandFailed, Connection, NotReachable
 
 T = TypeVar("T")
 _POLL_SECONDS = 0.05
+_POLL_SECONDS_PER_NODE = 0.005  # ten nodes, with their waits side by side: 50 ms; three: 15 ms
 
 
 class _CancelledError(Exception):
@@ -102,12 +105,15 @@ class BringUp:
         pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="bring-up")
         try:
             self._launched = pool.submit(self._backend.launch, nodes)
+            import bson  # noqa: F401 — while the nodes start, so that the first answer is not waited for
+
+            # Until the launch has seen that the ports are free, whoever answers there may be somebody else's mongod.
+            self._launched.result()
             if not topology.is_sharded:
                 # A lone set or mongod is brought up right here.
                 self._bring_up_unsharded(until_healthy)
             else:
                 self._bring_up_sharded(pool, until_healthy)
-            self._launched.result()
         except BaseException:
             self._cancelled.set()
             raise
@@ -197,7 +203,8 @@ class BringUp:
             host, port = self._backend.address(member)
             try:
                 for user in (self._plan.secrets.root, self._plan.secrets.app):
-                    Connection(host, port, 5.0, user).close()
+                    tls = _tls(self._backend, self._plan.secrets, member)
+                    Connection(host, port, 5.0, user, tls).close()
                 return True
             except NotReachable:
                 continue
@@ -294,7 +301,9 @@ class BringUp:
                 if not observed.running:
                     raise self._death(node, observed.exit_status)
 
-        return Wait(self._deadline, self._plan.timeout, check_alive, lambda: self._telling_lines(nodes[0]))
+        tail = functools.partial(self._telling_lines, nodes[0])
+        poll = _POLL_SECONDS_PER_NODE * len(self._plan.topology.nodes)
+        return Wait(self._deadline, self._plan.timeout, check_alive, tail, poll)
 
 
 def dial(backend: Backend, secrets: users.Secrets | None, node: Node, timeout: float = 10.0) -> Connection:
@@ -306,4 +315,13 @@ def dial(backend: Backend, secrets: users.Secrets | None, node: Node, timeout: f
     """
     host, port = backend.address(node)
     who = None if secrets is None else secrets.root if node.is_router else secrets.system
-    return Connection(host, port, timeout, who)
+    return Connection(host, port, timeout, who, _tls(backend, secrets, node))
+
+
+def _tls(backend: Backend, secrets: users.Secrets | None, node: Node) -> ssl.SSLContext | None:
+    """What a connection to a node is encrypted with: it trusts the deployment's own authority and no other."""
+    if secrets is None or secrets.authority is None or backend.layout(node).tls is None:
+        return None
+    from provision.hosts import certificates
+
+    return certificates.trusting(secrets.authority)

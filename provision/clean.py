@@ -301,11 +301,11 @@ class _Search:
         for name, nodes in self.rendered.items():
             in_volumes = _is_in_docker(self.loaded, name) and self._initiated(name).is_file()
             if in_volumes:
-                how = f"invoke stop --on {name} --delete-data"
-                self.kept.append(
-                    Kept(self._initiated(name), f"the data of {name} are in Docker; `{how}` removes them")
-                )
-                spared.append(self._initiated(name))
+                how = f"invoke cluster.down --on {name} --delete-data"
+                facts = (self._initiated(name), self.paths.flags_record(name), self.paths.extent_record(name))
+                there = [each for each in facts if each.exists()]
+                self.kept += [Kept(each, f"the data of {name} are in Docker; `{how}` removes them") for each in there]
+                spared += there
             if in_volumes or (name in self.with_data and not data):
                 keys = [
                     each

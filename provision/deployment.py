@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from provision import remembered
 from provision import status as reading
 from provision.backends.base import Backend
 from provision.bringup import BringUp, Plan, dial
 from provision.errors import ProvisionError
 from provision.files import read_json, write_json
 from provision.locks import exclusive
+from provision.mongodb import replica_set as replication
 from provision.mongodb import users
 from provision.mongodb.sharding import ShardedCollection
-from provision.mongodb.topology import Node, Topology
+from provision.mongodb.topology import Node, Role, Topology
+from provision.mongodb.waiting import Wait
 from provision.mongodb.wire import Connection, Credentials
 from provision.paths import Paths
+from provision.remembered import Extent
 from provision.rendering import Rendering
 from provision.status import Status
 
 _STOP_SECONDS = 30.0
+_ASK_SECONDS = 2.0
+_ABANDON_SECONDS = 5.0  # a mongod that is still starting may hear a request to end only when it has started
 _LOG_LINES = 400
 
 
@@ -65,6 +73,12 @@ class Deployment:
         auth: it has a key file and users.
         app_database: the database on which the app's user has rights.
         collections: the collections that `up` shards.
+        extent: how large it is with what `up` adds; None: a single mongod.
+        notices: where it is left as it is although the settings ask for something else.
+        conflict: why `up` can't bring about what the settings ask for.
+        certify: makes the authority that vouches for its hosts, where that is missing; None: it has no TLS.
+        finish: starts a process that finishes an `up` that returned early, given the descriptor of the lock that
+            it is to hold on.
     """
 
     def __init__(
@@ -78,6 +92,11 @@ class Deployment:
         auth: bool = False,
         app_database: str = "flaskbook",
         collections: tuple[ShardedCollection, ...] = (),
+        extent: Extent | None = None,
+        notices: tuple[str, ...] = (),
+        conflict: ProvisionError | None = None,
+        certify: Callable[[], object] | None = None,
+        finish: Callable[[int], None] | None = None,
     ) -> None:
         self.topology = topology
         self.backend = backend
@@ -86,7 +105,12 @@ class Deployment:
         self._start_timeout = start_timeout
         self._auth = auth
         self._app_database = app_database
-        self._collections = collections
+        self.collections = collections
+        self._extent = extent
+        self._kept = notices
+        self._conflict = conflict
+        self._certify = certify
+        self._finish = finish
 
     @property
     def name(self) -> str:
@@ -149,11 +173,20 @@ class Deployment:
             if not self.topology.is_sharded and direct is None:
                 # The driver would go on to names that this machine can't resolve.
                 direct = self._primary() or seeds[0]
-        return self.topology.uri(database, credentials=credentials, addresses=addresses, direct=direct)
+        tls_ca = str(self._paths.ca_certificate(self.name)) if self._certify is not None else None
+        return self.topology.uri(
+            database, credentials=credentials, addresses=addresses, direct=direct, tls_ca=tls_ca
+        )
 
     def is_running(self) -> bool:
         """Whether every node's process runs."""
         return all(self.backend.observe(node).running for node in self.topology.nodes)
+
+    def ensure_secrets(self) -> None:
+        """Generate the secrets where that was not done: whoever is to log in may know them before it is up."""
+        if self._auth and self.secrets() is None:
+            with self._locked("preparing"):
+                users.ensure(self._paths, self.name)
 
     def prepare(self) -> list[str]:
         """Render configuration and generate secrets, where that was not done; starts nothing.
@@ -163,6 +196,8 @@ class Deployment:
         """
         if self._auth:
             users.ensure(self._paths, self.name)
+        if self._certify is not None:
+            self._certify()
         return self.rendering.write()
 
     def up(
@@ -170,17 +205,22 @@ class Deployment:
         say: Callable[[str], None] = lambda _: None,
         reached: Callable[[str], None] = lambda _: None,
         until_healthy: bool = True,
+        holding: bool = False,
     ) -> Up:
         """Start what is not running, and return when the whole is healthy and a majority write was acknowledged.
 
         Args:
             say: told what is going on.
             reached: told what has been reached, from any thread.
-            until_healthy: False: return as soon as a majority write was acknowledged.
+            until_healthy: False: return as soon as a majority write was acknowledged. A process in the background
+                does the rest; other commands on this deployment wait for it.
+            holding: this process holds the deployment's lock already.
 
         Raises:
             ProvisionError: naming the node at fault, with its last log lines.
         """
+        if self._conflict is not None:
+            raise self._conflict
         begun = time.monotonic()
         timings: list[Timing] = []
         guard = threading.Lock()
@@ -190,34 +230,42 @@ class Deployment:
                 timings.append(Timing(what, time.monotonic() - begun))
                 reached(what)
 
-        with exclusive(self._paths.lock(f"deployment-{self.name}"), f"starting {self.name}", say):
+        with contextlib.nullcontext(-1) if holding else self._locked("starting", say) as lock:
             self.prepare()
             nodes = self.topology.nodes
             missing = [node for node in nodes if not self.backend.observe(node).running]
+            for node in nodes:
+                if node not in missing and self.backend.release(node):
+                    say(f"{node.name} was paused or cut off, and goes on")
             if missing:
                 say(f"Starting {self.name} ({_names(missing)})")
             plan = Plan(
                 self.topology,
                 self.secrets(),
                 self._app_database,
-                self._collections,
+                self.collections,
                 frozenset(self._initiated()),
                 self._start_timeout,
             )
+            before = Extent.recorded(self._paths, self.name)
+            Extent.record(self._paths, self.name, self._extent)
+            bring_up = BringUp(plan, self.backend, self._telling_lines, self._death, note)
             try:
-                BringUp(plan, self.backend, self._telling_lines, self._death, note).run(
-                    missing, until_healthy
-                )
+                bring_up.run(missing, until_healthy)
             except BaseException:
                 self._undo(missing)
+                if before is None or not bring_up.launched:
+                    Extent.record(self._paths, self.name, before)
                 raise
             self._remember_initiated()
+            if not until_healthy and self._finish is not None and len(nodes) > 1:
+                self._finish(lock)
         return Up(
             self.name,
             tuple(node.name for node in missing),
             self.uri(),
             tuple(sorted(timings, key=lambda each: each.seconds)),
-            tuple(self._notices()),
+            (*self._kept, *self._notices()),
         )
 
     def down(
@@ -237,15 +285,16 @@ class Deployment:
         Returns:
             Names of the nodes that were stopped.
         """
-        with exclusive(self._paths.lock(f"deployment-{self.name}"), f"stopping {self.name}", say):
+        with self._locked("stopping", say):
             running = [node for node in self.topology.nodes if self.backend.observe(node).running]
             if running:
                 say(f"Stopping {self.name} ({_names(running)})")
-            self.backend.terminate(self.topology.nodes, _STOP_SECONDS)
+            self._stop(running, ends_by_removal=remove or delete_data)
             if remove or delete_data:
                 self.backend.remove(self.topology.nodes, delete_data)
             if delete_data:
                 self._initiated_record.unlink(missing_ok=True)
+                remembered.forget(self._paths, self.name)
         return tuple(node.name for node in running)
 
     def start_node(self, node: Node) -> None:
@@ -254,18 +303,34 @@ class Deployment:
         Raises:
             ProvisionError: it can't be launched.
         """
-        with exclusive(self._paths.lock(f"deployment-{self.name}"), f"starting {node.name}"):
+        with self._locked(f"starting {node.name} of"):
             self.prepare()
             self.backend.launch([node])
 
+    def until_listening(self, node: Node) -> None:
+        """Wait until a node that was started answers.
+
+        Raises:
+            ProvisionError: it died, or did not answer in time.
+        """
+
+        def check_alive() -> None:
+            observed = self.backend.observe(node)
+            if not observed.running:
+                raise self._death(node, observed.exit_status)
+
+        deadline = time.monotonic() + self._start_timeout
+        waiting = Wait(deadline, self._start_timeout, check_alive, lambda: self._telling_lines(node))
+        replication.listening(node, self.dial, waiting).close()
+
     def stop_node(self, node: Node) -> None:
         """Stop one node as its operator would (SIGTERM)."""
-        with exclusive(self._paths.lock(f"deployment-{self.name}"), f"stopping {node.name}"):
+        with self._locked(f"stopping {node.name} of"):
             self.backend.terminate([node], _STOP_SECONDS)
 
     def kill_node(self, node: Node) -> None:
         """End one node as a crash would (SIGKILL)."""
-        with exclusive(self._paths.lock(f"deployment-{self.name}"), f"killing {node.name}"):
+        with self._locked(f"killing {node.name} of"):
             self.backend.kill(node)
 
     def status(self) -> Status:
@@ -291,11 +356,66 @@ class Deployment:
         """
         return self.backend.follow_log(node, lines) if follow else iter(self.backend.log_tail(node, lines))
 
+    def remove_nodes(self, nodes: Sequence[Node], reached: Extent, doing: str) -> None:
+        """Stop nodes that are part of nothing any more, and delete what is left of them, their data too.
+
+        Args:
+            nodes: which.
+            reached: how large the deployment is without them.
+            doing: the work, told to those who wait for it.
+        """
+        with self._locked(doing):
+            self.backend.terminate(nodes, _STOP_SECONDS)
+            self.backend.remove(nodes, data=True)
+            gone = {node.replica_set for node in nodes}
+            left = [name for name in self._initiated() if name not in gone]
+            write_json(self._initiated_record, {"replica_sets": left})
+            Extent.record(self._paths, self.name, reached)
+
+    def _locked(
+        self, doing: str, say: Callable[[str], None] | None = None
+    ) -> contextlib.AbstractContextManager[int]:
+        return exclusive(self._paths.lock(f"deployment-{self.name}"), f"{doing} {self.name}", say)
+
+    def _stop(self, nodes: Sequence[Node], ends_by_removal: bool) -> None:
+        """End nodes, the config servers last: a shard that has lost them waits half a minute for them as it ends.
+
+        All of a group at once, and no primary waits for a secondary that is ending, too. What a majority has
+        acknowledged is in the journals of a majority.
+
+        Args:
+            nodes: which.
+            ends_by_removal: don't wait for the last of them: what follows ends them.
+        """
+        groups = (
+            [node for node in nodes if node.role is not Role.CONFIG],
+            [node for node in nodes if node.role is Role.CONFIG],
+        )
+        present = [group for group in groups if group]
+        for group in present:
+            with ThreadPoolExecutor(max_workers=len(group)) as pool:
+                list(pool.map(self._ask_to_end, group))
+            if not (ends_by_removal and group is present[-1]):
+                self.backend.terminate(group, _STOP_SECONDS)
+
+    def _ask_to_end(self, node: Node) -> None:
+        """Have a node shut down now; one that refuses or does not answer is left to the back end.
+
+        https://www.mongodb.com/docs/manual/reference/command/shutdown/
+        """
+        from provision.mongodb.wire import CommandFailed, NotReachable
+
+        command = {"shutdown": 1, "timeoutSecs": 0} | ({} if node.is_router else {"force": True})
+        # It answers by closing the connection.
+        with contextlib.suppress(NotReachable, CommandFailed), self.dial(node, _ASK_SECONDS) as connection:
+            connection.command("admin", command, timeout=_STOP_SECONDS)
+
     def _undo(self, started: Sequence[Node]) -> None:
         """What a failed `up` started is not left half-started."""
-        self.backend.terminate(started, _STOP_SECONDS)
-        if len(started) == len(self.topology.nodes):
-            self.backend.remove(started, data=False)
+        with contextlib.suppress(ProvisionError):  # what made `up` fail is told, and may be what fails here, too
+            self.backend.terminate(started, _ABANDON_SECONDS)
+            if len(started) == len(self.topology.nodes):
+                self.backend.remove(started, data=False)
 
     def _primary(self) -> Node | None:
         from provision.mongodb.wire import CommandFailed, NotReachable

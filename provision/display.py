@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from provision.steps import Progress, Silent, StepResult
 
-_COLOURS = {"green": "32", "yellow": "33", "red": "31", "dim": "2", "bold": "1", "cyan": "36"}
+_COLOURS = {"green": "32", "yellow": "33", "red": "31", "dim": "2", "bold": "1", "cyan": "36", "magenta": "35", "blue": "34"}
 
 
 def colourful(stream: IO[str]) -> bool:
@@ -23,7 +25,7 @@ def paint(text: str, colour: str, stream: IO[str] | None = None) -> str:
 
     Args:
         text: what to show.
-        colour: ``green``, ``yellow``, ``red``, ``cyan``, ``dim`` or ``bold``.
+        colour: ``green``, ``yellow``, ``red``, ``cyan``, ``magenta``, ``blue``, ``dim`` or ``bold``.
         stream: where it will go; default: standard output.
     """
     return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if colourful(stream or sys.stdout) else text
@@ -81,22 +83,35 @@ class StepLines:
 
 
 class _Bar:
-    """A progress bar that appears with the first step forward."""
+    """A progress bar that appears with the first step forward.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: what goes on.
+        counted: it counts things, not bytes.
+    """
+
+    def __init__(self, name: str, counted: bool = False) -> None:
         self._name = name
+        self._counted = counted
         self._progress: Any = None
         self._task: Any = None
 
     def advance(self, done: int, total: int | None) -> None:
         if self._progress is None:
             from rich.console import Console
-            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.progress import (
+                BarColumn,
+                DownloadColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+            )
 
             self._progress = Progress(
                 TextColumn(f"{self._name:<14}"),
                 BarColumn(),
-                DownloadColumn(),
+                MofNCompleteColumn() if self._counted else DownloadColumn(),
                 TimeRemainingColumn(),
                 console=Console(file=sys.stderr),
                 transient=True,
@@ -108,6 +123,23 @@ class _Bar:
     def close(self) -> None:
         if self._progress is not None:
             self._progress.stop()
+
+
+@contextlib.contextmanager
+def counting(what: str) -> Iterator[Progress]:
+    """A progress bar on a terminal's standard error, for things that are counted.
+
+    Args:
+        what: what is counted: ``"people"``.
+    """
+    if not sys.stderr.isatty():
+        yield Silent()
+        return
+    bar = _Bar(what, counted=True)
+    try:
+        yield bar
+    finally:
+        bar.close()
 
 
 def table(
@@ -134,18 +166,18 @@ def table(
         line("  ".join(padded).rstrip())
 
 
-def state(word: str) -> str:
+def state(word: str, stream: IO[str] | None = None) -> str:
     """A node's or deployment's state in its colour."""
     bare = word.strip()
     if bare in ("running", "PRIMARY", "STANDALONE"):
-        return paint(word, "green")
-    if bare in ("SECONDARY", "ARBITER", "ok"):
-        return paint(word, "cyan")
-    return paint(word, "red" if bare in ("DOWN", "UNREACHABLE", "degraded", "error") else "yellow")
+        return paint(word, "green", stream)
+    if bare in ("SECONDARY", "ARBITER", "ROUTER", "ready", "ok"):
+        return paint(word, "cyan", stream)
+    return paint(word, "red" if bare in ("DOWN", "UNREACHABLE", "degraded", "error") else "yellow", stream)
 
 
 def status(found: Mapping[str, Any]) -> None:
-    """A deployment's status: a heading, then a table of its nodes.
+    """A deployment's status: a heading, a table of its nodes, and of a sharded cluster its shards and balancer.
 
     Args:
         found: `provision.deployment.Status.as_json`.
@@ -153,11 +185,100 @@ def status(found: Mapping[str, Any]) -> None:
     version = f", MongoDB {found['version']}" if found["version"] else ""
     line(f"{paint(found['deployment'], 'bold')}: {state(found['state'])}{version}")
     line(f"{found['uri']}\n")
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "NODE": lambda n: str(n["name"]),
+        "ROLE": lambda n: str(n["role"]),
+        "REPLICA SET": lambda n: str(n["replica_set"] or "-"),
+        "STATE": lambda n: str(n["state"]),
+        "LAG": lambda n: "-" if n["lag"] is None else f"{n['lag']:g} s",
+        "MEMORY": lambda n: f"{n['memory']} MB" if n["memory"] else "-",
+        "PID": lambda n: str(n["pid"] or "-"),
+        "PORT": lambda n: str(n["port"]),
+        "VERSION": lambda n: str(n["version"] or "-"),
+    }
+    # A column that says nothing of any node is left out: containers have no PIDs, a lone mongod has no lag.
+    cells = {name: [cell(node) for node in found["nodes"]] for name, cell in columns.items()}
+    told = {name: column for name, column in cells.items() if set(column) != {"-"}}
     table(
-        ("NODE", "ROLE", "STATE", "PID", "PORT"),
-        [(n["name"], n["role"], n["state"], str(n["pid"] or "-"), str(n["port"])) for n in found["nodes"]],
+        tuple(told),
+        list(zip(*told.values(), strict=True)),
         lambda column, cell: state(cell) if column == "STATE" else cell,
     )
+    if found["shards"] is not None:
+        line("")
+        table(
+            ("SHARD", "STATE", "CHUNKS"),
+            [(shard["name"], shard["state"], str(shard["chunks"])) for shard in found["shards"]],
+            lambda column, cell: state(cell) if column == "STATE" else cell,
+        )
+    if found["balancer"] is not None:
+        busy = ", moving chunks" if found["balancer"]["running"] else ""
+        line(f"\nbalancer: {found['balancer']['mode']}{busy}")
+
+
+def distribution(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """How collections are spread over the shards: documents, bytes and chunks, with a bar for the documents.
+
+    Args:
+        found: `provision.cluster.distribution`.
+    """
+    if not found:
+        line("No collection is sharded. `invoke cluster.shard-collection` shards one.")
+    for number, (namespace, shards) in enumerate(found.items()):
+        total = sum(int(each["documents"]) for each in shards)
+        line(f"{'' if number == 0 else chr(10)}{paint(namespace, 'bold')}: {total:,} documents")
+        table(
+            ("SHARD", "DOCUMENTS", "SIZE", "CHUNKS", ""),
+            [
+                (
+                    each["shard"],
+                    f"{each['documents']:>9,}",
+                    f"{each['bytes'] / 1_000_000:8.1f} MB",
+                    f"{each['chunks']:>6}",
+                    _bar_of(int(each["documents"]), total),
+                )
+                for each in shards
+            ],
+        )
+
+
+_BAR_WIDTH = 30
+
+
+def _bar_of(part: int, whole: int) -> str:
+    share = part / whole if whole else 0.0
+    filled = round(share * _BAR_WIDTH)
+    return f"{'█' * filled}{'░' * (_BAR_WIDTH - filled)} {share:4.0%}"
+
+
+def timings(moments: Sequence[Any]) -> None:
+    """What an `up` reached when; what the whole waited for is marked.
+
+    Args:
+        moments: `provision.cluster.Moment`, in order.
+    """
+    for each in moments:
+        text = f"{'*' if each.critical else ' '} {each.seconds:7.3f} s  {each.what}"
+        line(paint(text, "bold") if each.critical else text)
+    if any(not each.critical for each in moments):
+        line(paint("* the critical path: what the whole waited for", "dim"))
+
+
+def prefixed(node: str, text: str, order: int) -> str:
+    """A log line behind its node's name, in a colour of its own.
+
+    Args:
+        node: the name, padded.
+        text: the line.
+        order: the node's place among those shown.
+    """
+    colours = ("cyan", "green", "yellow", "magenta", "blue", "red")
+    return f"{paint(node, colours[order % len(colours)])} {text}"
+
+
+def clock(text: str) -> None:
+    """One line with the time of day, for logs of what runs in the background."""
+    line(f"{datetime.datetime.now().astimezone().isoformat(timespec='milliseconds')}  {text}")
 
 
 def findings(found: Sequence[Mapping[str, str]]) -> None:
@@ -200,3 +321,37 @@ def removal(planned: Mapping[str, Any]) -> None:
 
 def _megabytes(count: int) -> str:
     return f"{count / 1_000_000:8.1f}"
+
+
+def host_findings(found: Sequence[Mapping[str, str]]) -> None:
+    """What `hosts.check` found: a table of all hosts, then what mends what is wrong.
+
+    Args:
+        found: `provision.hosts.judge.HostFinding.as_json`, host by host.
+    """
+    marks = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red")}
+    colours = dict(marks.values())
+    rows = [(each["host"], marks[each["level"]][0], each["check"], each["what"]) for each in found]
+    table(
+        ("HOST", "", "CHECK", "WHAT"),
+        rows,
+        lambda _, cell: paint(cell, colours[cell.strip()]) if cell.strip() in colours else cell,
+    )
+    for each in found:
+        if each["remedy"] and each["level"] != "ok":
+            line("")
+            line(f"{each['host']}, {each['check']}:")
+            for remedy in each["remedy"].splitlines():
+                line("  " + paint(remedy, "cyan"))
+
+
+def host_step(step: Mapping[str, Any], dry_run: bool) -> None:
+    """A step of `hosts.setup` as it is finished.
+
+    Args:
+        step: `provision.hosts.setup.HostStep` as a mapping.
+        dry_run: nothing was changed.
+    """
+    word = ("would change" if dry_run else "changed") if step["changed"] else "unchanged"
+    told = paint(f"{word:<12}", "yellow" if step["changed"] else "green")
+    line(f"{step['host']:<10} {step['name']:<14} {told} {step['why']}")

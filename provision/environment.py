@@ -181,17 +181,18 @@ def ensure_for_start(loaded: Loaded, reporter: Reporter) -> None:
     _ensure((MongodBinary(loaded),), reporter)
 
 
-def ensure_for_run(loaded: Loaded, reporter: Reporter) -> None:
+def ensure_for_run(loaded: Loaded, reporter: Reporter, native: bool = True) -> None:
     """Set up what serving the app needs and is missing; silent where nothing is.
 
     Args:
         loaded: the settings in force.
         reporter: told of the steps that were needed.
+        native: MongoDB runs as processes, which need a mongod here.
 
     Raises:
         ProvisionError: it can't be set up.
     """
-    _ensure((MongodBinary(loaded), SecretKey(loaded)), reporter)
+    _ensure((*((MongodBinary(loaded),) if native else ()), SecretKey(loaded)), reporter)
 
 
 def _ensure(wanted: Sequence[Step], reporter: Reporter) -> None:

@@ -69,6 +69,17 @@ class Paths:
         return self.root / "templates" / "compose.yaml.j2"
 
     @property
+    def compose_file(self) -> Path:
+        """The compose file of `cluster`, which `docker compose` finds by itself."""
+        return self.root / "compose.yaml"
+
+    @property
+    def unit_template(self) -> Path:
+        """The template behind every systemd unit of a node; the packaged copy where the project has none."""
+        own = self.root / "templates" / "mongod.service.j2"
+        return own if own.is_file() else Path(__file__).with_name("mongod.service.j2")
+
+    @property
     def secret_key(self) -> Path:
         """Flask's SECRET_KEY, 0600."""
         return self.state / "secret_key"
@@ -106,6 +117,18 @@ class Paths:
         """Which replica sets have been initiated."""
         return self.deployment(deployment) / "initiated.json"
 
+    def flags_record(self, deployment: str) -> Path:
+        """The flags of earlier commands that hold for the later ones."""
+        return self.deployment(deployment) / "flags.json"
+
+    def extent_record(self, deployment: str) -> Path:
+        """How large the deployment has become."""
+        return self.deployment(deployment) / "extent.json"
+
+    def finishing_log(self, deployment: str) -> Path:
+        """What was printed by the process that finished an `up` in the background."""
+        return self.deployment(deployment) / "up.log"
+
     def node_record(self, deployment: str, node: str) -> Path:
         return self.deployment(deployment) / f"{node}.json"
 
@@ -122,6 +145,22 @@ class Paths:
     def credentials(self, deployment: str) -> Path:
         """User names and passwords of one deployment, 0600."""
         return self.deployment(deployment) / "credentials.json"
+
+    def placement(self, deployment: str) -> Path:
+        """Which node has its data on which host."""
+        return self.deployment(deployment) / "placement.json"
+
+    def ca_certificate(self, deployment: str) -> Path:
+        """Certificate of the authority that vouches for the deployment's hosts."""
+        return self.deployment(deployment) / "ca.pem"
+
+    def ca_key(self, deployment: str) -> Path:
+        """The private key of the authority that the tool made, 0600."""
+        return self.deployment(deployment) / "ca.key"
+
+    def host_certificate(self, deployment: str, host: str) -> Path:
+        """A host's certificate and private key, 0600."""
+        return self.deployment(deployment) / "certificates" / f"{host}.pem"
 
     def node_data(self, deployment: str, node: str) -> Path:
         return self.data / deployment / node

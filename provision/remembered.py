@@ -18,9 +18,6 @@ from provision.mongodb.topology import Size
 from provision.paths import Paths
 from provision.schema import DeploymentSettings, KeyPath
 
-_FLAGS = "flags.json"
-_EXTENT = "extent.json"
-
 
 def flags(root: Path) -> dict[KeyPath, tuple[str, Any]]:
     """The remembered flags of every deployment, for `settings.load`.
@@ -32,7 +29,7 @@ def flags(root: Path) -> dict[KeyPath, tuple[str, Any]]:
         Key → (where it came from, value).
     """
     found: dict[KeyPath, tuple[str, Any]] = {}
-    for file in sorted((root / ".state" / "deployments").glob(f"*/{_FLAGS}")):
+    for file in sorted((root / ".state" / "deployments").glob("*/flags.json")):
         for key, entry in (read_json(file) or {}).items():
             if isinstance(entry, dict) and "value" in entry:
                 found["deployments", file.parent.name, key] = (f"an earlier {entry.get('from')}", entry["value"])
@@ -66,7 +63,7 @@ def remember(paths: Paths, deployment: str, given: Mapping[str, Flag]) -> dict[s
     Raises:
         OSError: it can't be written.
     """
-    file = paths.deployment(deployment) / _FLAGS
+    file = paths.flags_record(deployment)
     before = read_json(file)
     if given:
         added = {key: {"value": flag.value, "from": flag.typed} for key, flag in given.items()}
@@ -76,13 +73,13 @@ def remember(paths: Paths, deployment: str, given: Mapping[str, Flag]) -> dict[s
 
 def restore(paths: Paths, deployment: str, before: dict[str, Any] | None) -> None:
     """Put the flags back to what `remember` found."""
-    _put(paths.deployment(deployment) / _FLAGS, before)
+    _put(paths.flags_record(deployment), before)
 
 
 def forget(paths: Paths, deployment: str) -> None:
     """Forget flags and extent: the deployment's data are gone."""
-    for name in (_FLAGS, _EXTENT):
-        (paths.deployment(deployment) / name).unlink(missing_ok=True)
+    for file in (paths.flags_record(deployment), paths.extent_record(deployment)):
+        file.unlink(missing_ok=True)
 
 
 def _put(file: Path, record: dict[str, Any] | None) -> None:
@@ -141,19 +138,21 @@ class Extent:
     @classmethod
     def recorded(cls, paths: Paths, deployment: str) -> Self | None:
         """What a deployment has reached; None: it was never up."""
-        record = read_json(paths.deployment(deployment) / _EXTENT)
+        record = read_json(paths.extent_record(deployment))
         try:
             return None if record is None else cls(**{**record, "shards": tuple(record["shards"])})
         except (KeyError, TypeError):
             return None
 
-    def record(self, paths: Paths, deployment: str) -> None:
-        """Note that a deployment has reached this.
+    @staticmethod
+    def record(paths: Paths, deployment: str, reached: Extent | None) -> None:
+        """Note what a deployment has reached; None: nothing.
 
         Raises:
             OSError: it can't be written.
         """
-        _put(paths.deployment(deployment) / _EXTENT, {**asdict(self), "shards": list(self.shards)})
+        record = None if reached is None else {**asdict(reached), "shards": list(reached.shards)}
+        _put(paths.extent_record(deployment), record)
 
     def applied_to(self, settings: DeploymentSettings) -> DeploymentSettings:
         """Settings that ask for exactly this."""

@@ -173,8 +173,19 @@ class DeploymentSettings:
         Rule("single: one mongod; replica-set: its members; sharded: routers, config servers and shards"),
     ] = "single"
     backend: Annotated[
-        Literal["processes", "docker"], Rule("processes: on this machine; docker: containers on this machine")
+        Literal["processes", "docker", "hosts"],
+        Rule("processes: on this machine; docker: containers on this machine; hosts: other hosts, over SSH"),
     ] = "processes"
+    hosts: Annotated[
+        list[str], Rule("with the back end hosts: the names, under `hosts`, of those it is spread over")
+    ] = field(default_factory=list)
+    tls: Annotated[
+        bool | None, Rule("TLS for every connection; null: with hosts yes, otherwise no (only hosts have it)")
+    ] = None
+    tls_ca_file: Annotated[
+        str | None, Rule("certificate of your own authority, PEM; null: the tool makes one", min_length=1)
+    ] = None
+    tls_ca_key_file: Annotated[str | None, Rule("its private key, PEM", min_length=1)] = None
     replica_set: Annotated[
         str | None,
         Rule("name of its replica set; null: a standalone mongod", pattern=r"^[A-Za-z0-9_.-]{1,64}$"),
@@ -189,7 +200,7 @@ class DeploymentSettings:
         list[int], Rule("numbers of shards that were removed: they are left out when shards are counted")
     ] = field(default_factory=list)
     auth: Annotated[
-        bool | None, Rule("key file and users from the first boot; null: with docker yes, with processes no")
+        bool | None, Rule("key file and users from the first boot; null: with docker and hosts yes, with processes no")
     ] = None
     image: Annotated[str | None, Rule("Docker image; null: mongodb.image", min_length=1)] = None
     cache_size_gb: Annotated[float, Rule("WiredTiger's cache of each node, in GB", ge=0.25, le=10000)] = 0.25
@@ -208,7 +219,36 @@ class DeploymentSettings:
     @property
     def has_auth(self) -> bool:
         """Whether it runs with a key file and users."""
-        return self.backend == "docker" if self.auth is None else self.auth
+        return self.backend in ("docker", "hosts") if self.auth is None else self.auth
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether its connections are encrypted."""
+        return self.backend == "hosts" if self.tls is None else self.tls
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostSettings:
+    """One other host. What is null is as ~/.ssh/config has it for its address, or its name."""
+
+    address: Annotated[
+        str | None, Rule("its name or address, for SSH, other hosts and clients; null: its name", min_length=1)
+    ] = None
+    user: Annotated[str | None, Rule("who to be there", min_length=1)] = None
+    port: Annotated[int | None, Rule("port of its sshd; null: 22", ge=1, le=65535)] = None
+    key: Annotated[str | None, Rule("private key file; null: yours, and those of an agent", min_length=1)] = None
+    jump: Annotated[
+        str | None, Rule("host it is reached through: one of these, or user@host:port", min_length=1)
+    ] = None
+    python: Annotated[str, Rule("its Python, for the app", min_length=1)] = "python3"
+    data_dir: Annotated[
+        str,
+        Rule("all that the tool puts there; ~ is that user's home", pattern=r"^(/|~/)[A-Za-z0-9._/@+-]*[A-Za-z0-9._-]$"),
+    ] = "~/mongodb"
+    units: Annotated[
+        Literal["auto", "system", "user", "process"],
+        Rule("what keeps nodes running: systemd units, or processes where there is no systemd"),
+    ] = "auto"
 
 
 def default_deployments() -> dict[str, DeploymentSettings]:
@@ -234,6 +274,9 @@ class Settings:
     paths: PathSettings = PathSettings()
     mongodb: MongodbSettings = MongodbSettings()
     app: AppSettings = field(default_factory=AppSettings)
+    hosts: Annotated[dict[str, HostSettings], Rule("other hosts, by name", pattern=DEPLOYMENT_NAME)] = field(
+        default_factory=dict
+    )
     deployments: Annotated[
         dict[str, DeploymentSettings], Rule("named deployments", pattern=DEPLOYMENT_NAME)
     ] = field(default_factory=default_deployments)

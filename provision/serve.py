@@ -7,28 +7,35 @@ gate that opens when the database is up, and restarts it when it ends with 3, as
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import sys
-import threading
-import traceback
-from pathlib import Path
-from typing import Any
+
+# Ctrl-C reaches this process too, even while it imports; its parent says what is to be said about it.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import json  # noqa: E402
+import os  # noqa: E402
+import sys  # noqa: E402
+import threading  # noqa: E402
+import traceback  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
 
 def main() -> int:
-    """Wait at the gate, load the app, serve it. The order is given in the variable PROVISION_SERVE."""
-    # Ctrl-C reaches this process too; its parent says what is to be said about it.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Wait at the gate, load the app, serve it.
+
+    The order is given in the variable PROVISION_SERVE; through the gate comes the app's environment.
+    """
     order = json.loads(os.environ.pop("PROVISION_SERVE"))
     # A script's own directory comes first on the path; here it would put our modules before the app's.
     sys.path[0] = str(Path.cwd())
     sys.argv = ["flask", "run"]
     _import_ahead()
     with os.fdopen(order["gate"], "rb", buffering=0, closefd=False) as gate:
-        if gate.read(1) != b"g":
+        variables = gate.readline()
+        if not variables:  # it closed: there will be no database
             return 0
+        os.environ.update(json.loads(variables))
     threading.Thread(target=_end_with_parent, args=(order["gate"],), daemon=True).start()
 
     from flask.cli import NoAppException, ScriptInfo, load_dotenv
@@ -52,20 +59,26 @@ def main() -> int:
     os.environ["WERKZEUG_RUN_MAIN"] = "true"
     os.environ["WERKZEUG_SERVER_FD"] = str(order["socket"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    run_simple(
-        order["host"],
-        order["port"],
-        app,
-        use_reloader=order["reload"],
-        use_debugger=order["debug"],
-        threaded=True,
-    )
+    try:
+        run_simple(
+            order["host"],
+            order["port"],
+            app,
+            use_reloader=order["reload"],
+            use_debugger=order["debug"],
+            threaded=True,
+        )
+    finally:
+        # It is ending. A further signal, or the one of our parent, ends it now and without a traceback out of
+        # the clean-up of some library: Werkzeug's reloader would raise SystemExit in there.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     return 0
 
 
 def _import_ahead() -> None:
     """Import while the database starts what any such app will need, and nothing of the app itself."""
-    for name in ("flask", "werkzeug.serving", "pymongo"):
+    for name in ("flask", "werkzeug.serving", "pymongo", "mongoengine", "flask_login", "flask_wtf"):
         try:
             __import__(name)
         except ImportError:

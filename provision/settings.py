@@ -28,6 +28,7 @@ from provision.schema import (
     DEFAULT_APP_ENV,
     SECTIONS,
     DeploymentSettings,
+    HostSettings,
     KeyPath,
     Settings,
     bare,
@@ -312,9 +313,10 @@ def _from_environment(
 def _settable(merged: Mapping[str, Any]) -> Iterator[KeyPath]:
     """Every key that an environment variable may set: those of the schema, and those that mappings have so far."""
     for section, hint in hints(Settings).items():
-        if section == "deployments":
-            for name in {"local", *_mapping(merged.get(section))}:
-                for key in hints(DeploymentSettings):
+        if section in ("deployments", "hosts"):
+            always = {"local"} if section == "deployments" else set()
+            for name in {*always, *_mapping(merged.get(section))}:
+                for key in hints(DeploymentSettings if section == "deployments" else HostSettings):
                     yield (section, str(name), key)
         else:
             for key in hints(bare(hint)):

@@ -23,8 +23,8 @@ class NodeStatus:
     Args:
         name: its name.
         role: ``standalone``, ``member``, ``arbiter``, ``config``, ``shard`` or ``router``.
-        state: MongoDB's name for its state (``PRIMARY``, …), ``ROUTER``, ``DOWN``, or ``UNREACHABLE`` for one that
-            runs but does not answer.
+        state: MongoDB's name for its state (``PRIMARY``, …), ``ROUTER``, ``DOWN``, ``PAUSED``, or ``UNREACHABLE`` for one
+            that runs but does not answer.
         pid: its process id; None when it is down or in a container.
         port: its port on this machine.
         replica_set: its replica set's name; None: none.
@@ -91,7 +91,9 @@ def read(topology: Topology, backend: Backend, dial: Dial, uri: str) -> Status:
 def _node(node: Node, backend: Backend, dial: Dial) -> NodeStatus:
     observed = backend.observe(node)
     state, memory, version = "DOWN", None, None
-    if observed.running:
+    if observed.running and backend.is_paused(node):
+        state = "PAUSED"
+    elif observed.running:
         try:
             with dial(node, _TIMEOUT) as connection:
                 state = replication.state(connection.command("admin", {"hello": 1}))

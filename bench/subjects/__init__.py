@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.measure import Subject
-from bench.subjects import run_app, setup_fresh, setup_unchanged, start, task_list
+from bench.subjects import cluster, replica_set, run_app, setup_fresh, setup_unchanged, start, task_list
 
 ALL: tuple[Subject, ...] = (
     task_list.SUBJECT,
@@ -12,4 +12,11 @@ ALL: tuple[Subject, ...] = (
     start.USED,
     run_app.SUBJECT,
     setup_fresh.SUBJECT,
+    replica_set.WRITABLE,
+    replica_set.HEALTHY,
+    cluster.WRITABLE,
+    cluster.HEALTHY,
+    cluster.SECOND_UP,
+    cluster.DOWN,
+    cluster.MEMORY,
 )

@@ -66,8 +66,25 @@ class Backend(Protocol):
     def kill(self, node: Node) -> None:
         """End a node as a crash would (SIGKILL), if it runs."""
 
+    def pause(self, node: Node, paused: bool) -> None:
+        """Freeze a node, or let it go on: frozen, it answers nothing and notices nothing.
+
+        Raises:
+            ProvisionError: it does not run.
+        """
+
+    def is_paused(self, node: Node) -> bool:
+        """Whether it runs and is frozen."""
+
+    def release(self, node: Node) -> bool:
+        """Let a running node go on that is paused or cut off.
+
+        Returns:
+            Whether it was.
+        """
+
     def remove(self, nodes: Sequence[Node], data: bool) -> None:
-        """Remove what is left of nodes that have ended; their data only if told to."""
+        """End the nodes that run, as `terminate` does, and remove what is left of them; their data only if told to."""
 
     def log_tail(self, node: Node, lines: int) -> list[str]:
         """The last raw lines that the node logged or printed."""

@@ -1,19 +1,23 @@
 """Nodes as containers of this machine's Docker engine.
 
-`docker compose` brings them up and takes them down, docker-py reads, signals and disconnects. What is ours is
-told by the compose project, the directory it was started from, and our label.
+`docker compose` brings them up and takes them down, the `docker` command lists and ends them (it answers before
+docker-py is imported), and docker-py reads logs, freezes and disconnects. What is ours is told by the compose project,
+the directory it was started from, and our label; of a volume, by our own record.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
+import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +25,74 @@ from provision.backends import compose
 from provision.backends.base import Observed
 from provision.backends.processes import port_holder
 from provision.errors import ProvisionError
-from provision.files import write_atomically
+from provision.files import read_json, write_atomically, write_json
+from provision.locks import exclusive
 from provision.mongodb.config import Layout
 from provision.mongodb.topology import LOOPBACK, Node, Topology
 from provision.paths import Paths
 
 IMAGE_USER = 999  # mongodb, in the official image
-_OBSERVED_SECONDS = 0.1
+_OBSERVED_SECONDS = 0.25
+_DOCKER_SECONDS = 60
 _COMPOSE_SECONDS = 900
-_STOP_POLL_SECONDS = 0.02
+_STOP_SECONDS = 30
+_STOP_POLL_SECONDS = 0.05
 _PROJECT = "com.docker.compose.project"
 _DIRECTORY = "com.docker.compose.project.working_dir"
 _SERVICE = "com.docker.compose.service"
+_RUNNING = frozenset({"running", "paused", "restarting"})
+# What a mongod takes of memory when idle, and of the disk with its first journal files.
 _IDLE_NODE_MB = 150
+_NEW_NODE_DISK_MB = 250
+_NO_COMMAND = 127  # as a shell says it
+_FREE_SPACE = "Free some space: `docker system df` shows what Docker holds, `docker system prune` frees it."
+
+
+def _label(name: str) -> str:
+    return f'{{{{.Label "{name}"}}}}'
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container as the engine lists it.
+
+    Args:
+        id: its whole id.
+        state: ``created``, ``running``, ``paused``, ``restarting``, ``removing``, ``exited`` or ``dead``.
+        exit_status: of an exited one.
+        networks: names of the networks it is connected to.
+        node: the node it runs.
+        directory: where compose was started from.
+    """
+
+    id: str
+    state: str
+    exit_status: int | None
+    networks: tuple[str, ...]
+    node: str
+    directory: str
+
+    FORMAT = "\t".join(
+        ("{{.ID}}", "{{.State}}", "{{.Status}}", "{{.Networks}}", _label(_SERVICE), _label(_DIRECTORY))
+    )
+
+    @classmethod
+    def of(cls, line: str) -> Container:
+        """Of a line that ``docker container ls`` printed in `FORMAT`."""
+        identity, state, status, networks, node, directory = line.split("\t", 5)
+        ended = re.match(r"Exited \((\d+)\)", status)
+        return cls(
+            identity,
+            state,
+            int(ended[1]) if ended else None,
+            tuple(name for name in networks.split(",") if name),
+            node,
+            directory,
+        )
+
+    @property
+    def running(self) -> bool:
+        return self.state in _RUNNING
 
 
 def container_host(node: str) -> str:
@@ -78,7 +137,8 @@ class Docker:
         self._environment = dict(environment or {})
         self._project = compose.project(topology.name)
         self._engine: Any = None
-        self._seen: tuple[float, dict[str, Any]] = (0.0, {})
+        self._reading = threading.Lock()
+        self._seen: tuple[float, dict[str, Container]] = (0.0, {})
 
     def layout(self, node: Node) -> Layout:
         return Layout("/data/db", None, "0.0.0.0", "/etc/mongod.key" if self._auth else None)  # noqa: S104 — of a container
@@ -109,60 +169,72 @@ class Docker:
         return compose.render(self._topology, options, self._template)
 
     def launch(self, nodes: Sequence[Node]) -> None:
-        missing = [node for node in nodes if not self.observe(node).running]
-        if not missing:
+        if not nodes:
             return
-        self._check_engine()
-        self._check_room(missing)
-        self._own_key_file()
-        self._compose(
-            "up", "-d", "--quiet-pull", *(node.name for node in missing), doing="starting the containers"
-        )
-        self._seen = (0.0, {})
+        with self._composing("starting the containers") as lock:
+            self._forget_seen()
+            missing = [node for node in nodes if not self.observe(node).running]
+            if not missing:
+                return
+            before = self._check_engine()
+            self._check_room(missing, before)
+            self._own_key_file()
+            self._claim(missing, before)
+            try:
+                names = (node.name for node in missing)
+                self._compose(lock, "up", "-d", "--quiet-pull", *names, doing="starting the containers")
+            except BaseException:
+                self._take_back(before)
+                raise
+            finally:
+                self._forget_seen()
 
     def observe(self, node: Node) -> Observed:
         container = self._containers().get(node.name)
         if container is None:
             return Observed(False)
-        running = container["State"] in ("running", "paused")
-        status = None
-        if container["State"] in ("exited", "dead"):
-            status = int(self._client().api.inspect_container(container["Id"])["State"]["ExitCode"])
-        return Observed(running, None, status)
+        return Observed(container.running, None, container.exit_status)
 
     def terminate(self, nodes: Sequence[Node], timeout: float) -> None:
         running = self._running(nodes)
-        if not running:
-            return
-        api = self._client().api
-        for container in running:
-            if container["State"] == "paused":
-                api.unpause(container["Id"])
-            self._signal(container["Id"], "SIGTERM")
+        frozen = [each.id for each in running if each.state == "paused"]
+        if frozen:
+            self._docker("unpause", *frozen)
+        self._signal("TERM", running)
         deadline = time.monotonic() + timeout
         while (running := self._running(nodes)) and time.monotonic() < deadline:
             time.sleep(_STOP_POLL_SECONDS)
-        for container in running:
-            self._signal(container["Id"], "SIGKILL")
+        self._signal("KILL", running)
 
     def kill(self, node: Node) -> None:
-        for container in self._running([node]):
-            self._signal(container["Id"], "SIGKILL")
-        self._seen = (0.0, {})
+        self._signal("KILL", self._running([node]))
+        self._forget_seen()
 
     def remove(self, nodes: Sequence[Node], data: bool) -> None:
-        if len(nodes) == len(self._topology.nodes):
-            self._compose("down", "-t", "0", *(("-v",) if data else ()), doing="removing the containers")
-        else:
-            for node in nodes:
-                self._remove_one(node, data)
-        self._seen = (0.0, {})
+        doing = "removing the containers"
+        with self._composing(doing) as lock:
+            self._forget_seen()
+            everything = len(nodes) == len(self._topology.nodes)
+            ours = self._claimed() | self._mounted()
+            frozen = [each.id for each in self._containers().values() if each.state == "paused"]
+            if everything and frozen:
+                self._docker("unpause", *frozen)
+            if everything:
+                self._compose(lock, "down", "-t", str(_STOP_SECONDS), "--remove-orphans", doing=doing)
+            else:
+                containers = self._containers()
+                present = [containers[node.name].id for node in nodes if node.name in containers]
+                if present:
+                    self._must(doing, "rm", "--force", "--volumes", *present)
+            self._forget_seen()
+            if data:
+                self._delete_volumes(ours if everything else ours & {self._volume(node) for node in nodes})
 
     def log_tail(self, node: Node, lines: int) -> list[str]:
         container = self._containers().get(node.name)
         if container is None:
             return []
-        raw = self._client().api.logs(container["Id"], tail=lines)
+        raw = self._client().api.logs(container.id, tail=lines)
         return str(raw.decode(errors="replace")).splitlines()
 
     def follow_log(self, node: Node, lines: int) -> Iterator[str]:
@@ -170,39 +242,60 @@ class Docker:
         if container is None:
             return
         rest = b""
-        for part in self._client().api.logs(container["Id"], stream=True, follow=True, tail=lines):
+        for part in self._client().api.logs(container.id, stream=True, follow=True, tail=lines):
             *complete, rest = (rest + part).split(b"\n")
             yield from (line.decode(errors="replace") for line in complete)
 
     def pause(self, node: Node, paused: bool) -> None:
-        """Freeze a node, or let it go on: it answers nothing and notices nothing.
-
-        Raises:
-            ProvisionError: it does not run.
-        """
         container = self._one_running(node, "pausing")
-        if paused and container["State"] != "paused":
-            self._client().api.pause(container["Id"])
-        elif not paused and container["State"] == "paused":
-            self._client().api.unpause(container["Id"])
+        if paused and container.state != "paused":
+            self._client().api.pause(container.id)
+        elif not paused and container.state == "paused":
+            self._client().api.unpause(container.id)
+        self._forget_seen()
 
-    def isolate(self, node: Node, isolated: bool) -> None:
+    def is_paused(self, node: Node) -> bool:
+        container = self._containers().get(node.name)
+        return container is not None and container.state == "paused"
+
+    def release(self, node: Node) -> bool:
+        container = self._containers().get(node.name)
+        if container is None or not container.running:
+            return False
+        paused = container.state == "paused"
+        if paused:
+            self.pause(node, False)
+        return (self._network not in container.networks and self.isolate(node, False)) or paused
+
+    def isolate(self, node: Node, isolated: bool) -> bool:
         """Cut a node off its network, or connect it again.
+
+        Returns:
+            Whether that changed anything.
 
         Raises:
             ProvisionError: it does not run.
         """
         container = self._one_running(node, "isolating")
-        network = f"{self._project}_default"
-        connected = network in container["NetworkSettings"]["Networks"]
-        if isolated and connected:
-            self._client().api.disconnect_container_from_network(container["Id"], network)
-        elif not isolated and not connected:
+        if isolated is (self._network not in container.networks):
+            return False
+        if isolated:
+            self._client().api.disconnect_container_from_network(container.id, self._network)
+        else:
             self._client().api.connect_container_to_network(
-                container["Id"], network, aliases=[node.name, node.host]
+                container.id, self._network, aliases=[node.name, node.host]
             )
+        self._forget_seen()
+        return True
 
-    def _one_running(self, node: Node, doing: str) -> Any:
+    @property
+    def _network(self) -> str:
+        return f"{self._project}_default"
+
+    def _volume(self, node: Node) -> str:
+        return f"{self._project}_{node.name}"
+
+    def _one_running(self, node: Node, doing: str) -> Container:
         found = self._running([node])
         if not found:
             raise ProvisionError(
@@ -210,87 +303,97 @@ class Docker:
             )
         return found[0]
 
-    def _running(self, nodes: Sequence[Node]) -> list[Any]:
-        self._seen = (0.0, {})
+    def _running(self, nodes: Sequence[Node]) -> list[Container]:
+        self._forget_seen()
         containers = self._containers()
         wanted = [containers[node.name] for node in nodes if node.name in containers]
-        return [each for each in wanted if each["State"] in ("running", "paused", "restarting")]
+        return [each for each in wanted if each.running]
 
-    def _remove_one(self, node: Node, data: bool) -> None:
-        from docker.errors import NotFound
+    def _signal(self, signal: str, containers: Sequence[Container]) -> None:
+        """Send a signal to all at once. One that has just ended by itself is no failure: who asks looks again."""
+        if containers:
+            self._docker("kill", "--signal", signal, *(each.id for each in containers))
 
-        client = self._client()
-        container = self._containers().get(node.name)
-        if container is not None:
-            client.api.remove_container(container["Id"], force=True)
-        if data:
-            with contextlib.suppress(NotFound):
-                client.api.remove_volume(f"{self._project}_{node.name}")
+    def _forget_seen(self) -> None:
+        self._seen = (0.0, {})
 
-    def _signal(self, container: str, signal: str) -> None:
-        from docker.errors import APIError
-
-        try:
-            self._client().api.kill(container, signal)
-        except APIError as error:
-            if error.status_code != 409:  # it is not running any more
-                raise
-
-    def _containers(self) -> dict[str, Any]:
-        """Our containers by node, as the engine lists them; asked anew after a tenth of a second."""
-        when, containers = self._seen
-        if time.monotonic() - when < _OBSERVED_SECONDS:
+    def _containers(self) -> dict[str, Container]:
+        """Our containers by node, as the engine lists them; asked anew after a quarter of a second."""
+        with self._reading:
+            when, containers = self._seen
+            if time.monotonic() - when < _OBSERVED_SECONDS:
+                return containers
+            listed = self._must(
+                "looking at the containers",
+                *("container", "ls", "--all", "--no-trunc", "--format", Container.FORMAT),
+                *("--filter", f"label={_PROJECT}={self._project}"),
+            )
+            found = [Container.of(line) for line in listed.splitlines()]
+            for each in found:
+                self._check_ours(each)
+            containers = {each.node: each for each in found}
+            self._seen = (time.monotonic(), containers)
             return containers
-        filters = {"label": [f"{_PROJECT}={self._project}", f"provision.deployment={self._deployment}"]}
-        listed = self._client().api.containers(all=True, filters=filters)
-        for each in listed:
-            self._check_ours(each)
-        containers = {each["Labels"][_SERVICE]: each for each in listed}
-        self._seen = (time.monotonic(), containers)
-        return containers
 
-    def _check_ours(self, container: Mapping[str, Any]) -> None:
-        directory = container["Labels"].get(_DIRECTORY, "")
-        if Path(directory).resolve() != self._paths.root.resolve():
+    def _check_ours(self, container: Container) -> None:
+        if Path(container.directory).resolve() != self._paths.root.resolve():
             raise ProvisionError(
                 f"looking at the containers of {self._deployment}",
-                f"Docker has a project {self._project} that was started from {directory}, which is not this clone.",
+                f"Docker has a project {self._project} that was started from {container.directory or 'elsewhere'}, "
+                "which is not this clone. It will not be touched.",
                 f"Take it down there, or give the deployment another name in invoke.yaml here than {self._deployment!r}.",
             )
 
     def _client(self) -> Any:
+        """docker-py, connected to the engine that the docker command talks to."""
         if self._engine is None:
             import docker
             from docker.errors import DockerException
 
+            doing = "looking at the containers"
+            host = (
+                os.environ.get("DOCKER_HOST")
+                or self._must(doing, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}").strip()
+            )
             try:
-                self._engine = docker.from_env(timeout=60)
-                self._engine.api.version()
+                if os.environ.get("DOCKER_HOST"):  # it may come with DOCKER_TLS_VERIFY
+                    self._engine = docker.from_env(timeout=_DOCKER_SECONDS)
+                else:
+                    self._engine = docker.DockerClient(base_url=host, timeout=_DOCKER_SECONDS)
             except DockerException as error:
-                raise unreachable(f"looking at the containers of {self._deployment}", str(error)) from None
+                raise unreachable(f"{doing} of {self._deployment}", str(error)) from None
         return self._engine
 
-    def _check_engine(self) -> None:
-        """The engine answers and has the image, or the image can be pulled; one clear error otherwise."""
+    def _check_engine(self) -> Existing:
+        """The engine answers and has the image, or the image can be pulled; one clear error otherwise.
+
+        Returns:
+            What there is of the project before anything is made.
+        """
+        mine = f"label={_PROJECT}={self._project}"
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            image = pool.submit(self._docker, "image", "inspect", "--format", "{{.Id}}", self._image)
+            volumes = pool.submit(self._docker, "volume", "ls", "--quiet", "--filter", mine)
+            networks = pool.submit(self._docker, "network", "ls", "--quiet", "--filter", mine)
+            directory = pool.submit(self._docker, "info", "--format", "{{.DockerRootDir}}")
         doing = f"starting {self._deployment} in Docker"
-        if shutil.which("docker") is None:
-            raise ProvisionError(
-                doing,
-                "There is no docker command on the PATH.",
-                "Install Docker (https://docs.docker.com/get-docker/), or use processes: --backend processes.",
-            )
-        found = self._docker("image", "inspect", "-f", "{{.Id}}", self._image)
-        if found.returncode == 0:
-            return
-        if "No such image" not in found.stderr:
-            raise unreachable(doing, found.stderr.strip())
-        print(f"Pulling {self._image} ...", file=sys.stderr, flush=True)  # noqa: T201
-        pulled = subprocess.run(
-            ["docker", "pull", "--quiet", self._image],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
+        if image.result().returncode != 0:
+            if "No such image" not in image.result().stderr:
+                raise self._refused(doing, image.result())
+            self._pull(doing)
+        for asked in (volumes, networks):
+            if asked.result().returncode != 0:
+                raise self._refused(doing, asked.result())
+        return Existing(
+            frozenset(each.id for each in self._containers().values()),
+            frozenset(volumes.result().stdout.split()),
+            frozenset(networks.result().stdout.split()),
+            Path(directory.result().stdout.strip() or "/nowhere"),
         )
+
+    def _pull(self, doing: str) -> None:
+        print(f"Pulling {self._image} ...", file=sys.stderr, flush=True)  # noqa: T201
+        pulled = self._docker("pull", "--quiet", self._image, seconds=_COMPOSE_SECONDS)
         if pulled.returncode != 0:
             raise ProvisionError(
                 doing,
@@ -299,9 +402,73 @@ class Docker:
                 "or use processes: --backend processes.",
             )
 
-    def _check_room(self, nodes: Sequence[Node]) -> None:
-        """Ports, memory and disk, before anything is made."""
+    def _claim(self, nodes: Sequence[Node], before: Existing) -> None:
+        """Note which volumes are ours before they are made; one that is there and not ours is another clone's.
+
+        A volume's labels don't say which directory it belongs to, as a container's do.
+        """
+        wanted = {self._volume(node) for node in nodes if not node.is_router}
+        ours = self._claimed() | self._mounted()
+        if foreign := sorted((wanted & before.volumes) - ours):
+            raise ProvisionError(
+                f"starting {self._deployment} in Docker",
+                f"Docker has volumes of a project {self._project} that this clone did not make: {', '.join(foreign)}.",
+                f"Give the deployment another name in invoke.yaml here than {self._deployment!r}; or, if nobody needs "
+                f"their data any more:\ndocker volume rm {' '.join(foreign)}",
+            )
+        if not wanted <= self._claimed():
+            write_json(self._claims, {"volumes": sorted(ours | wanted)})
+
+    @property
+    def _claims(self) -> Path:
+        return self._paths.deployment(self._deployment) / "volumes.json"
+
+    def _mounted(self) -> set[str]:
+        """The volumes that our containers use: ours, whoever started these by hand."""
+        return {f"{self._project}_{name}" for name in self._containers()}
+
+    def _claimed(self) -> set[str]:
+        return set((read_json(self._claims) or {}).get("volumes", ()))
+
+    def _delete_volumes(self, names: set[str]) -> None:
+        doing = "deleting the volumes"
+        present = self._must(
+            doing, "volume", "ls", "--quiet", "--filter", f"label={_PROJECT}={self._project}"
+        )
+        gone = sorted(names & set(present.split()))
+        if gone:
+            self._must(doing, "volume", "rm", "--force", *gone)
+        if left := sorted(self._claimed() - names):
+            write_json(self._claims, {"volumes": left})
+        else:
+            self._claims.unlink(missing_ok=True)
+
+    def _take_back(self, before: Existing) -> None:
+        """Remove what a failed `compose up` has made: nothing of it has ever run, or been written to."""
+        mine = f"label={_PROJECT}={self._project}"
+        containers = self._docker("container", "ls", "--all", "--quiet", "--no-trunc", "--filter", mine)
+        volumes = self._docker("volume", "ls", "--quiet", "--filter", mine)
+        networks = self._docker("network", "ls", "--quiet", "--filter", mine)
+        for kind, found, known in (
+            ("container", containers, before.containers),
+            ("volume", volumes, before.volumes),
+            ("network", networks, before.networks),
+        ):
+            made = [each for each in found.stdout.split() if each not in known]
+            if made:
+                self._docker(kind, "rm", *(("--force", "--volumes") if kind == "container" else ()), *made)
+
+    def _check_room(self, nodes: Sequence[Node], before: Existing) -> None:
+        """Memory, ports and disk, before anything is made."""
+        import psutil
+
         doing = f"starting {self._deployment} in Docker"
+        if short := short_of_memory(len(nodes), psutil.virtual_memory().available / 2**20):
+            raise ProvisionError(
+                doing,
+                short,
+                "Free memory, or make it smaller: shards, members and config_servers in invoke.yaml.",
+            )
         for node in nodes:
             holder = port_holder(LOOPBACK, node.port)
             if holder is not None:
@@ -310,16 +477,11 @@ class Docker:
                     f"Port {node.port}, which {node.name} needs, is held by {holder}; it will not be touched.",
                     f"Stop it, or choose other ports: deployments.{self._deployment}.port in invoke.yaml.",
                 )
-        import psutil
-
-        available = psutil.virtual_memory().available / 2**20
-        needed = _IDLE_NODE_MB * len(nodes)
-        if available < needed:
-            raise ProvisionError(
-                doing,
-                f"{len(nodes)} nodes need about {needed} MB of memory when idle, and {available:.0f} MB are available.",
-                "Free memory, or make it smaller: shards, members and config_servers in invoke.yaml.",
-            )
+        new = sum(not node.is_router and self._volume(node) not in before.volumes for node in nodes)
+        if before.directory.is_dir():  # else the engine runs in a virtual machine with a disk of its own
+            disk = os.statvfs(before.directory)
+            if short := short_of_disk(new, disk.f_bavail * disk.f_frsize / 2**20, before.directory):
+                raise ProvisionError(doing, short, _FREE_SPACE)
 
     def _own_key_file(self) -> None:
         """Give the key file to the image's user: mongod takes no key that others may read.
@@ -343,24 +505,39 @@ class Docker:
                 f"Type: sudo chown {IMAGE_USER}:{IMAGE_USER} {path}",
             )
 
-    def _compose(self, command: str, *arguments: str, doing: str) -> None:
+    def _composing(self, doing: str) -> contextlib.AbstractContextManager[int]:
+        """One compose at a time, even where the process that started it was killed: it inherits the lock."""
+        return exclusive(self._paths.lock(f"compose-{self._deployment}"), f"{doing} of {self._deployment}")
+
+    def _compose(self, lock: int, command: str, *arguments: str, doing: str) -> None:
         file = self._compose_file()
         ran = self._docker(
             "compose", "--project-directory", str(self._paths.root), "-f", str(file), "-p", self._project,
-            "--progress", "quiet", command, *arguments,
+            "--progress", "quiet", command, *arguments, seconds=_COMPOSE_SECONDS, inherited=(lock,),
         )  # fmt: skip
-        if ran.returncode != 0:
-            said = ran.stderr.strip()
-            if "is not a docker command" in said or "unknown flag" in said or "unknown shorthand" in said:
-                raise ProvisionError(
-                    f"{doing} of {self._deployment}",
-                    "This docker has no compose v2.",
-                    "Install it: https://docs.docker.com/compose/install/linux/ (`invoke doctor` says how here).",
-                )
-            cause = "The disk is full." if "no space left on device" in said else _last_line(said)
+        if ran.returncode == 0:
+            return
+        said = ran.stderr.strip()
+        doing = f"{doing} of {self._deployment}"
+        if "is not a docker command" in said or "unknown flag" in said or "unknown shorthand" in said:
             raise ProvisionError(
-                f"{doing} of {self._deployment}", cause, "Mend that, then type the command again."
+                doing,
+                "This docker has no compose v2.",
+                "Install it: https://docs.docker.com/compose/install/linux/ (`invoke doctor` says how here).",
             )
+        if "no space left on device" in said:
+            raise ProvisionError(
+                doing,
+                "The disk that Docker keeps its data on is full.",
+                _FREE_SPACE,
+            )
+        if taken := re.search(r"(?:Bind for|listen tcp4?) \S*?:(\d+):?.*(?:already allocated|in use)", said):
+            raise ProvisionError(
+                doing,
+                f"Port {taken[1]} was taken by another process in this moment.",
+                "Type the command again: it names the process.",
+            )
+        raise self._refused(doing, ran)
 
     def _compose_file(self) -> Path:
         """The project's compose.yaml where that is what the settings give, else one of the deployment's own."""
@@ -373,18 +550,85 @@ class Docker:
             write_atomically(own, text)
         return own
 
-    def _docker(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def _must(self, doing: str, *arguments: str) -> str:
+        """What a docker command prints; the error of one that fails."""
+        ran = self._docker(*arguments)
+        if ran.returncode != 0:
+            raise self._refused(f"{doing} of {self._deployment}", ran)
+        return ran.stdout
+
+    def _docker(
+        self, *arguments: str, seconds: float = _DOCKER_SECONDS, inherited: tuple[int, ...] = ()
+    ) -> subprocess.CompletedProcess[str]:
         try:
             return subprocess.run(
                 ["docker", *arguments],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
-                timeout=_COMPOSE_SECONDS,
+                timeout=seconds,
                 env={**os.environ, **self._environment, "MONGODB_IMAGE": self._image},
+                pass_fds=inherited,
             )
         except FileNotFoundError:
-            return subprocess.CompletedProcess(arguments, 127, "", "docker: command not found")
+            return subprocess.CompletedProcess(arguments, _NO_COMMAND, "", "")
+        except subprocess.TimeoutExpired:
+            return subprocess.CompletedProcess(arguments, 1, "", f"it did not answer within {seconds:g} s.")
+
+    def _refused(self, doing: str, ran: subprocess.CompletedProcess[str]) -> ProvisionError:
+        if ran.returncode == _NO_COMMAND:
+            return ProvisionError(
+                doing,
+                "There is no docker command on the PATH.",
+                "Install Docker (https://docs.docker.com/get-docker/), or use processes: --backend processes.",
+            )
+        said = ran.stderr.strip()
+        if any(
+            word in said
+            for word in ("annot connect", "ermission denied", "did not answer", "error during connect")
+        ):
+            return unreachable(doing, said)
+        return ProvisionError(
+            doing, f"Docker refused: {_last_line(said)}", "Mend that, then type the command again."
+        )
+
+
+@dataclass(frozen=True)
+class Existing:
+    """What there is of a compose project.
+
+    Args:
+        containers: their ids.
+        volumes: their names.
+        networks: their ids.
+        directory: where the engine keeps its data; on another machine than this one it isn't there.
+    """
+
+    containers: frozenset[str]
+    volumes: frozenset[str]
+    networks: frozenset[str]
+    directory: Path
+
+
+def short_of_memory(nodes: int, available_mb: float) -> str | None:
+    """Why the memory does not do for so many nodes; None: it does."""
+    needed = _IDLE_NODE_MB * nodes
+    if available_mb >= needed:
+        return None
+    return (
+        f"{nodes} nodes need about {needed} MB of memory when idle, and {available_mb:.0f} MB are available."
+    )
+
+
+def short_of_disk(new: int, free_mb: float, directory: Path) -> str | None:
+    """Why the disk does not do for so many nodes that have no data yet; None: it does."""
+    needed = _NEW_NODE_DISK_MB * new
+    if free_mb >= needed:
+        return None
+    return (
+        f"{new} new nodes need about {needed} MB of disk, and {free_mb:.0f} MB are free where Docker keeps its data "
+        f"({directory})."
+    )
 
 
 def unreachable(doing: str, said: str) -> ProvisionError:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 MARK = "PROVISION_NODE"
 _POLL_SECONDS = 0.01
 _KILL_SECONDS = 10.0
+# Nodes outlive whoever started them. A Popen that is collected while its process runs takes that for an oversight.
+_OUTLIVING: list[subprocess.Popen[bytes]] = []
+_STOP_SECONDS = 30.0
 
 
 class Processes:
@@ -86,8 +89,11 @@ class Processes:
         for node in missing:
             self._binary(node)
             self._make_room(node)
+        # All of them first: what a record needs to be written takes longer than starting a process.
         for node in missing:
             self._spawn(node)
+        for node in missing:
+            self._record(node, self._children[node.name].pid)
 
     def observe(self, node: Node) -> Observed:
         child = self._children.get(node.name)
@@ -112,6 +118,7 @@ class Processes:
                 try:
                     process = psutil.Process(observed.pid)
                     process.terminate()
+                    process.resume()  # a paused one would not notice
                     processes.append(process)
                 except psutil.NoSuchProcess:
                     pass
@@ -134,7 +141,39 @@ class Processes:
                 pass
         self.forget([node])
 
+    def pause(self, node: Node, paused: bool) -> None:
+        import psutil
+
+        observed = self.observe(node)
+        try:
+            if observed.pid is None or not observed.running:
+                raise psutil.NoSuchProcess(0)
+            process = psutil.Process(observed.pid)
+            process.suspend() if paused else process.resume()
+        except psutil.NoSuchProcess:
+            raise ProvisionError(
+                f"{'pausing' if paused else 'resuming'} {node.name} of {self._deployment}",
+                "It does not run.",
+                f"Start it: invoke cluster.start {node.name} --on {self._deployment}",
+            ) from None
+
+    def is_paused(self, node: Node) -> bool:
+        import psutil
+
+        pid = self.observe(node).pid
+        try:
+            return pid is not None and psutil.Process(pid).status() == psutil.STATUS_STOPPED
+        except psutil.NoSuchProcess:
+            return False
+
+    def release(self, node: Node) -> bool:
+        if not self.is_paused(node):
+            return False
+        self.pause(node, False)
+        return True
+
     def remove(self, nodes: Sequence[Node], data: bool) -> None:
+        self.terminate(nodes, _STOP_SECONDS)
         for node in nodes:
             if data:
                 shutil.rmtree(self._paths.node_data(self._deployment, node.name), ignore_errors=True)
@@ -143,6 +182,7 @@ class Processes:
         """Drop the records of nodes that have ended."""
         for node in nodes:
             if (child := self._children.pop(node.name, None)) is not None:
+                _OUTLIVING.remove(child)
                 child.wait()
             self._paths.node_record(self._deployment, node.name).unlink(missing_ok=True)
 
@@ -213,7 +253,7 @@ class Processes:
                 env={**os.environ, **self._environment, MARK: self._mark(node)},
             )
         self._children[node.name] = child
-        self._record(node, child.pid)
+        _OUTLIVING.append(child)
 
     def _binary(self, node: Node) -> Path:
         binary = self._mongos if node.is_router else self._mongod

@@ -12,6 +12,19 @@ from provision.mongodb.topology import Node
 
 
 @dataclass(frozen=True)
+class TlsFiles:
+    """What a node encrypts with; it takes no connection without TLS.
+
+    Args:
+        certificate_key_file: its certificate and private key, PEM.
+        ca_file: certificate of the authority that vouches for the other nodes, PEM.
+    """
+
+    certificate_key_file: str
+    ca_file: str
+
+
+@dataclass(frozen=True)
 class Layout:
     """Where a node's things are, as the node itself sees them (in a container: inside it).
 
@@ -20,12 +33,14 @@ class Layout:
         log: its `systemLog.path`; None: it logs to standard output.
         bind_ip: the addresses it listens on, comma-separated.
         key_file: its `security.keyFile`; None: no authentication.
+        tls: its `net.tls`; None: no TLS.
     """
 
     data: str
     log: str | None
     bind_ip: str
     key_file: str | None = None
+    tls: TlsFiles | None = None
 
 
 def render(node: Node, layout: Layout, template: str, template_name: str = "mongod.conf.j2") -> str:

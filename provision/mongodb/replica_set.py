@@ -23,7 +23,7 @@ LATER = frozenset({91, 189, 10058, 10107, 11600, 11602, 13435, 13436})
 _RECONFIG_LATER = frozenset({109, 103, 74, 308}) | LATER
 HEALTHY = frozenset({"PRIMARY", "SECONDARY", "ARBITER", "STANDALONE", "ROUTER"})
 
-_STEP_UP_SECONDS = 1.0
+_STEP_UP_SECONDS = 0.3
 
 Dial = Callable[[Node], Connection]
 
@@ -81,11 +81,18 @@ def bring_up(replica_set: ReplicaSet, dial: Dial, wait: Wait, initiated: bool) -
             raise _broken(replica_set, first, problem, wait) from problem
         finally:
             connection.close()
-    return primary(replica_set, dial, wait)
+    return primary(replica_set, dial, wait, may_initiate=True)
 
 
-def primary(replica_set: ReplicaSet, dial: Dial, wait: Wait) -> Connection:
+def primary(replica_set: ReplicaSet, dial: Dial, wait: Wait, may_initiate: bool = False) -> Connection:
     """Wait until one of the members is a primary that takes writes.
+
+    Args:
+        replica_set: the set.
+        dial: connects to a node.
+        wait: how long.
+        may_initiate: initiate the set again once every one of its members answers that it has no data: they were
+            deleted behind our back, and no member is left to give them.
 
     Returns:
         A connection to it; the caller closes it.
@@ -99,6 +106,7 @@ def primary(replica_set: ReplicaSet, dial: Dial, wait: Wait) -> Connection:
     def attempt() -> Connection | None:
         nonlocal asked
         secondaries: dict[str, dict[str, Any]] = {}
+        empty = 0
         for member in replica_set.members:
             if member.arbiter:
                 continue
@@ -113,6 +121,10 @@ def primary(replica_set: ReplicaSet, dial: Dial, wait: Wait) -> Connection:
                 return open_.pop(member.name)
             if hello.get("secondary"):
                 secondaries[member.name] = hello
+            empty += bool(hello.get("isreplicaset"))
+        if may_initiate and empty == sum(not member.arbiter for member in replica_set.members):
+            _ensure_initiated(replica_set, open_[replica_set.members[0].name])
+            return None
         enough = len(secondaries) > len(replica_set.members) // 2
         if enough and time.monotonic() - asked > _STEP_UP_SECONDS:
             asked = time.monotonic()
@@ -340,7 +352,8 @@ def _adapt_configuration(replica_set: ReplicaSet, connection: Connection) -> Non
     if config["_id"] != replica_set.name:
         raise ProvisionError(
             doing,
-            f"The data directory belongs to the replica set {config['_id']!r}, not to {replica_set.name!r}. It is untouched.",
+            f"The data directory belongs to the replica set {config['_id']!r}, not to {replica_set.name!r}. "
+            "It is untouched.",
             f"Set `replica_set` in invoke.yaml to {config['_id']}, or use another data directory (paths.data).",
         )
     planned = {member.address for member in replica_set.members}

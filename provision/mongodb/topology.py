@@ -152,6 +152,7 @@ class Topology:
         credentials: Credentials | None = None,
         addresses: Mapping[str, str] | None = None,
         direct: Node | None = None,
+        tls_ca: str | None = None,
     ) -> str:
         """A connection string.
 
@@ -162,6 +163,7 @@ class Topology:
             credentials: who to be; None: nobody.
             addresses: node name → ``host:port`` where the clients in question reach it, if not its own address.
             direct: connect to this node alone.
+            tls_ca: file of the authority that vouches for its hosts; None: no TLS.
         """
         known = addresses or {}
         nodes = (direct,) if direct else self.seeds
@@ -175,6 +177,8 @@ class Topology:
             options.append(f"replicaSet={name}")
         elif direct or not self.is_sharded:
             options.append("directConnection=true")
+        if tls_ca is not None:
+            options += ["tls=true", f"tlsCAFile={quote(tls_ca, safe='/')}"]
         return f"mongodb://{user}{hosts}/{database}{'?' + '&'.join(options) if options else ''}"
 
 

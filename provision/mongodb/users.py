@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import secrets
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from provision.files import read_json, write_atomically, write_json
 from provision.mongodb.wire import CommandFailed, Connection, Credentials
@@ -28,11 +29,13 @@ class Secrets:
         key: text of the key file.
         root: the user who may do everything.
         app: the user of the app, with rights on its database alone.
+        authority: certificate of the authority that its nodes are trusted by; None: it has none.
     """
 
     key: str = field(repr=False)
     root: Credentials
     app: Credentials
+    authority: Path | None = None
 
     @property
     def system(self) -> Credentials:
@@ -49,9 +52,13 @@ def existing(paths: Paths, deployment: str) -> Secrets | None:
     record = read_json(paths.credentials(deployment))
     if record is None:
         return None
+    authority = paths.ca_certificate(deployment)
     try:
         return Secrets(
-            str(record["key"]), Credentials("root", str(record["root"])), Credentials("app", str(record["app"]))
+            str(record["key"]),
+            Credentials("root", str(record["root"])),
+            Credentials("app", str(record["app"])),
+            authority if authority.is_file() else None,
         )
     except KeyError:
         return None

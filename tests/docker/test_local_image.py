@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import secrets
 import subprocess
 import time
@@ -23,8 +22,8 @@ CACHE = ["--wiredTigerCacheSizeGB", "0.25"]
 
 
 @pytest.fixture(scope="module")
-def mongod() -> Path:
-    return Path(os.environ["MONGOD"])
+def mongod(mongod_binary: Path) -> Path:
+    return mongod_binary
 
 
 @pytest.fixture(scope="module")

@@ -261,7 +261,7 @@ def test_the_app_is_served_from_the_cluster_on_its_first_run(team: Clone) -> Non
     running.says("Serving flaskbook")
     assert team.get("/readyz")[0] == 200
     team.succeeds("seed", "--on", "sh", "--users", "10")
-    assert team.get("/user/")[0] == 200
+    assert team.get("/people")[0] == 200
     secrets = json.loads((team.root / ".state" / "deployments" / "sh" / "credentials.json").read_text())
     for told in (running.text, team.succeeds("cluster.status", "--on", "sh"), team.succeeds("uri", "--on", "sh")):
         assert not any(secret in told for secret in secrets.values())

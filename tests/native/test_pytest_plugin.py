@@ -377,7 +377,7 @@ def test_at_a_uri_a_test_for_another_topology_is_skipped_with_the_reason(
     project: Project, elsewhere: str
 ) -> None:
     project.write("test_it.py", "def test_it(sharded_cluster):\n    pass\n")
-    assert "needs a sharded: --mongodb names a replica-set" in project.passes(
+    assert "needs topology sharded: --mongodb names one that is replica-set" in project.passes(
         "-rs", f"--mongodb={elsewhere}"
     ).replace("\n", " ")
 

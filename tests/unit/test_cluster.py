@@ -11,6 +11,7 @@ from invoke.parser import Parser, ParserContext
 
 from provision import assembly, cluster, remembered
 from provision.backends.docker import Docker
+from provision.commands import cluster as tasks
 from provision.deployment import Timing
 from provision.errors import ProvisionError
 from provision.mongodb.topology import Size
@@ -18,7 +19,6 @@ from provision.paths import Paths
 from provision.remembered import Extent, Flag, combine
 from provision.schema import DeploymentSettings
 from provision.settings import Layer, Loaded, load
-from provision.tasks import cluster as tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARDED = DeploymentSettings(topology="sharded", shards=2, members=3, config_servers=3, routers=2, port=27100)

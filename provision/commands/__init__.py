@@ -1,0 +1,196 @@
+"""What the tasks share: settings, error display, and the arguments that Invoke's own parser lacks.
+
+Importing this needs nothing but Invoke and the standard library: `invoke --list` reads all tasks.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invoke.context import Context
+from invoke.parser.argument import Argument
+from invoke.tasks import Task, task
+
+from provision.errors import ProvisionError
+
+if TYPE_CHECKING:
+    from provision.deployment import Deployment, Up
+    from provision.settings import Loaded
+
+ROOT = Path(__file__).resolve().parents[2]
+ON = {"on": "which deployment of invoke.yaml (default: local)"}
+ON_CLUSTER = {"on": "which deployment of invoke.yaml (default: cluster)"}
+JSON = {"json": "print the result as JSON, for scripts"}
+
+
+def command(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """A task whose errors are shown as JSON to those who asked for JSON."""
+
+    def decorate(body: Callable[..., Any]) -> Any:
+        @functools.wraps(body)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return body(*args, **kwargs)
+            except ProvisionError as error:
+                if kwargs.get("json"):
+                    from provision import display
+
+                    display.as_json(error.as_json())
+                raise
+
+        return task(klass=_Task, **options)(run)
+
+    return decorate
+
+
+def load(
+    ctx: Context,
+    remember: bool = True,
+    given: Mapping[str, tuple[str, Any]] | None = None,
+    remembered: bool = True,
+) -> Loaded:
+    """The settings in force.
+
+    Args:
+        ctx: the task's.
+        remember: as for `settings.load`.
+        given: dotted key → (the flag as typed, value); they win over everything.
+        remembered: with the flags that earlier commands were given.
+
+    Raises:
+        ProvisionError: they are wrong.
+    """
+    import os
+
+    from provision import settings
+    from provision.remembered import flags
+
+    layers = settings.layers_of(ctx.config, ROOT)
+    return settings.load(ROOT, layers, os.environ, given, remember, flags(ROOT) if remembered else None)
+
+
+def ready(loaded: Loaded, on: str) -> Deployment:
+    """A deployment that can be started: with a mongod where its nodes are processes.
+
+    Raises:
+        ProvisionError: there is no such deployment, or no mongod to be had.
+    """
+    from provision import assembly, display, environment
+
+    if assembly.deployment(loaded, on).backend.name == "processes":
+        environment.ensure_for_start(loaded, display.StepLines(stream=sys.stderr))
+    return assembly.deployment(loaded, on)
+
+
+def running(loaded: Loaded, on: str, doing: str) -> Deployment:
+    """A deployment that clients can connect to.
+
+    Args:
+        loaded: the settings in force.
+        on: its name.
+        doing: what they want of it, for the error.
+
+    Raises:
+        ProvisionError: it is not running.
+    """
+    from provision import assembly, cluster
+
+    deployment = assembly.deployment(loaded, on)
+    if not any(deployment.backend.observe(node).running for node in deployment.topology.seeds):
+        raise cluster.not_running(deployment, doing)
+    return deployment
+
+
+def show_up(done: Up, timings: bool, json: bool) -> None:
+    """Show what an `up` did: on standard output its connection string alone, or all of it as JSON."""
+    from provision import cluster, display
+
+    if json:
+        display.as_json(
+            {**vars(done), "timings": [vars(each) for each in cluster.moments(done.timings)]}
+        )
+        return
+    for notice in done.notices:
+        display.note(notice)
+    if timings:
+        display.timings(cluster.moments(done.timings))
+    display.line(done.uri)
+
+
+def agreed(question: str, doing: str, yes: bool, flag: str = "--yes") -> bool:
+    """Ask a person before something is deleted.
+
+    Args:
+        question: what is asked.
+        doing: the work, for the error.
+        yes: they agreed on the command line.
+        flag: how they do that.
+
+    Raises:
+        ProvisionError: nobody can answer.
+    """
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise ProvisionError(
+            doing,
+            "It asks before it deletes data, and standard input is no terminal. Nothing was deleted.",
+            f"Add {flag} to agree beforehand.",
+        )
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+class _Task(Task[Any]):
+    """A task whose positional arguments may be left out where their default is None.
+
+    Invoke knows only positional arguments that are required: `cluster.distribution [COLLECTION]` would be an error
+    without the collection.
+    """
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        parameters = self.argspec(self.body).parameters
+        return [
+            _Optional.of(each) if each.positional and parameters[each.attr_name or str(each.name)].default is None else each
+            for each in super().get_arguments(ignore_unknown_help)
+        ]
+
+
+class _Optional(Argument):
+    @classmethod
+    def of(cls, argument: Argument) -> _Optional:
+        return cls(
+            names=argument.names,
+            kind=argument.kind,
+            help=argument.help,
+            positional=True,
+            attr_name=argument.attr_name,
+        )
+
+    @property
+    def value(self) -> Any:
+        found = super().value
+        if found is None and _asked_by("complete_context"):
+            return ""
+        return found
+
+    @value.setter
+    def value(self, given: str) -> None:
+        self.set_value(given)
+
+
+def _asked_by(function: str) -> bool:
+    """Whether Invoke's parser is in a function of its own: at the end of a task's arguments it looks for missing ones."""
+    frame = sys._getframe(2)
+    for _ in range(3):
+        if frame.f_code.co_name == function:
+            return True
+        if frame.f_back is None:
+            return False
+        frame = frame.f_back
+    return False

@@ -21,6 +21,9 @@ from tests.support import capabilities, processes
 from tests.support.capabilities import Capability
 from tests.support.clones import Clone, make_clone
 
+# The fixtures `mongodb`, `database`, `replica_set` and `sharded_cluster` are those that this project ships.
+pytest_plugins = ["provision.pytest_plugin"]
+
 _FOUND = pytest.StashKey[dict[str, Capability]]()
 _OWNS_RUN = pytest.StashKey[bool]()
 _COULD_NOT_RUN = "could not run here"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.measure import Subject
-from bench.subjects import cluster, replica_set, run_app, setup_fresh, setup_unchanged, start, task_list
+from bench.subjects import cluster, fixtures, replica_set, run_app, setup_fresh, setup_unchanged, start, task_list
 
 ALL: tuple[Subject, ...] = (
     task_list.SUBJECT,
@@ -12,6 +12,8 @@ ALL: tuple[Subject, ...] = (
     start.USED,
     run_app.SUBJECT,
     setup_fresh.SUBJECT,
+    fixtures.SESSION,
+    fixtures.DATABASES,
     replica_set.WRITABLE,
     replica_set.HEALTHY,
     cluster.WRITABLE,

@@ -1,0 +1,109 @@
+"""A server that somebody else runs: ``--mongodb=mongodb://…``. Tests get databases of their own on it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from provision.errors import ProvisionError
+from provision.files import read_json, write_json
+from provision.testing import databases
+from provision.testing.request import Request
+from provision.testing.run import Run, dead_runs
+from provision.testing.servers import Found
+
+if TYPE_CHECKING:
+    from pymongo import MongoClient
+
+_SELECTION_MS = 10_000
+_RIGHTS = "Give its user the right to list, write and drop databases."
+_DOING = "using the MongoDB that --mongodb names"
+
+
+def obtain(request: Request, folder: Path, run: Run) -> Found:
+    """Connect, and drop what killed runs of this machine have left there.
+
+    Args:
+        request: `source` is the connection string.
+        folder: for the record that this run has databases there.
+        run: the run.
+
+    Raises:
+        ProvisionError: it does not answer, or refuses.
+    """
+    from pymongo import MongoClient
+    from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure, PyMongoError
+
+    try:
+        client: MongoClient[dict[str, Any]] = MongoClient(
+            request.source, serverSelectionTimeoutMS=_SELECTION_MS, appname="pytest"
+        )
+    except (InvalidURI, ConfigurationError, ValueError) as error:
+        # Its text may repeat the connection string, and so a password.
+        raise ProvisionError(
+            _DOING,
+            f"It is not a connection string that PyMongo accepts ({type(error).__name__}).",
+            "It looks like mongodb://127.0.0.1:27017; in a password, special characters are written as %XX.",
+        ) from None
+    with client:
+        try:
+            client.admin.command("ping")
+            write_json(folder / "server.json", {"kind": "uri", "server": _digest(request.source)})
+            for left in dead_runs(run.base):
+                _drop_left(client, left, request.source)
+        except PyMongoError as error:
+            refused = isinstance(error, OperationFailure)
+            raise ProvisionError(
+                _DOING,
+                f"It {'refused' if refused else 'does not answer'}: {error}",
+                _RIGHTS if refused else "Start it, or correct --mongodb.",
+            ) from None
+    return Found(request.source, lambda _: _log(request.source), ours=False)
+
+
+def drop_databases(source: str, run: Run) -> None:
+    """Drop what workers that crashed have left of this run's databases.
+
+    Raises:
+        PyMongoError: the server does not answer, or refuses.
+    """
+    from pymongo import MongoClient
+
+    client: MongoClient[dict[str, Any]] = MongoClient(source, serverSelectionTimeoutMS=_SELECTION_MS)
+    with client:
+        _drop_left(client, run, source)
+
+
+def _drop_left(client: MongoClient[dict[str, Any]], left: Run, source: str) -> None:
+    for record in sorted(left.folder.glob("*/server.json")):
+        values = read_json(record) or {}
+        if (values.get("kind"), values.get("server")) == ("uri", _digest(source)):
+            databases.drop_all(client, left.id)
+            record.unlink(missing_ok=True)
+    with contextlib.suppress(ProvisionError):  # its containers, where Docker does not answer now
+        left.clear()
+
+
+def _digest(source: str) -> str:
+    """Tells a server again by its hosts, without a secret in it."""
+    hosts = source.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    return hashlib.sha256(",".join(sorted(hosts.lower().split(","))).encode()).hexdigest()
+
+
+def _log(source: str) -> Mapping[str, list[str]]:
+    """The last 1024 lines, where our user has the right.
+
+    https://www.mongodb.com/docs/manual/reference/command/getLog/
+    """
+    from pymongo import MongoClient
+    from pymongo.errors import PyMongoError
+
+    try:
+        client: MongoClient[dict[str, Any]] = MongoClient(source, serverSelectionTimeoutMS=2000)
+        with client:
+            return {"mongodb": list(client.admin.command("getLog", "global")["log"])}
+    except PyMongoError as error:
+        return {"mongodb": [f"its log could not be read: {error}"]}

@@ -1,0 +1,161 @@
+"""A run's servers: the first worker that needs one starts it, the others connect to it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from provision.testing import databases
+from provision.testing.request import Request
+from provision.testing.run import Run
+
+if TYPE_CHECKING:
+    from pymongo import MongoClient
+    from pymongo.database import Database
+
+    from provision.deployment import Deployment
+    from provision.testing.processes import Binaries
+
+Logs = Callable[[datetime], Mapping[str, list[str]]]
+"""The moment from which on they are of interest → node → its raw log lines; lines from before may be among them."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A server that takes writes.
+
+    Args:
+        uri: its connection string, with password and without a database.
+        logs: reads its nodes' logs.
+        deployment: of nodes that are processes; None: of others.
+        ours: it was started for this run and ends with it.
+    """
+
+    uri: str = field(repr=False)
+    logs: Logs
+    deployment: Deployment | None = None
+    ours: bool = True
+
+
+@dataclass(frozen=True)
+class Server:
+    """What the fixtures `mongodb`, `replica_set` and `sharded_cluster` give a test.
+
+    All tests of a run share it: take a database of your own (`database`, or `new_database`), and leave its nodes
+    alone.
+
+    Args:
+        uri: its connection string, without a database. It holds a password where there is one.
+        client: a PyMongo client connected to it.
+        version: MongoDB's version: ``"8.0.17"``.
+        topology: ``standalone``, ``replica-set`` or ``sharded``: what clients see. A single mongod is a replica
+            set of one member unless something else was asked for.
+        request: what was asked for.
+        deployment: its nodes, where they are processes of this run; None: in a container, or at a given URI.
+        ready: when this process had it.
+    """
+
+    uri: str = field(repr=False)
+    client: MongoClient[dict[str, Any]] = field(repr=False)
+    version: str
+    topology: str
+    request: Request = field(repr=False)
+    deployment: Deployment | None = field(repr=False)
+    ready: datetime = field(repr=False)
+    _run: Run = field(repr=False)
+    _found: Found = field(repr=False)
+
+    def uri_for(self, database: str) -> str:
+        """The connection string with a default database."""
+        return databases.uri_with(self.uri, database)
+
+    @contextlib.contextmanager
+    def new_database(self) -> Iterator[Database[dict[str, Any]]]:
+        """A fresh, uniquely named database, dropped at the end of the block."""
+        database = self.client[databases.new_name(self._run.id)]
+        try:
+            yield database
+        finally:
+            databases.drop(database, self.topology == "sharded", abandon=self._found.ours)
+
+    def logs(self, since: datetime) -> Mapping[str, list[str]]:
+        """Each node's raw log lines, from a moment on; lines from before it may be among them."""
+        return self._found.logs(since)
+
+
+class Servers:
+    """The servers that this process has asked for.
+
+    Args:
+        run: the run they belong to.
+        binaries: finds mongod.
+    """
+
+    def __init__(self, run: Run, binaries: Binaries) -> None:
+        self._run = run
+        self._binaries = binaries
+        self._known: dict[str, Server] = {}
+
+    @property
+    def known(self) -> tuple[Server, ...]:
+        """Those that were asked for so far."""
+        return tuple(self._known.values())
+
+    def get(self, request: Request) -> Server:
+        """The run's server of that kind, started now if nobody has.
+
+        Raises:
+            ProvisionError: it can't be had.
+        """
+        if request.key not in self._known:
+            with self._run.starting(request.key) as folder:
+                found = self._obtain(request, folder)
+            self._known[request.key] = self._connect(request, found)
+        return self._known[request.key]
+
+    def close(self, end: bool) -> None:
+        """Close the clients.
+
+        Args:
+            end: end the nodes that this process has started, too; False: they stay, for the other workers.
+        """
+        for server in self._known.values():
+            server.client.close()
+            if end and server.deployment is not None:
+                for node in server.deployment.topology.nodes:
+                    server.deployment.backend.kill(node)
+        self._known.clear()
+
+    def _obtain(self, request: Request, folder: Path) -> Found:
+        # pymongo is imported by each of them while the server starts.
+        if request.kind == "processes":
+            from provision.testing import processes
+
+            return processes.obtain(request, folder, self._run, self._binaries)
+        if request.kind == "container":
+            from provision.testing import container
+
+            return container.obtain(request, folder, self._run)
+        from provision.testing import existing
+
+        return existing.obtain(request, folder, self._run)
+
+    def _connect(self, request: Request, found: Found) -> Server:
+        from pymongo import MongoClient
+
+        client: MongoClient[dict[str, Any]] = MongoClient(found.uri, appname="pytest")
+        hello = client.admin.command("hello")
+        kind = (
+            "sharded"
+            if hello.get("msg") == "isdbgrid"
+            else "replica-set"
+            if "setName" in hello
+            else "standalone"
+        )
+        version = str(client.server_info()["version"])
+        ready = datetime.now(UTC)
+        return Server(found.uri, client, version, kind, request, found.deployment, ready, self._run, found)

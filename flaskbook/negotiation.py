@@ -8,10 +8,13 @@ before any form sees it, so no query operator can come in. Unknown JSON fields a
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 from flask import Response, abort, jsonify, render_template, request
 from werkzeug.datastructures import MultiDict
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import parse_accept_header
 from wtforms import Form
 
 F = TypeVar("F", bound=Form)
@@ -21,8 +24,7 @@ def wants_json() -> bool:
     """Say whether the current request should be answered in JSON."""
     if request.is_json:
         return True
-    accepted = request.accept_mimetypes
-    return accepted.best_match(["text/html", "application/json"]) == "application/json"
+    return _prefers_json(request.headers.get("Accept"))
 
 
 def respond(template: str, data: dict[str, Any], /, *, status: int = 200, **context: Any) -> Response:
@@ -98,6 +100,13 @@ def error_data(
     if fields:
         error["fields"] = {key or "": list(messages) for key, messages in fields.items()}
     return {"error": error}
+
+
+# A program or a browser sends the same header with each request.
+@lru_cache(maxsize=64)
+def _prefers_json(accept: str | None) -> bool:
+    accepted = parse_accept_header(accept, MIMEAccept)
+    return accepted.best_match(["text/html", "application/json"]) == "application/json"
 
 
 def _plain_fields(body: object, names: set[str]) -> MultiDict[str, str]:

@@ -12,6 +12,7 @@ Cross-site requests, in two kinds:
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from flask import Flask, Request, Response, abort, current_app, request
@@ -57,6 +58,8 @@ class LoopbackAwareSessions(SecureCookieSessionInterface):
         return request.is_secure or not is_loopback(request.host)
 
 
+# Asked for every response, and nearly always about the same few names.
+@lru_cache(maxsize=64)
 def is_loopback(host: str) -> bool:
     """Say whether ``host`` (a Host header: name or address, perhaps with a port) is this machine."""
     name = urlsplit(f"//{host}").hostname or ""

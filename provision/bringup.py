@@ -165,12 +165,14 @@ class BringUp:
             for collection in self._plan.collections:
                 if sharding.shard_collection(router, collection):
                     self._reached(f"{collection.namespace} is sharded")
+            complete = all(future.done() for future in completions.values())
             self._prove_through(router, waiting)
             self._reached("majority write acknowledged through the router")
             if until_healthy:
                 for future in (*routers, *completions.values()):
                     self._result(future, everything)
-                self._prove_through(router, waiting)
+                if not complete:  # members have joined since
+                    self._prove_through(router, waiting)
                 self._reached("every member is healthy")
         if not until_healthy:
             for primary in primaries.values():

@@ -258,7 +258,7 @@ def find_people(
         collation=PEOPLE_COLLATION,
         limit=limit + 1,  # one more says whether there is a next page
     )
-    people = [Person.from_document(document) for document in found]
+    people = [Person.from_document(document) for document in found.to_list()]
     following = None
     if len(people) > limit:
         people = people[:limit]

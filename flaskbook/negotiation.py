@@ -12,8 +12,7 @@ from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 from flask import Response, abort, jsonify, render_template, request
-from werkzeug.datastructures import MultiDict
-from werkzeug.datastructures import MIMEAccept
+from werkzeug.datastructures import MIMEAccept, MultiDict
 from werkzeug.http import parse_accept_header
 from wtforms import Form
 

@@ -27,6 +27,7 @@ from provision.mongodb.wire import CommandFailed, Connection, NotReachable
 
 T = TypeVar("T")
 _POLL_SECONDS = 0.05
+_CHECKED_POLL_SECONDS = 0.005
 _POLL_SECONDS_PER_NODE = 0.005  # ten nodes, with their waits side by side: 50 ms; three: 15 ms
 
 
@@ -104,16 +105,21 @@ class BringUp:
         workers = 2 * len(topology.all_sets) + len(topology.routers) + 2
         pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="bring-up")
         try:
-            self._launched = pool.submit(self._backend.launch, nodes)
+            checked = threading.Event()
+            self._launched = pool.submit(self._backend.launch, nodes, checked.set)
             import bson  # noqa: F401 — while the nodes start, so that the first answer is not waited for
 
             # Until the launch has seen that the ports are free, whoever answers there may be somebody else's mongod.
-            self._launched.result()
+            while not checked.wait(_CHECKED_POLL_SECONDS) and not self._launched.done():
+                continue
+            if self._launched.done():
+                self._launched.result()
             if not topology.is_sharded:
                 # A lone set or mongod is brought up right here.
                 self._bring_up_unsharded(until_healthy)
             else:
                 self._bring_up_sharded(pool, until_healthy)
+            self._launched.result()
         except BaseException:
             self._cancelled.set()
             raise

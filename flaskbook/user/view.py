@@ -22,7 +22,9 @@ empty.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
+from urllib.parse import quote
 
 from flask import (
     Blueprint,
@@ -80,6 +82,7 @@ def _set_up(state: BlueprintSetupState) -> None:
     manager.unauthorized_handler(_unauthorized)
     manager.init_app(state.app)
     state.app.extensions[EXTENSION] = Passwords(state.app)
+    state.app.jinja_env.globals["PeopleForm"] = PeopleForm  # for what is the same on every page
 
 
 @user_app.cli.command("create-indexes")
@@ -240,7 +243,7 @@ def people() -> Answer:
     following = None
     if page.following is not None:
         following = url_for("user.people", **search, after=page.following.encode())
-    data = {"people": [_public(person) for person in page.people], "next": following}
+    data = {"people": _all_public(page.people), "next": following}
     return respond("user/people.html", data, form=form, search=search)
 
 
@@ -319,12 +322,21 @@ def _client() -> str:
 
 
 def _public(person: Person) -> dict[str, Any]:
-    return {
-        "id": person.id,
-        "name": {"first_name": person.first_name, "last_name": person.last_name},
-        "age": person.age,
-        "url": url_for("user.person", person_id=person.id),
-    }
+    return _all_public([person])[0]
+
+
+def _all_public(people: Iterable[Person]) -> list[dict[str, Any]]:
+    # One address is built, and theirs are made from it: building each would take longer than the query.
+    address = url_for("user.person", person_id="")
+    return [
+        {
+            "id": person.id,
+            "name": {"first_name": person.first_name, "last_name": person.last_name},
+            "age": person.age,
+            "url": address + quote(person.id, safe=""),
+        }
+        for person in people
+    ]
 
 
 def _own(user: User) -> dict[str, Any]:

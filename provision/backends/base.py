@@ -5,7 +5,7 @@ A back end knows processes, containers or SSH. It knows nothing of replica sets.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,8 +49,13 @@ class Backend(Protocol):
             Whether it differed from what was there.
         """
 
-    def launch(self, nodes: Sequence[Node]) -> None:
+    def launch(self, nodes: Sequence[Node], checked: Callable[[], None] = lambda: None) -> None:
         """Start those of the nodes that are not running, all at once, and don't wait for them to answer.
+
+        Args:
+            nodes: which.
+            checked: called when all that could be refused has been, and before anything is started: whoever answers
+                at a node's address from then on is that node.
 
         Raises:
             ProvisionError: before anything has been started, where a port is taken, a directory can't be

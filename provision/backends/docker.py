@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,7 +168,7 @@ class Docker:
         options = compose.ComposeOptions(self._image, self._auth, default)
         return compose.render(self._topology, options, self._template)
 
-    def launch(self, nodes: Sequence[Node]) -> None:
+    def launch(self, nodes: Sequence[Node], checked: Callable[[], None] = lambda: None) -> None:
         if not nodes:
             return
         with self._composing("starting the containers") as lock:
@@ -180,6 +180,7 @@ class Docker:
             self._check_room(missing, before)
             self._own_key_file()
             self._claim(missing, before)
+            checked()
             try:
                 names = (node.name for node in missing)
                 self._compose(lock, "up", "-d", "--quiet-pull", *names, doing="starting the containers")

@@ -6,7 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,11 +84,12 @@ class Processes:
         write_atomically(path, text)
         return True
 
-    def launch(self, nodes: Sequence[Node]) -> None:
+    def launch(self, nodes: Sequence[Node], checked: Callable[[], None] = lambda: None) -> None:
         missing = [node for node in nodes if not self.observe(node).running]
         for node in missing:
             self._binary(node)
             self._make_room(node)
+        checked()
         # All of them first: what a record needs to be written takes longer than starting a process.
         for node in missing:
             self._spawn(node)

@@ -5,10 +5,15 @@ https://www.mongodb.com/docs/manual/reference/configuration-options/
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from provision.errors import ProvisionError
 from provision.mongodb.topology import Node
+
+if TYPE_CHECKING:
+    import jinja2
 
 
 @dataclass(frozen=True)
@@ -61,17 +66,9 @@ def render(node: Node, layout: Layout, template: str, template_name: str = "mong
     import jinja2
     import yaml
 
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 — YAML, not HTML: every value goes through the yaml filter
-    )
-    environment.filters["yaml"] = _scalar
     doing = f"rendering the configuration of {node.name}"
     try:
-        text = environment.from_string(template).render(node=node, layout=layout, options=node.options)
+        text = _compiled(template).render(node=node, layout=layout, options=node.options)
     except jinja2.UndefinedError as error:
         raise ProvisionError(
             doing, f"{template_name}: {error.message}.", f"Define it, or take it out of {template_name}."
@@ -90,6 +87,21 @@ def render(node: Node, layout: Layout, template: str, template_name: str = "mong
             doing, f"{template_name} yields no valid YAML: {error}.", f"Mend {template_name}."
         ) from None
     return text
+
+
+@functools.cache
+def _compiled(template: str) -> jinja2.Template:
+    import jinja2
+
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 — YAML, not HTML: every value goes through the yaml filter
+    )
+    environment.filters["yaml"] = _scalar
+    return environment.from_string(template)
 
 
 def _scalar(value: object) -> str:

@@ -1,8 +1,8 @@
 """From launched nodes to a deployment that takes writes, everything at once that can be.
 
-All nodes start together. Each replica set is initiated with one member as soon as that member listens, and gets the
-others one by one; routers are usable as soon as the config servers have a primary; each shard is added as soon as it
-has one. The first failure ends it all.
+All nodes start together. Each replica set is initiated with one member as soon as that member listens; routers are
+usable as soon as the config servers have a primary; each shard is added as soon as it has one. After the first
+acknowledged write the sets get their other members, one by one. The first failure ends it all.
 """
 
 from __future__ import annotations
@@ -150,14 +150,10 @@ class BringUp:
         topology = self._plan.topology
         assert topology.config is not None  # noqa: S101 — what makes it sharded
         primaries = {each.name: pool.submit(self._primary, each) for each in topology.all_sets}
-        completions = {
-            each.name: pool.submit(self._complete, each, primaries[each.name])
-            for each in (topology.all_sets if until_healthy else ())
-        }
         routers = [
             pool.submit(self._router, node, primaries[topology.config.name]) for node in topology.routers
         ]
-        everything: list[Future[Any]] = [*primaries.values(), *completions.values(), *routers]
+        everything: list[Future[Any]] = [*primaries.values(), *routers]
         self._result(routers[0], everything)
         shards = [
             pool.submit(self._add_shard, each, primaries[each.name], topology.routers[0])
@@ -171,13 +167,15 @@ class BringUp:
             for collection in self._plan.collections:
                 if sharding.shard_collection(router, collection):
                     self._reached(f"{collection.namespace} is sharded")
-            complete = all(future.done() for future in completions.values())
             self._prove_through(router, waiting)
             self._reached("majority write acknowledged through the router")
             if until_healthy:
-                for future in (*routers, *completions.values()):
+                # Not before: while members copy their set's data, a majority takes seconds to acknowledge anything.
+                completions = [pool.submit(self._complete, each, primaries[each.name]) for each in topology.all_sets]
+                everything += completions
+                for future in (*routers, *completions):
                     self._result(future, everything)
-                if not complete:  # members have joined since
+                if any(len(each.members) > 1 for each in topology.all_sets):
                     self._prove_through(router, waiting)
                 self._reached("every member is healthy")
         if not until_healthy:

@@ -182,13 +182,24 @@ class Docker:
             self._claim(missing, before)
             checked()
             try:
-                names = (node.name for node in missing)
-                self._compose(lock, "up", "-d", "--quiet-pull", *names, doing="starting the containers")
+                for wave in self._waves(missing):
+                    names = (node.name for node in wave)
+                    self._compose(lock, "up", "-d", "--quiet-pull", *names, doing="starting the containers")
             except BaseException:
                 self._take_back(before)
                 raise
             finally:
                 self._forget_seen()
+
+    def _waves(self, nodes: Sequence[Node]) -> list[list[Node]]:
+        """What a first write needs, then the rest, which start while the first are being initiated.
+
+        A mongod's start takes half a second of a processor: nine at once on two would keep each other waiting.
+        """
+        firsts = {each.members[0].name for each in self._topology.all_sets}
+        urgent = [node for node in nodes if node.is_router or node.name in firsts]
+        rest = [node for node in nodes if node not in urgent]
+        return [wave for wave in (urgent, rest) if wave]
 
     def observe(self, node: Node) -> Observed:
         container = self._containers().get(node.name)

@@ -74,14 +74,14 @@ def load(
 
 
 def ready(loaded: Loaded, on: str) -> Deployment:
-    """A deployment that can be started: with a mongod where its nodes are processes.
+    """A deployment that can be started: with a mongod where its nodes are processes, here or on hosts.
 
     Raises:
         ProvisionError: there is no such deployment, or no mongod to be had.
     """
     from provision import assembly, display, environment
 
-    if assembly.deployment(loaded, on).backend.name == "processes":
+    if assembly.deployment(loaded, on).backend.name in ("processes", "hosts"):  # hosts get this machine's
         environment.ensure_for_start(loaded, display.StepLines(stream=sys.stderr))
     return assembly.deployment(loaded, on)
 

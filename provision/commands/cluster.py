@@ -26,6 +26,7 @@ _NODES = {"node": "which node; several with commas between"}
         "config-servers": "number of config servers",
         "routers": "number of routers",
         "wait": "return when it is `healthy` (default), or as soon as it is `writable`",
+        "dry-run": "show which nodes there would be, and where; change nothing",
         "timings": "show what was reached when, and what the whole waited for",
         **ON_CLUSTER,
         **JSON,
@@ -43,6 +44,7 @@ def up(
     topology: str | None = None,
     port: str | None = None,
     wait: str = "healthy",
+    dry_run: bool = False,
     timings: bool = False,
     json: bool = False,
 ) -> None:
@@ -65,6 +67,11 @@ def up(
     typed = {key: f"--{key.replace('_', '-')}" for key, value in flags.items() if value is not None}
     load(ctx).deployment(on)  # a flag must not make a deployment out of a mistyped name
     loaded = load(ctx, given={f"deployments.{on}.{key}": (flag, flags[key]) for key, flag in typed.items()})
+    if dry_run:
+        from provision.commands.hosts import show_plan
+
+        show_plan(loaded, on, json)
+        return
     deployment = ready(loaded, on)
     with UpProgress(deployment.topology, deployment.backend.address, quiet=json) as progress:
         done = cluster.up(

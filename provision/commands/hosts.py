@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from invoke.collection import Collection
 from invoke.context import Context
 
 from provision.commands import JSON, command, load
+
+if TYPE_CHECKING:
+    from provision.settings import Loaded
 
 _ON = {"on": "the hosts of this deployment (default: all hosts of invoke.yaml)"}
 
@@ -62,10 +67,19 @@ def setup(ctx: Context, on: str | None = None, dry_run: bool = False, json: bool
 @command(help={"on": "the deployment", **JSON}, positional=["on"])
 def plan(ctx: Context, on: str, json: bool = False) -> None:
     """Show on which host each node of a deployment is, or would be. Asks no host."""
+    show_plan(load(ctx), on, json)
+
+
+def show_plan(loaded: Loaded, on: str, json: bool) -> None:
+    """Show where each node of a deployment is, or would be.
+
+    Raises:
+        ProvisionError: there is no such deployment, or it can't be placed.
+    """
     from provision import display
     from provision.hosts import operations
 
-    found = operations.plan(load(ctx), on)
+    found = operations.plan(loaded, on)
     if json:
         display.as_json([vars(each) for each in found])
     else:

@@ -247,6 +247,14 @@ def test_a_collection_with_documents_is_sharded(team: Clone) -> None:
     assert "flaskbook.event: 2 documents" in team.succeeds("cluster.distribution", "--on", "sh")
 
 
+def test_a_shard_whose_primary_has_moved_is_drained_without_losing_anybody(team: Clone) -> None:
+    team.succeeds("cluster.up", "--on", "sh", "--members", "2", "--shards", "2")
+    team.succeeds("seed", "--on", "sh", "--users", "200")
+    team.succeeds("cluster.stepdown", "shard1", "--on", "sh")
+    team.succeeds("cluster.remove-shard", "shard1", "--on", "sh", "--yes")
+    assert counted_on_shards(team, ["shard2"]) == {"shard2": 200}
+
+
 def test_routers_are_added_and_the_last_one_is_removed(team: Clone) -> None:
     team.succeeds("cluster.up", "--on", "sh", "--routers", "2")
     assert states(team, "sh")["router-2"] == "ROUTER"

@@ -268,6 +268,15 @@ class ReplicaSet:
             if self._primary == address:
                 self._primary = None
 
+    def hosts(self) -> list[str]:
+        """Returns the data-bearing members, as the primary names them; none where nobody knows the primary."""
+        try:
+            with self._pool.borrow(self.primary(0)) as connection:
+                hello = connection.run("admin", {"hello": 1})
+        except (Unreachable, CommandError):
+            return []
+        return list(hello.get("hosts", ())) if hello.get("isWritablePrimary") else []
+
     def _ask_members(self) -> Address | None:
         asked: set[Address] = set()
         waiting = deque(self._members)
@@ -406,6 +415,26 @@ class Cluster:
             self._shards = tuple(found)
             self._shards_read = time.monotonic()
             return self._shards
+
+    def note_members(self) -> None:
+        """Writes down the members that a shard's set has by now: addShard named those of that moment.
+
+        A router watches the sets, and keeps config.shards up to date; shards find each other by it.
+
+        Raises:
+            CommandError: the config servers have no primary, or refuse.
+        """
+        for shard in self.shards(fresh=True):
+            hosts = shard.replica_set.hosts()
+            present = shard.host.partition("/")[2].split(",")
+            if hosts and set(hosts) != set(present):
+                update = {
+                    "q": {"_id": shard.id, "host": shard.host},
+                    "u": {"$set": {"host": f"{shard.replica_set.name}/{','.join(hosts)}"}},
+                }
+                self.run(
+                    self.config, "config", {"update": "shards", "updates": [update], "writeConcern": {"w": "majority"}}
+                )
 
     def shard(self, identifier: str) -> Shard:
         """Returns a shard by name or by connection string. Raises CommandError (70)."""

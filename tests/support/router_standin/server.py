@@ -18,6 +18,8 @@ from .commands import VERSION, CloseClient, Router, Session
 from .log import Log
 from .options import Options
 
+WATCH_SECONDS = 2.0  # between looks at which members the shards have
+
 
 class Server:
     """One router: listening sockets and client threads, bounded by the options' ``max_connections``."""
@@ -57,9 +59,15 @@ class Server:
             self.log("CONTROL", 20568, "Error setting up listener", "E",
                      error=f"SocketException: Address already in use: {error}")  # fmt: skip
             return 48
+        threading.Thread(target=self._watch, name="replica-set-monitor", daemon=True).start()
         self._stop_within(None)
         self._clean_up()
         return 0
+
+    def _watch(self) -> None:
+        while not self._stop_within(WATCH_SECONDS):
+            with suppress(CommandError, Unreachable):  # next time, then
+                self.router.cluster.note_members()
 
     def _stop_within(self, seconds: float | None) -> bool:
         """Waits for the order to stop, at most `seconds` (None: as long as it takes); True if it came."""

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from bench.measure import Subject
-from bench.subjects import cluster, fixtures, replica_set, run_app, setup_fresh, setup_unchanged, start, task_list
+from bench.subjects import (
+    app_load,
+    cluster,
+    fixtures,
+    replica_set,
+    run_app,
+    setup_fresh,
+    setup_unchanged,
+    start,
+    task_list,
+)
 
 ALL: tuple[Subject, ...] = (
     task_list.SUBJECT,
@@ -14,6 +24,10 @@ ALL: tuple[Subject, ...] = (
     setup_fresh.SUBJECT,
     fixtures.SESSION,
     fixtures.DATABASES,
+    app_load.PEOPLE_REQUESTS,
+    app_load.PEOPLE_P99,
+    app_load.LOG_IN_REQUESTS,
+    app_load.LOG_IN_P99,
     replica_set.WRITABLE,
     replica_set.HEALTHY,
     cluster.WRITABLE,

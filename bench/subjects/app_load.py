@@ -63,7 +63,9 @@ def load(lab: Lab, app: str, plan: Plan) -> Summary:
 
 
 _PEOPLE_LABEL = "a bare Flask view that makes the same query and shows the same people (bench/bare.py)"
-_LOG_IN_LABEL = "a bare Flask view that makes the same queries and verifies the same argon2id hash (bench/bare.py)"
+_LOG_IN_LABEL = (
+    "a bare Flask view that makes the same queries and verifies the same argon2id hash (bench/bare.py)"
+)
 
 PEOPLE_REQUESTS = Subject(
     "people-requests",

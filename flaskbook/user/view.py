@@ -73,6 +73,9 @@ EMAIL_ANSWER = (
     "Otherwise the former one still holds."
 )
 
+# Of everybody who hasn't searched; only read.
+_NO_SEARCH = PeopleForm()
+
 
 @user_app.record_once
 def _set_up(state: BlueprintSetupState) -> None:
@@ -231,8 +234,8 @@ def delete_account() -> Answer:
 @user_app.get("/people")
 def people() -> Answer:
     """List people by last name, a page at a time."""
-    form = query(PeopleForm)
-    if not form.validate():
+    form = query(PeopleForm) if request.args else _NO_SEARCH
+    if request.args and not form.validate():
         return invalid("user/people.html", form)
     search = {
         name: form[name].data
@@ -333,7 +336,8 @@ def _all_public(people: Iterable[Person]) -> list[dict[str, Any]]:
             "id": person.id,
             "name": {"first_name": person.first_name, "last_name": person.last_name},
             "age": person.age,
-            "url": address + quote(person.id, safe=""),
+            "url": address
+            + (person.id if person.id.isascii() and person.id.isalnum() else quote(person.id, safe="")),
         }
         for person in people
     ]

@@ -28,7 +28,7 @@ class Secrets:
     Args:
         key: text of the key file.
         root: the user who may do everything.
-        app: the user of the app, with rights on its database alone.
+        app: the user of the app: reads and writes its database, and sees the state of the deployment.
         authority: certificate of the authority that its nodes are trusted by; None: it has none.
     """
 
@@ -92,14 +92,16 @@ def ensure_users(connection: Connection, found: Secrets, database: str) -> None:
     Args:
         connection: to a primary, as ``__system``.
         found: the deployment's secrets.
-        database: the app's database, on which the app's user may read and write.
+        database: the app's database, on which the app's user may read and write; elsewhere it may only look at the
+            state of the deployment.
 
     Raises:
         CommandFailed: the server refused.
     """
     roles = {
         found.root: [{"role": "root", "db": "admin"}],
-        found.app: [{"role": "readWrite", "db": database}],
+        # The second is for the app's topology page; it reads how the deployment is, and nobody's data.
+        found.app: [{"role": "readWrite", "db": database}, {"role": "clusterMonitor", "db": "admin"}],
     }
     for user, granted in roles.items():
         document = {"pwd": user.password, "roles": granted, "mechanisms": ["SCRAM-SHA-256"], "writeConcern": _MAJORITY}

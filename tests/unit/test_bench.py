@@ -7,15 +7,18 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import psutil
 import pytest
 
 import bench
 from bench.lab import MARK, Lab, free_ports
+from bench.load import Plan, Summary, WrongAnswerError, percentile, send
 from bench.measure import Bound, Result, Spread, Subject, measure
 from bench.report import BEGIN, COLUMNS, END, Machine, Report, replace_between, write_into
 from bench.subjects import ALL
@@ -309,3 +312,71 @@ def test_waiting_for_an_answer_ends_when_the_process_does(lab: Lab) -> None:
 
 def test_free_ports_are_different() -> None:
     assert len(set(free_ports(20))) == 20
+
+
+class Answers(BaseHTTPRequestHandler):
+    """A server that keeps connections open, and counts what it was asked."""
+
+    protocol_version = "HTTP/1.1"
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(f"GET {self.path}")
+        self._answer(200 if self.path == "/people" else 500)
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        self.asked.append(f"POST {self.path} {body}")
+        self._answer(200)
+
+    def _answer(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", "4")
+        self.end_headers()
+        self.wfile.write(b"a-a-")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing is to be said."""
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    monkeypatch.setattr(Answers, "asked", [])
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def test_a_percentile_is_a_value_that_was_measured() -> None:
+    assert percentile([float(n) for n in range(1000, 0, -1)], 99) == 990.0
+    assert percentile([float(n) for n in range(1, 101)], 99) == 99.0
+    assert percentile([3.0, 1.0, 2.0], 99) == 3.0
+    assert percentile([7.0], 99) == 7.0
+
+
+def test_a_load_sends_just_as_many_requests_as_planned(answers: int) -> None:
+    plan = Plan("/people", requests=10, warm_up=3, connections=4, marker="a-", marked=2)
+    assert plan.shares(10) == [3, 3, 2, 2]
+    assert Plan.from_json(plan.as_json()) == plan
+    summary = send(answers, plan, plan.requests)
+    assert summary.requests == 10
+    assert Answers.asked == ["GET /people"] * 10
+    assert 0 < summary.p99 <= summary.seconds
+    send(answers, Plan("/log-in", 1, 0, 1, body={"email": "a"}), 1)
+    assert Answers.asked[-1] == 'POST /log-in {"email": "a"}'
+
+
+@pytest.mark.parametrize(
+    ("path", "marked", "message"), [("/broken", 2, "answered with 500"), ("/people", 3, "'a-' 3 times")]
+)
+def test_a_wrong_answer_under_load_is_no_figure(answers: int, path: str, marked: int, message: str) -> None:
+    with pytest.raises(WrongAnswerError, match=message):
+        send(answers, Plan(path, 4, 0, 2, marker="a-", marked=marked), 4)
+
+
+def test_a_summary_holds_all_requests() -> None:
+    assert Summary.of([0.1, 0.3, 0.2], 0.4) == Summary(3, 0.4, 0.3)
+    assert Summary.from_json('{"requests": 3, "seconds": 0.4, "p99": 0.3}') == Summary(3, 0.4, 0.3)

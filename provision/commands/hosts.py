@@ -58,7 +58,9 @@ def setup(ctx: Context, on: str | None = None, dry_run: bool = False, json: bool
     )
     if json:
         failed = {name: error.as_json()["error"] for name, error in done.errors.items()}
-        display.as_json({"steps": [vars(each) for each in done.steps], "errors": failed, "seconds": done.seconds})
+        display.as_json(
+            {"steps": [vars(each) for each in done.steps], "errors": failed, "seconds": done.seconds}
+        )
         if failed:
             raise SystemExit(1)
     done.raise_first()
@@ -86,7 +88,12 @@ def show_plan(loaded: Loaded, on: str, json: bool) -> None:
         display.table(
             ("NODE", "HOST", "ADDRESS", ""),
             [
-                (each.node, each.host, each.address, "shares its host with another member" if each.shares else "")
+                (
+                    each.node,
+                    each.host,
+                    each.address,
+                    "shares its host with another member" if each.shares else "",
+                )
                 for each in found
             ],
         )

@@ -198,12 +198,15 @@ def test_the_documentation_explains_every_subject_and_has_room_for_the_results()
     assert replace_between(text, "x") != text
     for each in ALL:
         assert f"`{each.name}`" in text
-        assert str(each.bound) in text
+        assert each.bound is None or str(each.bound) in text
 
 
 def test_every_subject_has_a_bound_that_its_measurements_can_be_held_against() -> None:
     assert len({each.name for each in ALL}) == len(ALL)
     for each in ALL:
+        if each.name in ("log-in-requests", "log-in-p99"):  # shown for information
+            assert each.bound is None
+            continue
         assert each.bound is not None
         assert (each.bound.unit == "x") == (each.theirs is not None) == bool(each.theirs_label)
 

@@ -65,7 +65,9 @@ def test_host_certificate_is_kept_while_it_serves(authority: Authority, tmp_path
     second = kept.read_bytes()
     assert authority.host_certificate(kept, "db1", (*NAMES, "db1.example")) != second
     kept.write_bytes(b"not a certificate")
-    assert x509.load_pem_x509_certificate(authority.host_certificate(kept, "db1", NAMES)).issuer.rfc4514_string()
+    assert x509.load_pem_x509_certificate(
+        authority.host_certificate(kept, "db1", NAMES)
+    ).issuer.rfc4514_string()
 
 
 def test_host_certificate_of_an_earlier_authority_is_replaced(authority: Authority, tmp_path: Path) -> None:

@@ -53,7 +53,9 @@ def test_jump_may_be_another_host_of_invoke_yaml() -> None:
         "db1": HostSettings(address="10.0.0.1", jump="gate"),
         "gate": HostSettings(address="192.0.2.1", user="jumper", port=2200, key="/k"),
     }
-    assert resolve("db1", known["db1"], known, lambda _: {}).jump == Jump("192.0.2.1", 2200, "jumper", ("/k",))
+    assert resolve("db1", known["db1"], known, lambda _: {}).jump == Jump(
+        "192.0.2.1", 2200, "jumper", ("/k",)
+    )
 
 
 def test_ssh_config_that_is_none_is_an_error(tmp_path: Path) -> None:
@@ -70,7 +72,9 @@ def _loaded(tmp_path: Path, **deployment: object) -> object:
     return load(tmp_path, [Layer("invoke.yaml", chosen)], remember=False)
 
 
-def test_nodes_know_each_other_by_their_hosts_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nodes_know_each_other_by_their_hosts_addresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     deployment = assembly.deployment(_loaded(tmp_path, topology="replica-set", members=2), "prod")  # type: ignore[arg-type]
     assert {node.host for node in deployment.topology.nodes} == {"192.0.2.11", "192.0.2.12"}
@@ -102,9 +106,7 @@ def test_data_directory_must_be_a_plain_path(tmp_path: Path, directory: str) -> 
 
 def test_environment_variable_sets_a_hosts_key(tmp_path: Path) -> None:
     chosen = {"hosts": {"db1": {}}}
-    loaded = load(
-        tmp_path, [Layer("invoke.yaml", chosen)], {"INVOKE_HOSTS_DB1_PORT": "2222"}, remember=False
-    )
+    loaded = load(tmp_path, [Layer("invoke.yaml", chosen)], {"INVOKE_HOSTS_DB1_PORT": "2222"}, remember=False)
     assert loaded.settings.hosts["db1"].port == 2222
 
 

@@ -1,0 +1,207 @@
+"""What is so on a host: read by one script, over one connection, changing nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from provision.hosts.link import HostError, Link
+
+_READ_SECONDS = 20.0
+_LISTENING = "0A"
+TOOLS = ("tar", "sha256sum", "setsid", "tail")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A host as it was found.
+
+    Args:
+        system: ``Linux``.
+        machine: ``x86_64``.
+        distribution: its name for people; empty: not known.
+        libc: ``glibc 2.36``; empty: not known.
+        avx: its processor has AVX; None: not known.
+        processors: how many it has.
+        memory: MB in all.
+        available: MB that are available.
+        user: who we are there.
+        root: that is root.
+        sudo: that user may use sudo without a password.
+        home: that user's home directory.
+        data_dir: `data_dir`, absolute.
+        exists: it is there.
+        writable: it, or where it would be made, can be written.
+        free: MB free there.
+        size: MB of that file system.
+        clock: seconds that its clock is ahead of this machine's.
+        round_trip: seconds that the question took; the clock is known no better than half of that.
+        files: most files that a process may have open.
+        huge_pages: transparent huge pages: ``always``, ``madvise``, ``never``; empty: not known.
+        listening: TCP ports in use there.
+        ours: port → the record of a node of ours that listens on it.
+        systemd: ``system``, ``user`` or empty: where units of this user can run, beyond his session.
+        missing: tools that it lacks.
+        python: version of its Python; empty: none.
+    """
+
+    system: str
+    machine: str
+    distribution: str
+    libc: str
+    avx: bool | None
+    processors: int
+    memory: int
+    available: int
+    user: str
+    root: bool
+    sudo: bool
+    home: str
+    data_dir: str
+    exists: bool
+    writable: bool
+    free: int
+    size: int
+    clock: float
+    round_trip: float
+    files: int | None
+    huge_pages: str
+    listening: frozenset[int]
+    ours: frozenset[int]
+    systemd: str
+    missing: tuple[str, ...]
+    python: str
+
+
+def read(link: Link) -> Facts:
+    """Ask a host.
+
+    Raises:
+        Unreachable: it can't be asked.
+        HostError: it answered something else.
+    """
+    link.run(["true"])  # the connection is there: what follows measures the clock alone
+    before = time.time()
+    ran = link.script(SCRIPT, str(link.host.data_dir), link.host.python, *TOOLS, timeout=_READ_SECONDS)
+    after = time.time()
+    try:
+        return parse(ran.out, before, after)
+    except (KeyError, ValueError) as problem:
+        raise HostError(
+            f"looking at {link.host.name}",
+            f"{link.host.name} ({link.host.address}) gave no understandable answer ({ran.said or problem}).",
+            f"It must be Linux with a POSIX shell. Look there: {link.host.ssh}.",
+        ) from None
+
+
+def parse(text: str, before: float, after: float) -> Facts:
+    """What the script printed, as facts. Pure.
+
+    Args:
+        text: lines ``key=value``; keys may repeat.
+        before: this machine's clock when it was asked, in seconds since 1970.
+        after: and when the answer was complete.
+
+    Raises:
+        KeyError, ValueError: it is no answer of the script.
+    """
+    lines = [line.partition("=") for line in text.splitlines() if "=" in line]
+    one: Mapping[str, str] = {key: value for key, _, value in lines}
+    many = [(key, value) for key, _, value in lines]
+    # It says its time first, so it was asked at about `before`, plus half of the way.
+    clock = float(one["clock"]) - before
+    files = one["files"]
+    return Facts(
+        system=one["system"],
+        machine=one["machine"],
+        distribution=one.get("distribution", "").strip('"'),
+        libc=one.get("libc", ""),
+        avx={"yes": True, "no": False}.get(one["avx"]),
+        processors=int(one["processors"]),
+        memory=int(one["memory"]) // 1024,
+        available=int(one["available"]) // 1024,
+        user=one["user"],
+        root=one["uid"] == "0",
+        sudo=one["sudo"] == "yes",
+        home=one["home"],
+        data_dir=one["data_dir"],
+        exists=one["exists"] == "yes",
+        writable=one["writable"] == "yes",
+        free=int(one["free"]) // 1024,
+        size=int(one["size"]) // 1024,
+        clock=clock,
+        round_trip=after - before,
+        files=None if files == "unlimited" else int(files),
+        huge_pages=one.get("huge_pages", ""),
+        listening=frozenset(_ports(value for key, value in many if key == "tcp")),
+        ours=frozenset(int(value) for key, value in many if key == "ours" and value.isdigit()),
+        systemd=one.get("systemd", ""),
+        missing=tuple(value for key, value in many if key == "missing"),
+        python=one.get("python", ""),
+    )
+
+
+def _ports(rows: object) -> list[int]:
+    """Listening ports from lines of /proc/net/tcp and tcp6."""
+    ports = []
+    for row in rows:  # type: ignore[attr-defined]
+        fields = row.split()
+        if len(fields) > 3 and fields[3] == _LISTENING:
+            ports.append(int(fields[1].rpartition(":")[2], 16))
+    return ports
+
+
+# The shell's functions that other scripts need, too.
+ABSOLUTE = """
+absolute() {
+    case "$1" in
+        "~") printf '%s' "$HOME" ;;
+        "~/"*) printf '%s' "$HOME/${1#"~/"}" ;;
+        /*) printf '%s' "$1" ;;
+        *) printf '%s' "$HOME/$1" ;;
+    esac
+}
+"""
+
+SCRIPT = (
+    """
+exec 2>/dev/null
+echo "clock=$(date +%s.%N)"
+"""
+    + ABSOLUTE
+    + """
+echo "system=$(uname -s)"
+echo "machine=$(uname -m)"
+[ ! -r /etc/os-release ] || (. /etc/os-release; echo "distribution=$PRETTY_NAME")
+echo "libc=$(getconf GNU_LIBC_VERSION)"
+if ! grep -q '^flags' /proc/cpuinfo; then echo avx=unknown
+elif grep -m1 '^flags' /proc/cpuinfo | grep -qw avx; then echo avx=yes
+else echo avx=no; fi
+echo "processors=$(getconf _NPROCESSORS_ONLN)"
+echo "memory=$(sed -n 's/^MemTotal: *\\([0-9]*\\).*/\\1/p' /proc/meminfo)"
+echo "available=$(sed -n 's/^MemAvailable: *\\([0-9]*\\).*/\\1/p' /proc/meminfo)"
+echo "user=$(id -un)"
+echo "uid=$(id -u)"
+echo "home=$HOME"
+if [ "$(id -u)" != 0 ] && sudo -n true; then echo sudo=yes; else echo sudo=no; fi
+d=$(absolute "$1")
+echo "data_dir=$d"
+if [ -d "$d" ]; then echo exists=yes; else echo exists=no; fi
+while [ ! -e "$d" ]; do d=$(dirname "$d"); done
+if [ -d "$d" ] && [ -w "$d" ] && [ -x "$d" ]; then echo writable=yes; else echo writable=no; fi
+df -Pk "$d" | awk 'NR == 2 {print "size=" $2; print "free=" $4}'
+echo "files=$(ulimit -Hn)"
+echo "huge_pages=$(sed -n 's/.*\\[\\([a-z]*\\)\\].*/\\1/p' /sys/kernel/mm/transparent_hugepage/enabled)"
+cat /proc/net/tcp /proc/net/tcp6 | sed -n 's/^ *[0-9]*: /tcp=0: /p' | awk '$4 == "0A"'
+for r in "$(absolute "$1")"/*/*.pid; do [ ! -r "$r" ] || sed -n 's/^port=/ours=/p' "$r"; done
+if [ -d /run/systemd/system ]; then
+    if [ "$(id -u)" = 0 ]; then echo systemd=system
+    elif [ -e "/var/lib/systemd/linger/$(id -un)" ] && systemctl --user show-environment >/dev/null; then echo systemd=user
+    fi
+fi
+echo "python=$("$2" -c 'import platform; print(platform.python_version())')"
+shift 2
+for t in "$@"; do command -v "$t" >/dev/null || echo "missing=$t"; done
+"""
+)

@@ -1,0 +1,514 @@
+"""One SSH connection to one host, over which everything that is done there goes.
+
+Fabric connects: keys, agent, jump hosts. Every command is a channel of the same connection, opened from any
+thread. A command is a list of arguments, or a script with arguments: quoted here and nowhere else. Content, and
+secrets above all, goes through standard input, never into an argument that `ps` would show.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shlex
+import socket
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from provision.errors import ProvisionError
+from provision.hosts.inventory import Host, Jump
+
+T = TypeVar("T")
+CONNECT_SECONDS = 10.0
+COMMAND_SECONDS = 60.0
+_KEEPALIVE_SECONDS = 5
+# sshd allows ten sessions of a connection (MaxSessions), and some are left for logs that are followed. One that is
+# over counts until sshd has seen that.
+_SESSIONS = 6
+_SESSION_POLL_SECONDS = 0.02
+_WINDOW_BYTES = 8 * 1024 * 1024
+_CHUNK_BYTES = 256 * 1024
+# After a host did not answer, how long it is not asked again: what follows would only take as long once more.
+_GIVEN_UP_SECONDS = 3.0
+
+
+class HostError(ProvisionError):
+    """Something is wrong with one host, which the message names."""
+
+
+class Unreachable(HostError):
+    """No command can be run there now."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What became of a command.
+
+    Args:
+        status: its exit status.
+        out: what it printed.
+        err: what it printed on standard error.
+    """
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def said(self) -> str:
+        """The last line of what it said about itself."""
+        lines = [line.strip() for line in (self.err or self.out).splitlines() if line.strip()]
+        return lines[-1] if lines else f"exit status {self.status}"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to be put on a host.
+
+    Args:
+        name: its name in the directory it goes to.
+        content: its bytes.
+        mode: its permission bits.
+    """
+
+    name: str
+    content: bytes
+    mode: int
+
+
+class Link:
+    """The connection to one host; opened by the first command, and again after it was lost.
+
+    Args:
+        host: the host.
+        connect_seconds: how long it may take to answer.
+    """
+
+    def __init__(self, host: Host, connect_seconds: float = CONNECT_SECONDS) -> None:
+        self.host = host
+        self._connect_seconds = connect_seconds
+        self._guard = threading.Lock()
+        self._sessions = threading.BoundedSemaphore(_SESSIONS)
+        self._connections: list[Any] = []
+        self._given_up: tuple[float, Unreachable] | None = None
+
+    def run(
+        self,
+        argv: Sequence[str],
+        feed: bytes | IO[bytes] = b"",
+        timeout: float = COMMAND_SECONDS,
+        fed: Callable[[int], None] = lambda _: None,
+    ) -> Ran:
+        """Run a command to its end.
+
+        Args:
+            argv: program and arguments; no secrets.
+            feed: what it reads from standard input.
+            timeout: seconds without any progress after which it is given up.
+            fed: told how many bytes of `feed` have been sent.
+
+        Raises:
+            Unreachable: the host does not answer, refuses us, or the connection was lost.
+        """
+        import paramiko
+
+        with self._sessions:
+            try:
+                with contextlib.closing(self._channel(timeout)) as channel:
+                    channel.exec_command(shlex.join(argv))
+                    self._feed(channel, feed, fed)
+                    out, err = _read(channel)
+                    return Ran(self._status(channel, timeout), out, err)
+            except (paramiko.SSHException, OSError, EOFError) as problem:
+                self._drop()
+                raise self._lost(problem) from problem
+
+    def script(
+        self, text: str, *arguments: str, feed: bytes | IO[bytes] = b"", timeout: float = COMMAND_SECONDS
+    ) -> Ran:
+        """Run a POSIX shell script, whatever the user's own shell is.
+
+        Args:
+            text: the script; its arguments are ``$1`` and so on.
+            arguments: they are quoted here; no secrets.
+            feed: what it reads from standard input.
+            timeout: seconds without any progress after which it is given up.
+
+        Raises:
+            Unreachable: as `run`.
+        """
+        return self.run(["sh", "-c", text, "provision", *arguments], feed, timeout)
+
+    def lines(self, argv: Sequence[str]) -> Iterator[str]:
+        """A command's lines as they come, until it ends or the caller stops asking.
+
+        Raises:
+            Unreachable: as `run`.
+        """
+        import paramiko
+
+        rest = b""
+        try:
+            with contextlib.closing(self._channel(None)) as channel:
+                channel.exec_command(shlex.join(argv))
+                channel.shutdown_write()
+                while part := channel.recv(_CHUNK_BYTES):
+                    *complete, rest = (rest + part).split(b"\n")
+                    yield from (line.decode(errors="replace") for line in complete)
+        except (paramiko.SSHException, OSError, EOFError) as problem:
+            self._drop()
+            raise self._lost(problem) from problem
+
+    def put(self, directory: str, files: Sequence[File], doing: str) -> None:
+        """Put files into a directory of the host: written under a temporary name, then moved into place.
+
+        Args:
+            directory: it is made, for its user alone, where missing.
+            files: they travel over standard input, all at once.
+            doing: what for, for the error.
+
+        Raises:
+            HostError: it can't be written, or the disk is full; no half of a file is left in place.
+            Unreachable: as `run`.
+        """
+        bundle = io.BytesIO()
+        with tarfile.open(fileobj=bundle, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            for each in files:
+                entry = tarfile.TarInfo(each.name)
+                entry.size, entry.mode = len(each.content), each.mode
+                tar.addfile(entry, io.BytesIO(each.content))
+        ran = self.script(_PUT, directory, feed=bundle.getvalue())
+        if ran.status != 0:
+            raise self.failed(doing, ran, directory)
+
+    def failed(self, doing: str, ran: Ran, directory: str) -> HostError:
+        """The error for a command that could not write, naming the host and what stopped it."""
+        said, name = ran.err + ran.out, self.host.name
+        if "No space left on device" in said or "quota exceeded" in said.lower():
+            return HostError(
+                f"{doing} on {name}",
+                f"The disk of {name} ({self.host.address}) that holds {directory} is full.",
+                f"Free some space there, or choose another directory: hosts.{name}.data_dir in invoke.yaml.\n"
+                "Then type the command again: it goes on where it was stopped.",
+            )
+        if "Permission denied" in said or "Read-only file system" in said:
+            return HostError(
+                f"{doing} on {name}",
+                f"{directory} on {name} ({self.host.address}) can't be written: {ran.said}",
+                f"Give {self.host.user or 'the user'} rights to it there, or choose another directory: "
+                f"hosts.{name}.data_dir in invoke.yaml.",
+            )
+        return HostError(
+            f"{doing} on {name}",
+            f"{name} ({self.host.address}) says: {ran.said}",
+            f"Look there: {self.host.ssh}. `invoke hosts.check` says what it lacks.",
+        )
+
+    def close(self) -> None:
+        """Close the connection; the next command opens it again."""
+        with self._guard:
+            self._given_up = None
+            self._close()
+
+    def _channel(self, timeout: float | None) -> Any:
+        import paramiko
+
+        transport = self._transport()
+        deadline = time.monotonic() + self._connect_seconds
+        while True:
+            try:
+                channel = transport.open_session(window_size=_WINDOW_BYTES, timeout=self._connect_seconds)
+            except paramiko.ChannelException:  # too many sessions at once
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_SESSION_POLL_SECONDS)
+            else:
+                channel.settimeout(timeout)
+                return channel
+
+    def _transport(self) -> Any:
+        with self._guard:
+            if self._connections:
+                transport = self._connections[0].transport
+                if transport is not None and transport.is_active():
+                    return transport
+                self._close()
+            if self._given_up is not None and time.monotonic() - self._given_up[0] < _GIVEN_UP_SECONDS:
+                known = self._given_up[1]
+                raise Unreachable(known.doing, known.cause, known.remedy)
+            try:
+                self._open()
+            except Unreachable as problem:
+                self._given_up = (time.monotonic(), problem)
+                self._close()
+                raise
+            self._given_up = None
+            return self._connections[0].transport
+
+    def _open(self) -> None:
+        gateway = None
+        if self.host.jump is not None:
+            gateway = self._connection(self.host.jump, None)
+            self._connections.append(gateway)
+            self._connect(gateway, self.host.jump)
+        connection = self._connection(self.host, gateway)
+        # The host itself is first, what it is reached through after it.
+        self._connections.insert(0, connection)
+        self._connect(connection, self.host)
+
+    def _connection(self, to: Host | Jump, gateway: Any) -> Any:
+        import logging
+
+        import fabric
+        import paramiko
+
+        # It logs what it raises, and Python shows that on standard error where nobody else takes it.
+        logging.getLogger("paramiko").addHandler(logging.NullHandler())
+        # What ~/.ssh/config says is in the host already; Fabric would read it once more.
+        config = fabric.Config(overrides={"load_ssh_configs": False})
+        options: dict[str, Any] = {
+            "banner_timeout": self._connect_seconds,
+            "auth_timeout": self._connect_seconds,
+            "channel_timeout": self._connect_seconds,
+        }
+        if to.keys:
+            options["key_filename"] = list(to.keys)
+            options["look_for_keys"] = False
+        connection = fabric.Connection(
+            to.address,
+            user=to.user,
+            port=to.port,
+            gateway=gateway,
+            config=config,
+            connect_timeout=int(self._connect_seconds),
+            connect_kwargs=options,
+        )
+
+        class Refuse(paramiko.MissingHostKeyPolicy):
+            def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
+                raise _UnknownHostKey(key.fingerprint, key.get_name())
+
+        connection.client.set_missing_host_key_policy(Refuse())
+        for path in self.host.known_hosts:
+            if Path(path).is_file():
+                with contextlib.suppress(OSError, paramiko.SSHException):
+                    connection.client.load_system_host_keys(path)
+        return connection
+
+    def _connect(self, connection: Any, to: Host | Jump) -> None:
+        import paramiko
+
+        host = self.host
+        doing = f"connecting to {host.name} ({_reached(host)})"
+        through = "" if to is host else f"{to.address}, which {host.name} is reached through, "
+        subject = through.rstrip(", ") or f"{host.name} ({to.address})"
+        ssh = host.ssh if to is host else f"ssh -p {to.port} {to.address}"
+        try:
+            connection.open()
+            connection.transport.set_keepalive(_KEEPALIVE_SECONDS)
+            if isinstance(connection.transport.sock, socket.socket):
+                # Each request would wait for the acknowledgement of the one before it.
+                connection.transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except _UnknownHostKey as unknown:
+            raise Unreachable(
+                doing,
+                f"The host key of {subject} is not known: {unknown.kind} {unknown.fingerprint}.",
+                f"Compare it with what its administrator says, then accept it: type `{ssh} true` and answer yes.",
+            ) from None
+        except paramiko.BadHostKeyException as changed:
+            raise Unreachable(
+                doing,
+                f"The host key of {subject} is not the one on record: it shows {changed.key.fingerprint}. Either it was "
+                "installed anew, or somebody answers in its place.",
+                f"Ask its administrator. If it was installed anew: ssh-keygen -R {_known_as(to)}, then `{ssh} true`.",
+            ) from None
+        except paramiko.PasswordRequiredException:
+            raise Unreachable(
+                doing,
+                f"The key {', '.join(to.keys) or 'of yours'} is protected by a passphrase, and no agent has it.",
+                f"Type: ssh-add {' '.join(to.keys)}",
+            ) from None
+        except paramiko.AuthenticationException:
+            offered = ", ".join(to.keys) or "any key of yours"
+            raise Unreachable(
+                doing,
+                f"{subject} does not accept {offered} for the user {to.user or connection.user}.",
+                f"Put your public key there (ssh-copy-id), or set hosts.{host.name}.user and .key in invoke.yaml. "
+                f"`{ssh} true` must work without a password.",
+            ) from None
+        except FileNotFoundError as missing:
+            raise Unreachable(
+                doing,
+                f"The key file {missing.filename} does not exist.",
+                f"Set hosts.{host.name}.key in invoke.yaml, or IdentityFile in ~/.ssh/config.",
+            ) from None
+        except (paramiko.SSHException, OSError, EOFError) as problem:
+            raise Unreachable(
+                doing,
+                f"{subject} does not answer on port {to.port}: {_reason(problem)}.",
+                f"Is it up, and is that its address? `{ssh} true` must work.",
+            ) from None
+
+    def _feed(self, channel: Any, feed: bytes | IO[bytes], fed: Callable[[int], None]) -> None:
+        """Send standard input; a program that ends before it has read all of it says why itself."""
+        stream = io.BytesIO(feed) if isinstance(feed, bytes) else feed
+        sent = 0
+        try:
+            while part := stream.read(_CHUNK_BYTES):
+                channel.sendall(part)
+                sent += len(part)
+                fed(sent)
+            channel.shutdown_write()
+        except TimeoutError:
+            raise
+        except OSError:
+            transport = channel.get_transport()
+            if transport is None or not transport.is_active():
+                raise
+
+    def _status(self, channel: Any, timeout: float) -> int:
+        if not channel.status_event.wait(timeout):
+            raise TimeoutError
+        status = int(channel.exit_status)
+        if status == -1 and not channel.get_transport().is_active():
+            raise EOFError
+        return status
+
+    def _lost(self, problem: BaseException) -> Unreachable:
+        if isinstance(problem, Unreachable):
+            return problem
+        host = self.host
+        return Unreachable(
+            f"working on {host.name} ({_reached(host)})",
+            f"The connection to {host.name} was lost: {_reason(problem)}.",
+            "Type the command again: what is done stays done.",
+        )
+
+    def _drop(self) -> None:
+        with self._guard:
+            self._close()
+
+    def _close(self) -> None:
+        for connection in self._connections:
+            # Not Fabric's own `close`: it leaves one that was refused half open.
+            with contextlib.suppress(OSError, EOFError):
+                connection.client.close()
+        self._connections = []
+
+
+class _UnknownHostKey(Exception):
+    """The host's key is in no file of known hosts."""
+
+    def __init__(self, fingerprint: str, kind: str) -> None:
+        self.fingerprint = fingerprint
+        self.kind = kind
+        super().__init__(fingerprint)
+
+
+def everywhere(
+    links: Mapping[str, Link], work: Callable[[Link], T]
+) -> tuple[dict[str, T], dict[str, ProvisionError]]:
+    """Do something on all hosts at once.
+
+    Args:
+        links: host name → its link.
+        work: what to do with each.
+
+    Returns:
+        What it gave on each host where it succeeded, and the error of each other one: none hides another.
+    """
+    results: dict[str, T] = {}
+    errors: dict[str, ProvisionError] = {}
+    if not links:
+        return results, errors
+    with ThreadPoolExecutor(max_workers=len(links), thread_name_prefix="hosts") as pool:
+        futures = {name: pool.submit(work, link) for name, link in links.items()}
+        for name, future in futures.items():
+            try:
+                results[name] = future.result()
+            except ProvisionError as error:
+                errors[name] = error
+    return results, errors
+
+
+def all_of(doing: str, errors: Mapping[str, ProvisionError], done: Sequence[str] = ()) -> ProvisionError:
+    """One error over those of several hosts.
+
+    Args:
+        doing: what was being done.
+        errors: host name → its error; at least one.
+        done: names of the hosts where it succeeded.
+    """
+    if len(errors) == 1 and not done:
+        return next(iter(errors.values()))
+    causes = [f"{name}: {error.cause}" for name, error in errors.items()]
+    if done:
+        causes.append(f"Done on {', '.join(done)}.")
+    remedies = dict.fromkeys(f"{name}: {error.remedy}" for name, error in errors.items())
+    log = [line for error in errors.values() for line in error.log_lines]
+    return ProvisionError(doing, "\n".join(causes), "\n".join(remedies), log)
+
+
+def _read(channel: Any) -> tuple[str, str]:
+    """All of both outputs; a thread reads standard error, for a program may fill either first."""
+    error = bytearray()
+
+    def drain() -> None:
+        with contextlib.suppress(OSError, socket.timeout):
+            while part := channel.recv_stderr(_CHUNK_BYTES):
+                error.extend(part)
+
+    reader = threading.Thread(target=drain, daemon=True)
+    reader.start()
+    out = bytearray()
+    while part := channel.recv(_CHUNK_BYTES):
+        out += part
+    reader.join()
+    return out.decode(errors="replace"), error.decode(errors="replace")
+
+
+def _reached(host: Host) -> str:
+    user = f"{host.user}@" if host.user else ""
+    return f"{user}{host.address}" + (f" port {host.port}" if host.port != 22 else "")
+
+
+def _known_as(to: Host | Jump) -> str:
+    return to.address if to.port == 22 else f"'[{to.address}]:{to.port}'"
+
+
+def _reason(problem: BaseException) -> str:
+    errors = getattr(problem, "errors", None)  # paramiko's NoValidConnectionsError: address → error
+    if isinstance(errors, dict) and errors:
+        problem = next(iter(errors.values()))
+    if isinstance(problem, TimeoutError):
+        return "no answer in time"
+    if isinstance(problem, OSError) and problem.strerror:
+        return problem.strerror
+    return (str(problem) or "it closed the connection").rstrip(".")
+
+
+# Files arrive in a directory of their own beside the others, so that each is moved into place whole. What an earlier
+# attempt left behind goes first: it belongs to a connection that is gone.
+_PUT = """
+set -e
+umask 077
+mkdir -p -- "$1"
+cd -- "$1"
+rm -rf .incoming.*
+t=.incoming.$$
+trap 'rm -rf "$t"' EXIT
+mkdir "$t"
+tar -xpf - -C "$t" || {
+    # tar does not say why it could write no more.
+    [ "$(df -Pk . | awk 'NR == 2 {print $4}')" -gt 16 ] || echo "No space left on device" >&2
+    exit 1
+}
+for f in "$t"/* "$t"/.[!.]*; do
+    [ ! -e "$f" ] || mv -f -- "$f" .
+done
+"""

@@ -1,0 +1,213 @@
+"""What `invoke hosts.…` does, from settings to results."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from provision import assembly
+from provision.backends.hosts import Hosts
+from provision.deployment import Deployment
+from provision.errors import ProvisionError
+from provision.hosts import inventory, judge, placement, setup
+from provision.hosts.judge import HostFinding, Wanted
+from provision.hosts.link import Link
+from provision.hosts.placement import Placed
+from provision.hosts.setup import Archive, HostStep, Outcome
+from provision.mongodb import binaries
+from provision.mongodb.binaries import Source
+from provision.mongodb.wire import CommandFailed, NotReachable
+from provision.settings import Loaded
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """What `rotate_certificates` did; its fields are what ``--json`` prints.
+
+    Args:
+        deployment: its name.
+        nodes: names of the nodes that use their new certificate now.
+        restart: names of those that don't know how to, and use it after a restart.
+        down: names of those that don't run: they use it when they are started.
+    """
+
+    deployment: str
+    nodes: tuple[str, ...]
+    restart: tuple[str, ...]
+    down: tuple[str, ...]
+
+
+def check(loaded: Loaded, on: str | None = None) -> list[HostFinding]:
+    """Look whether hosts will do, all at once. Changes nothing.
+
+    Args:
+        loaded: the settings in force.
+        on: a deployment: its hosts, and whether they can carry it; None: all hosts of invoke.yaml.
+
+    Raises:
+        ProvisionError: invoke.yaml names no hosts, or the deployment is not on hosts.
+    """
+    wanted: dict[str, Wanted] = {}
+    if on is not None:
+        backend = deployed(loaded, on).backend
+        assert isinstance(backend, Hosts)  # noqa: S101 — `deployed` has looked
+        ports: dict[str, list[int]] = {}
+        for node in assembly.deployment(loaded, on).topology.nodes:
+            ports.setdefault(backend.placement[node.name], []).append(node.port)
+        wanted = {host: Wanted(len(each), tuple(each)) for host, each in ports.items()}
+    with _links(loaded, on) as links:
+        return judge.check(links, wanted)
+
+
+def set_up(
+    loaded: Loaded,
+    on: str | None = None,
+    dry_run: bool = False,
+    finished: Callable[[HostStep], None] = lambda _: None,
+) -> Outcome:
+    """Make hosts ready for nodes, all at once. One that fails stops no other.
+
+    Args:
+        loaded: the settings in force; a mongod was chosen for this machine.
+        on: a deployment: its hosts; None: all hosts of invoke.yaml.
+        dry_run: say what would be done and change nothing.
+        finished: told of each step, from any thread.
+
+    Returns:
+        The steps, and the error of each host that failed.
+
+    Raises:
+        ProvisionError: nothing could be begun: no hosts, or no mongod.
+    """
+    mongod = binaries.recorded(loaded.paths, loaded.settings.mongodb)
+    if mongod is None:
+        raise ProvisionError(
+            "setting up hosts",
+            "No mongod has been chosen for this machine yet.",
+            "Type `invoke setup` first.",
+        )
+    wanted = list(setup.binaries_of(mongod).values())
+    archive = _archive(loaded) if mongod.source is Source.ARCHIVE else None
+    environment = binaries.environment(mongod.version)
+    with _links(loaded, on) as links:
+        return setup.run(
+            links, lambda link: setup.steps(link, wanted, archive, environment), dry_run, finished
+        )
+
+
+def plan(loaded: Loaded, on: str) -> list[Placed]:
+    """Where each node of a deployment is, or would be. Starts nothing, and asks no host.
+
+    Raises:
+        ProvisionError: there is no such deployment, or it can't be placed.
+    """
+    deployment = assembly.deployment(loaded, on)
+    if isinstance(deployment.backend, Hosts):
+        return placement.plan(deployment.topology, deployment.backend.placement)
+    return [Placed(node.name, "this machine", node.address, False) for node in deployment.topology.nodes]
+
+
+def rotate_certificates(loaded: Loaded, on: str, say: Callable[[str], None] = lambda _: None) -> Rotation:
+    """Give every host of a deployment a new certificate; its nodes take it without a restart.
+
+    Follows https://www.mongodb.com/docs/manual/reference/command/rotateCertificates/
+
+    Args:
+        loaded: the settings in force.
+        on: the deployment.
+        say: told what is going on.
+
+    Raises:
+        ProvisionError: it is not on hosts or has no TLS, a host can't be reached, or a node refused.
+    """
+    deployment = deployed(loaded, on)
+    backend = cast("Hosts", deployment.backend)
+    doing = f"rotating the certificates of {on}"
+    if assembly.authority(loaded, on, loaded.deployment(on)) is None:
+        raise ProvisionError(
+            doing, "It has no TLS.", f"Set deployments.{on}.tls in invoke.yaml to null or true."
+        )
+    with contextlib.closing(backend):
+        deployment.prepare()
+        say(f"Sending new certificates to the hosts of {on}")
+        backend.send_certificates(renew=True)
+        rotated, restart, down = [], [], []
+        for node in deployment.topology.nodes:
+            if not backend.observe(node).running:
+                down.append(node.name)
+                continue
+            try:
+                with deployment.dial(node) as connection:
+                    connection.command(
+                        "admin", {"rotateCertificates": 1, "message": "invoke hosts.rotate-certificates"}
+                    )
+            except NotReachable as problem:
+                raise ProvisionError(
+                    doing,
+                    f"{node.name} does not answer: {problem}.",
+                    f"Look at `invoke logs --on {on} --node {node.name}`.",
+                ) from None
+            except CommandFailed as refusal:
+                if refusal.code != _COMMAND_NOT_FOUND:
+                    raise ProvisionError(
+                        doing,
+                        f"{node.name} refused: {refusal}.",
+                        f"Look at `invoke logs --on {on} --node {node.name}`. It goes on with its old certificate.",
+                    ) from None
+                restart.append(node.name)
+            else:
+                rotated.append(node.name)
+    return Rotation(on, tuple(rotated), tuple(restart), tuple(down))
+
+
+def deployed(loaded: Loaded, on: str) -> Deployment:
+    """A deployment that is on hosts.
+
+    Raises:
+        ProvisionError: it is not.
+    """
+    deployment = assembly.deployment(loaded, on)
+    if not isinstance(deployment.backend, Hosts):
+        raise ProvisionError(
+            f"looking up the hosts of {on}",
+            f"Its back end is {deployment.backend.name}.",
+            f"Set deployments.{on}.backend to hosts and deployments.{on}.hosts to some of `hosts:` in invoke.yaml,\n"
+            "or name another deployment: --on NAME.",
+        )
+    return deployment
+
+
+_COMMAND_NOT_FOUND = 59
+
+
+@contextlib.contextmanager
+def _links(loaded: Loaded, on: str | None) -> Iterator[Mapping[str, Link]]:
+    names = None
+    if on is not None:
+        deployed(loaded, on)
+        names = loaded.deployment(on).hosts
+    found = inventory.hosts(loaded, names)
+    if not found:
+        raise ProvisionError(
+            "looking up the hosts",
+            "invoke.yaml names no hosts.",
+            "Add them under `hosts:` there, for example\n  hosts: {db1: {address: 192.0.2.11, user: mongo}}",
+        )
+    links = {name: Link(host) for name, host in found.items()}
+    try:
+        yield links
+    finally:
+        for link in links.values():
+            link.close()
+
+
+def _archive(loaded: Loaded) -> Archive | None:
+    """Where hosts like this machine may get the same binaries by themselves."""
+    from provision.mongodb.binaries import archive
+    from provision.mongodb.binaries.machine import builds, this_machine
+
+    mongodb = loaded.settings.mongodb
+    found = builds(this_machine(), mongodb.version)
+    return Archive(archive.url(mongodb.mirror, found[0], mongodb.version)) if found else None

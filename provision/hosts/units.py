@@ -1,0 +1,312 @@
+"""What keeps a node running on its host: a systemd unit, or a process that a small shell waits for.
+
+The scripts here run on the host. Each handles all nodes of that host at once: one round trip. A process is ours if
+its pid, its start time and the host's boot are those of the record that was written when it was started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from provision.backends.base import Observed
+
+SYSTEM, USER, PROCESS = "system", "user", "process"
+
+
+@dataclass(frozen=True)
+class Started:
+    """A node as the launching script is told of it.
+
+    Args:
+        node: its name.
+        port: its port.
+        binary: absolute path of its binary on the host.
+    """
+
+    node: str
+    port: int
+    binary: str
+
+
+def unit_name(deployment: str, node: str) -> str:
+    """Name of a node's unit."""
+    return f"mongodb-{deployment}-{node}.service"
+
+
+def render_unit(
+    template: str,
+    deployment: str,
+    node: str,
+    directory: str,
+    binary: str,
+    environment: Sequence[str],
+    kind: str,
+) -> str:
+    """The text of a node's systemd unit. Pure.
+
+    Args:
+        template: text of ``templates/mongod.service.j2``.
+        deployment: its name.
+        node: the node's name.
+        directory: absolute path of the deployment's directory on the host.
+        binary: absolute path of its binary there.
+        environment: ``NAME=value`` of what it needs.
+        kind: ``system`` or ``user``.
+    """
+    import jinja2
+
+    engine = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False  # noqa: S701 — a unit, not HTML
+    )  # fmt: skip
+    engine.filters["unit"] = _quoted
+    return engine.from_string(template).render(
+        deployment=deployment,
+        node=node,
+        directory=directory,
+        binary=binary,
+        environment=environment,
+        kind=kind,
+    )
+
+
+def _quoted(value: str) -> str:
+    """A value for a unit file, where %, quotes and backslashes mean something."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'
+
+
+def parse_observed(text: str) -> dict[str, Observed]:
+    """What `OBSERVE` printed: node → how it was found. Pure."""
+    found = {}
+    for line in text.splitlines():
+        node, _, rest = line.partition(" ")
+        state, _, value = rest.partition(" ")
+        number = int(value) if value.lstrip("-").isdigit() else None
+        if state == "running":
+            found[node] = Observed(True)
+        elif state == "ended":
+            # A shell turns signal n into status 128 + n.
+            signalled = number is not None and number > 128
+            found[node] = Observed(False, None, 128 - number if signalled and number else number)
+        else:
+            found[node] = Observed(False)
+    return found
+
+
+# Every script here: $1 is the deployment's directory on the host.
+_COMMON = """
+here=$1
+shift
+read -r boot < /proc/sys/kernel/random/boot_id
+started() {
+    { read -r stat < "/proc/$1/stat"; } 2>/dev/null || return 1
+    set -- ${stat##*) }
+    [ "$1" != Z ] && start_now=${20}
+}
+alive() {
+    pid= start= on=
+    [ -r "$here/$1.pid" ] || return 1
+    while IFS='=' read -r key value; do
+        case $key in pid) pid=$value ;; start) start=$value ;; boot) on=$value ;; esac
+    done < "$here/$1.pid"
+    [ -n "$pid" ] && [ "$on" = "$boot" ] && started "$pid" && [ "$start_now" = "$start" ]
+}
+"""
+
+# Arguments: the names of nodes.
+OBSERVE = (
+    _COMMON
+    + """
+for node in "$@"; do
+    if alive "$node"; then echo "$node running"
+    elif [ -s "$here/$node.exit" ]; then read -r status < "$here/$node.exit"; echo "$node ended $status"
+    else echo "$node absent"; fi
+done
+"""
+)
+
+# Arguments: node, port and binary, in turn. Standard input: `NAME=value` lines for the environment, nothing secret.
+# The shell that stays writes down how its mongod ended.
+LAUNCH = (
+    _COMMON
+    + """
+cd "$here" || exit 1
+umask 077
+while read -r line; do export "$line"; done
+begun=
+while [ $# -gt 0 ]; do
+    node=$1 port=$2 binary=$3
+    shift 3
+    ! alive "$node" || continue
+    rm -f "$node.exit" "$node.pid"
+    { mkdir -p "$node" && : > "$node.out"; } || exit 1
+    PROVISION_NODE="$here:$node" setsid sh -c '
+        node=$1 port=$2 boot=$3
+        shift 3
+        "$@" &
+        pid=$!
+        read -r stat < "/proc/$pid/stat"
+        set -- ${stat##*) }
+        printf "pid=%s\\nstart=%s\\nboot=%s\\nport=%s\\n" "$pid" "${20}" "$boot" "$port" > "$node.pid.new" &&
+            mv -f "$node.pid.new" "$node.pid" || { kill "$pid"; exit 1; }
+        wait "$pid"
+        echo $? > "$node.exit"
+    ' supervise "$node" "$port" "$boot" "$binary" --config "$here/$node.conf" </dev/null >"$node.out" 2>&1 &
+    begun="$begun $node"
+done
+n=0
+for node in $begun; do
+    while [ ! -e "$node.pid" ] && [ ! -s "$node.exit" ] && [ $n -lt 500 ]; do n=$((n + 1)); sleep 0.02; done
+    [ -e "$node.pid" ] || { echo "$node could not be started: $(cat "$node.out")" >&2; exit 1; }
+done
+"""
+)
+
+# $2: seconds to wait before SIGKILL; 0: SIGKILL at once. Then the names of nodes.
+END = (
+    _COMMON
+    + """
+patience=$1
+shift
+signal=TERM
+[ "$patience" != 0 ] || signal=KILL
+for node in "$@"; do
+    ! alive "$node" || { kill -s $signal "$pid"; kill -s CONT "$pid"; }  # one that is paused must hear it, too
+done
+deadline=$(($(date +%s) + patience + 1))
+while :; do
+    left=
+    for node in "$@"; do ! alive "$node" || left="$left $node"; done
+    [ -n "$left" ] || break
+    if [ "$(date +%s)" -ge "$deadline" ]; then
+        for node in $left; do ! alive "$node" || kill -s KILL "$pid"; done
+        deadline=$((deadline + 10))
+    fi
+    sleep 0.02
+done
+n=0
+for node in "$@"; do
+    # The shell that waits for it has the last word; it would leave a file behind.
+    while [ -e "$here/$node.pid" ] && [ ! -s "$here/$node.exit" ] && [ $n -lt 100 ]; do n=$((n + 1)); sleep 0.02; done
+    rm -f "$here/$node.pid" "$here/$node.exit"
+done
+"""
+)
+
+# $2: process, system or user; $3: the node; $4: its unit; $5: a signal, or nothing. Prints how it was before.
+FREEZE = (
+    _COMMON
+    + """
+kind=$1 node=$2 unit=$3 signal=$4
+if [ "$kind" = process ]; then alive "$node" || { echo absent; exit 0; }
+else
+    own=
+    [ "$kind" = system ] || { own=--user; export XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/run/user/$(id -u)}"; }
+    pid=$(systemctl $own show "$unit" -p MainPID --value)
+    started "${pid:-0}" || { echo absent; exit 0; }
+fi
+read -r stat < "/proc/$pid/stat"
+set -- ${stat##*) }
+if [ "$1" = T ]; then echo paused; else echo running; fi
+[ -z "$signal" ] || kill -s "$signal" "$pid"
+"""
+)
+
+# $2: all (the directory itself, too) or some; $3: data or keep. Then the names of nodes.
+REMOVE = (
+    _COMMON
+    + """
+all=$1 data=$2
+shift 2
+cd "$here" 2>/dev/null || exit 0
+for node in "$@"; do
+    ! alive "$node" || { echo "$node is running" >&2; exit 1; }
+    rm -f "$node.pid" "$node.exit" "$node.conf"
+    [ "$data" != data ] || rm -rf -- "./$node" "./$node.log" "./$node.out"
+done
+if [ "$all" = all ]; then
+    rm -rf keyfile host.pem ca.pem .incoming.*
+    cd /
+    rmdir "$here" 2>/dev/null || true
+fi
+"""
+)
+
+# The same for nodes that are systemd units. $2: system or user. Units are linked from the deployment's directory, so
+# that what the tool wrote is in `data_dir` alone.
+_SYSTEMD = """
+here=$1 kind=$2
+shift 2
+own=
+[ "$kind" = system ] || { own=--user; export XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/run/user/$(id -u)}"; }
+"""
+
+# Arguments: node and unit, in turn.
+UNITS_OBSERVE = (
+    _SYSTEMD
+    + """
+while [ $# -gt 0 ]; do
+    node=$1 unit=$2
+    shift 2
+    state= sub= status= code=
+    while IFS='=' read -r key value; do
+        case $key in
+            ActiveState) state=$value ;; SubState) sub=$value ;;
+            ExecMainStatus) status=$value ;; ExecMainCode) code=$value ;;
+        esac
+    done <<END
+$(systemctl $own show "$unit" -p ActiveState -p SubState -p ExecMainStatus -p ExecMainCode)
+END
+    # 2: it was ended by a signal, as a shell would say it.
+    [ "$code" != 2 ] || status=$((128 + status))
+    case $state:$sub in
+        *:auto-restart|failed:*) echo "$node ended $status" ;;
+        active:*|activating:*|reloading:*|deactivating:*) echo "$node running" ;;
+        *) echo "$node absent" ;;
+    esac
+done
+"""
+)
+
+# Arguments: node and unit, in turn.
+UNITS_LAUNCH = (
+    _SYSTEMD
+    + """
+cd "$here" || exit 1
+umask 077
+units=
+while [ $# -gt 0 ]; do
+    mkdir -p "$1" || exit 1
+    systemctl $own link --quiet "$here/$2" || exit 1
+    units="$units $2"
+    shift 2
+done
+systemctl $own daemon-reload && systemctl $own reset-failed $units 2>/dev/null
+systemctl $own enable --quiet $units && systemctl $own start $units
+"""
+)
+
+# $3: seconds to wait before SIGKILL; 0: SIGKILL at once. Then the names of units.
+UNITS_END = (
+    _SYSTEMD
+    + """
+patience=$1
+shift
+[ "$patience" != 0 ] || systemctl $own kill --signal=KILL "$@" 2>/dev/null
+timeout --signal=KILL "$((patience + 10))" systemctl $own stop "$@"
+systemctl $own kill --signal=KILL "$@" 2>/dev/null
+systemctl $own reset-failed "$@" 2>/dev/null
+true
+"""
+)
+
+# Arguments: the names of units. They are unknown to systemd afterwards.
+UNITS_REMOVE = (
+    _SYSTEMD
+    + """
+systemctl $own disable --quiet "$@" 2>/dev/null
+for unit in "$@"; do rm -f "$here/$unit"; done
+systemctl $own daemon-reload
+"""
+)

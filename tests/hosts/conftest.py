@@ -1,0 +1,157 @@
+"""Tests that need an sshd: several hosts on this machine, each with an address, processes and files of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision import assembly
+from provision.backends.hosts import Hosts
+from provision.deployment import Deployment
+from provision.hosts import inventory
+from provision.hosts import setup as hosts_setup
+from provision.hosts.link import Link
+from provision.mongodb import binaries
+from provision.settings import Layer, Loaded, load
+from provision.steps import Silent
+from tests.hosts.lab import Lab, lab
+from tests.support.capabilities import ROOT
+from tests.support.router_standin.install import install
+
+
+@pytest.fixture(scope="session")
+def sshd(pytestconfig: pytest.Config) -> str:
+    folders = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
+    found = shutil.which("sshd", path=folders)
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def three(sshd: str) -> Iterator[Lab]:
+    """Three hosts: db1, db2 and db3. Other users than root must be able to pass through their folder."""
+    folder = Path(tempfile.mkdtemp(prefix="flaskbook-hosts-"))
+    folder.chmod(0o755)
+    try:
+        with lab(folder, sshd, ("db1", "db2", "db3")) as made:
+            yield made
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def all_on(three: Lab) -> Iterator[Lab]:
+    """The three hosts, switched on; those that a test switches off or cuts off come back after it."""
+    yield three
+    for host in three.hosts.values():
+        host.connect()
+        if host.process is None:
+            host.start()
+
+
+@dataclass
+class Project:
+    """A project on this machine whose deployments are on the lab's hosts.
+
+    Args:
+        root: its top folder.
+        lab: the hosts.
+        mongod: the binary that it has, with a router beside it.
+        hosts: what invoke.yaml says of them.
+    """
+
+    root: Path
+    lab: Lab
+    mongod: Path
+    hosts: dict[str, dict[str, Any]]
+    made: list[Deployment] = field(default_factory=list)
+
+    def loaded(self, **deployment: Any) -> Loaded:
+        """The settings, with one deployment: ``prod``."""
+        chosen = {
+            "mongodb": {"source": "path", "path": str(self.mongod)},
+            "hosts": self.hosts,
+            "deployments": {
+                "prod": {"backend": "hosts", "hosts": list(self.hosts), "port": 27300, **deployment},
+            },
+        }
+        return load(self.root, [Layer("the tests", chosen)], remember=False)
+
+    def deployment(self, loaded: Loaded) -> Deployment:
+        """The deployment ``prod``; it is taken down after the test."""
+        binaries.find(loaded.settings.mongodb, loaded.paths, Silent())
+        made = assembly.deployment(loaded, "prod")
+        self.made.append(made)
+        return made
+
+    def links(self, names: Sequence[str] | None = None) -> dict[str, Link]:
+        """Connections to the hosts, as the settings have them."""
+        return {name: Link(host, 5.0) for name, host in inventory.hosts(self.loaded(), names).items()}
+
+    def set_up(self, names: Sequence[str] | None = None) -> hosts_setup.Outcome:
+        """What `hosts.setup` does."""
+        loaded = self.loaded()
+        choice = binaries.find(loaded.settings.mongodb, loaded.paths, Silent())
+        wanted = list(hosts_setup.binaries_of(choice.mongod).values())
+        links = self.links(names)
+        try:
+            return hosts_setup.run(links, lambda link: hosts_setup.steps(link, wanted))
+        finally:
+            for link in links.values():
+                link.close()
+
+    def close(self) -> None:
+        for deployment in self.made:
+            assert isinstance(deployment.backend, Hosts)
+            deployment.backend.close()
+        for host in self.lab.hosts.values():
+            host.connect()
+            if host.process is None:
+                host.start()
+            for program in ("mongod", "router_standin"):
+                host.end(program)
+            for left in host.srv.iterdir():
+                shutil.rmtree(left)
+
+
+@pytest.fixture
+def trusting(three: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A home directory whose known_hosts has the keys of all hosts."""
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True, mode=0o700)
+    (home / ".ssh" / "known_hosts").write_text(three.known_hosts)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    return home
+
+
+@pytest.fixture
+def project(
+    all_on: Lab, trusting: Path, tmp_path: Path, mongod_binary: Path, mongod_version: str
+) -> Iterator[Project]:
+    """A project with db1, db2 and db3, and nothing on them yet."""
+    root, beside = tmp_path / "project", tmp_path / "bin"
+    root.mkdir()
+    beside.mkdir()
+    shutil.copy2(ROOT / "mongod.conf.j2", root)
+    try:
+        os.link(mongod_binary, beside / "mongod")
+    except OSError:
+        shutil.copy2(mongod_binary, beside / "mongod")
+    install(beside, mongod_version)
+    hosts = {
+        name: {"address": host.address, "user": "root", "key": str(all_on.key), "data_dir": "/srv/mongodb"}
+        for name, host in all_on.hosts.items()
+    }
+    made = Project(root, all_on, beside / "mongod", hosts)
+    try:
+        yield made
+    finally:
+        made.close()

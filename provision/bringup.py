@@ -140,7 +140,7 @@ class BringUp:
                 self._reached("majority write acknowledged")
                 if len(each.members) > 1 and until_healthy:
                     replication.complete(each, connection, self.dial, waiting)
-                    replication.healthy(each, self.dial, waiting)
+                    replication.healthy(each, connection, self.dial, waiting)
                     replication.prove_writable(connection, each, waiting)
                     self._reached(f"all members of {each.name} are healthy")
 
@@ -222,7 +222,7 @@ class BringUp:
         waiting = self._wait(replica_set.members)
         with self._after(primary) as connection:
             replication.complete(replica_set, connection, self.dial, waiting)
-        replication.healthy(replica_set, self.dial, waiting)
+            replication.healthy(replica_set, connection, self.dial, waiting)
         self._reached(f"all members of {replica_set.name} are healthy")
 
     def _router(self, node: Node, config_primary: Future[Connection]) -> None:
@@ -240,15 +240,20 @@ class BringUp:
                 self._reached(f"{shard.name} is added")
 
     def _prove_through(self, router: Connection, waiting: Wait) -> None:
-        """Write one document through the router, wait for the majority, and take its collection away again."""
-        database, collection = self._plan.app_database, "provision_writable"
-        majority = {"w": "majority", "wtimeout": 10_000}
-        write = {"insert": collection, "documents": [{"written": True}], "writeConcern": majority}
+        """Write one document through the router, and wait for the majority.
+
+        It stays where it is, in a database of the tool's own: to make and drop a collection takes a cluster longer than
+        all else that is asked of it here.
+        """
+        write = {
+            "update": "writable",
+            "updates": [{"q": {"_id": "writable"}, "u": {"$inc": {"times": 1}}, "upsert": True}],
+            "writeConcern": {"w": "majority", "wtimeout": 10_000},
+        }
 
         def attempt() -> bool | None:
             try:
-                router.command(database, write)
-                router.command(database, {"drop": collection, "writeConcern": majority})
+                router.command("provision", write)
             except CommandFailed as refusal:
                 if refusal.code in replication.LATER:
                     return None

@@ -277,13 +277,14 @@ def _merge(
 ) -> None:
     for key, value in values.items():
         path = (*at, str(key))
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping):
+            # An empty one adds nothing: it does not take away what a layer below has.
             present = into.get(str(key))
             nested = present if isinstance(present, dict) else {}
             into[str(key)] = nested
             _merge(nested, value, origin, origins, path)
         else:
-            into[str(key)] = dict(value) if isinstance(value, Mapping) else value
+            into[str(key)] = value
         origins[path] = origin
 
 

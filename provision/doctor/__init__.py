@@ -142,6 +142,8 @@ def _limits(loaded: Loaded) -> Iterator[Finding]:
     running = {each.deployment for each in traces.records(loaded.paths) if each.alive}
     needs, starting = {}, 0
     for name, settings in loaded.settings.deployments.items():
+        if settings.backend == "hosts":
+            continue  # other machines' memory: `invoke hosts.check` looks at it
         nodes = assembly.plan(name, settings).nodes
         in_docker = settings.backend == "docker" and port_holder(LOOPBACK, nodes[0].port)
         if name in running or in_docker:

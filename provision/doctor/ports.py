@@ -54,7 +54,8 @@ def read_ports(
         apps: the app's processes.
     """
     found = []
-    for name, settings in loaded.settings.deployments.items():
+    here = {n: each for n, each in loaded.settings.deployments.items() if each.backend != "hosts"}
+    for name, settings in here.items():
         for node in assembly.plan(name, settings).nodes:
             running = {each.pid: each.port for each in records if each.alive and _same(each, name, node.name)}
             running |= {

@@ -24,6 +24,10 @@ _RECONFIG_LATER = frozenset({109, 103, 74, 308}) | LATER
 HEALTHY = frozenset({"PRIMARY", "SECONDARY", "ARBITER", "STANDALONE", "ROUTER"})
 
 _STEP_UP_SECONDS = 0.3
+_MOST_VOTERS = 7
+# Members learn of each other, and get their votes, at heartbeats: frequent ones while a new set grows, then the default.
+_BRING_UP_HEARTBEAT_MS = 200
+_DEFAULT_HEARTBEAT_MS = 2000
 
 Dial = Callable[[Node], Connection]
 
@@ -188,23 +192,63 @@ def complete(replica_set: ReplicaSet, connection: Connection, dial: Dial, wait: 
     return tuple(added)
 
 
-def healthy(replica_set: ReplicaSet, dial: Dial, wait: Wait) -> None:
-    """Wait until every member is a primary, a secondary or an arbiter.
+def healthy(replica_set: ReplicaSet, connection: Connection, dial: Dial, wait: Wait) -> None:
+    """Wait until every member is a primary, a secondary or an arbiter, and has its vote.
+
+    A member that was added gets its vote only when the primary has seen its data complete; until then, the set could
+    not elect another primary if it lost this one.
+
+    Args:
+        replica_set: the set.
+        connection: to its primary.
+        dial: connects to a node.
+        wait: how long.
 
     Raises:
         ProvisionError: a member died, or was not healthy in time.
     """
     for member in replica_set.members:
-        connection = listening(member, dial, wait)
+        direct = listening(member, dial, wait)
         try:
             wait.until(
                 f"{member.name} to become a healthy member of {replica_set.name}",
-                lambda c=connection: state(_hello(c)) in HEALTHY or None,  # type: ignore[misc]
+                lambda c=direct: state(_hello(c)) in HEALTHY or None,  # type: ignore[misc]
             )
         except NotReachable as problem:
             raise _broken(replica_set, member, problem, wait) from problem
         finally:
-            connection.close()
+            direct.close()
+    voters = min(len(replica_set.members), _MOST_VOTERS)
+
+    def have_votes() -> bool | None:
+        status = connection.command("admin", {"replSetGetStatus": 1})
+        return int(status.get("votingMembersCount", voters)) >= voters or None
+
+    try:
+        wait.until(f"the members of {replica_set.name} to have their votes", have_votes)
+        wait.until(f"{replica_set.name} to settle", lambda: _settle(connection))
+    except NotReachable as problem:
+        raise _broken(replica_set, replica_set.members[0], problem, wait) from problem
+
+
+def _settle(connection: Connection) -> bool | None:
+    """Give a set that was brought up the heartbeat that MongoDB has by default."""
+    config = connection.command("admin", {"replSetGetConfig": 1})["config"]
+    if config.get("settings", {}).get("heartbeatIntervalMillis") != _BRING_UP_HEARTBEAT_MS:
+        return True
+    config["settings"]["heartbeatIntervalMillis"] = _DEFAULT_HEARTBEAT_MS
+    config["version"] += 1
+    return _reconfigure(connection, config)
+
+
+def _reconfigure(connection: Connection, config: dict[str, Any]) -> bool | None:
+    try:
+        connection.command("admin", {"replSetReconfig": config, "maxTimeMS": 5000})
+    except CommandFailed as refusal:
+        if refusal.code in _RECONFIG_LATER:
+            return None
+        raise
+    return True
 
 
 def prove_writable(connection: Connection, replica_set: ReplicaSet | None, wait: Wait) -> None:
@@ -303,15 +347,11 @@ def _add(member: Node, connection: Connection) -> bool | None:
     entry: dict[str, Any] = {"_id": 1 + max(each["_id"] for each in config["members"]), "host": member.address}
     if member.arbiter:
         entry |= {"arbiterOnly": True, "priority": 0}
+    if sum(each.get("votes", 1) for each in config["members"]) >= _MOST_VOTERS:
+        entry |= {"votes": 0, "priority": 0}
     config["members"].append(entry)
     config["version"] += 1
-    try:
-        connection.command("admin", {"replSetReconfig": config, "maxTimeMS": 5000})
-    except CommandFailed as refusal:
-        if refusal.code in _RECONFIG_LATER:
-            return None
-        raise
-    return True
+    return _reconfigure(connection, config)
 
 
 def _set_default_write_concern(replica_set: ReplicaSet, connection: Connection) -> None:
@@ -332,11 +372,10 @@ def _ensure_initiated(replica_set: ReplicaSet, connection: Connection) -> None:
     config: dict[str, Any] = {"_id": replica_set.name, "members": [{"_id": 0, "host": first.address}]}
     if first.role is Role.CONFIG:
         config["configsvr"] = True
+    if len(replica_set.members) > 1:
+        config["settings"] = {"heartbeatIntervalMillis": _BRING_UP_HEARTBEAT_MS}
     try:
-        connection.command(
-            "admin",
-            {"replSetInitiate": config},
-        )
+        connection.command("admin", {"replSetInitiate": config})
     except CommandFailed as refusal:
         if refusal.code != _ALREADY_INITIALIZED:
             raise ProvisionError(

@@ -171,7 +171,9 @@ class BringUp:
             self._reached("majority write acknowledged through the router")
             if until_healthy:
                 # Not before: while members copy their set's data, a majority takes seconds to acknowledge anything.
-                completions = [pool.submit(self._complete, each, primaries[each.name]) for each in topology.all_sets]
+                completions = [
+                    pool.submit(self._complete, each, primaries[each.name]) for each in topology.all_sets
+                ]
                 everything += completions
                 for future in (*routers, *completions):
                     self._result(future, everything)

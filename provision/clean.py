@@ -304,7 +304,9 @@ class _Search:
                 how = f"invoke cluster.down --on {name} --delete-data"
                 facts = (self._initiated(name), self.paths.flags_record(name), self.paths.extent_record(name))
                 there = [each for each in facts if each.exists()]
-                self.kept += [Kept(each, f"the data of {name} are in Docker; `{how}` removes them") for each in there]
+                self.kept += [
+                    Kept(each, f"the data of {name} are in Docker; `{how}` removes them") for each in there
+                ]
                 spared += there
             if in_volumes or (name in self.with_data and not data):
                 keys = [

@@ -245,7 +245,9 @@ def remove_router(loaded: Loaded, name: str, router: str, say: Say) -> None:
     if router != last or extent.routers == 1:
         raise ProvisionError(
             doing,
-            "A cluster needs one." if extent.routers == 1 else f"Routers are counted, and {last} is the last one.",
+            "A cluster needs one."
+            if extent.routers == 1
+            else f"Routers are counted, and {last} is the last one.",
             f"To stop it for a while: invoke cluster.stop {router} --on {name}"
             if extent.routers == 1
             else f"Name that one: invoke cluster.remove-router {last} --on {name}",
@@ -328,7 +330,9 @@ def distribution(deployment: Deployment, namespace: str = "") -> dict[str, list[
     with routed(deployment, doing) as router:
         known = sharding.sharded_namespaces(router)
         try:
-            return {each: sharding.distribution(router, each) for each in ([namespace] if namespace else known)}
+            return {
+                each: sharding.distribution(router, each) for each in ([namespace] if namespace else known)
+            }
         except CommandFailed as refusal:
             raise ProvisionError(
                 doing,
@@ -469,7 +473,9 @@ def stop(deployment: Deployment, wanted: Sequence[Node], say: Say) -> list[str]:
         if members and sum(not each.arbiter for each in others) and len(others) > len(members.members) // 2:
             with contextlib.suppress(NotReachable, CommandFailed), deployment.dial(node, 2.0) as connection:
                 if connection.command("admin", {"hello": 1}).get("isWritablePrimary"):
-                    say(f"{members.name}: {_hand_over(deployment, members, connection, node).name} is primary now")
+                    say(
+                        f"{members.name}: {_hand_over(deployment, members, connection, node).name} is primary now"
+                    )
         deployment.stop_node(node)
     return [node.name for node in running]
 
@@ -540,14 +546,14 @@ def step_down(deployment: Deployment, name: str) -> tuple[Node, Node]:
         )
     former = primary(deployment, members)
     if former is None:
-        raise ProvisionError(
-            doing, "It has no primary.", f"Look at it: invoke status --on {deployment.name}"
-        )
+        raise ProvisionError(doing, "It has no primary.", f"Look at it: invoke status --on {deployment.name}")
     try:
         with deployment.dial(former) as connection:
             return former, _hand_over(deployment, members, connection, former)
     except (NotReachable, CommandFailed) as refusal:
-        raise ProvisionError(doing, f"{refusal}.", f"Look at it: invoke status --on {deployment.name}") from None
+        raise ProvisionError(
+            doing, f"{refusal}.", f"Look at it: invoke status --on {deployment.name}"
+        ) from None
 
 
 def primary(deployment: Deployment, members: ReplicaSet) -> Node | None:
@@ -563,9 +569,7 @@ def primary(deployment: Deployment, members: ReplicaSet) -> Node | None:
 def _hand_over(deployment: Deployment, members: ReplicaSet, connection: Connection, former: Node) -> Node:
     command = {"replSetStepDown": _STEP_DOWN_SECONDS, "secondaryCatchUpPeriodSecs": _CATCH_UP_SECONDS}
     connection.command("admin", command, timeout=_CATCH_UP_SECONDS + 10.0)
-    waiting = Wait(
-        time.monotonic() + _ELECTION_SECONDS, _ELECTION_SECONDS, lambda: None, list
-    )
+    waiting = Wait(time.monotonic() + _ELECTION_SECONDS, _ELECTION_SECONDS, lambda: None, list)
 
     def elected() -> Node | None:
         found = primary(deployment, members)
@@ -628,5 +632,3 @@ def moments(timings: Sequence[Timing]) -> list[Moment]:
     """An `up`'s timings in order, with its critical path marked. Pure."""
     critical = critical_path(timings)
     return [Moment(each.what, each.seconds, each in critical) for each in timings]
-
-

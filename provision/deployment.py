@@ -412,7 +412,9 @@ class Deployment:
 
     def _undo(self, started: Sequence[Node]) -> None:
         """What a failed `up` started is not left half-started."""
-        with contextlib.suppress(ProvisionError):  # what made `up` fail is told, and may be what fails here, too
+        with contextlib.suppress(
+            ProvisionError
+        ):  # what made `up` fail is told, and may be what fails here, too
             self.backend.terminate(started, _ABANDON_SECONDS)
             if len(started) == len(self.topology.nodes):
                 self.backend.remove(started, data=False)

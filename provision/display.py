@@ -12,7 +12,16 @@ from typing import IO, Any
 
 from provision.steps import Progress, Silent, StepResult
 
-_COLOURS = {"green": "32", "yellow": "33", "red": "31", "dim": "2", "bold": "1", "cyan": "36", "magenta": "35", "blue": "34"}
+_COLOURS = {
+    "green": "32",
+    "yellow": "33",
+    "red": "31",
+    "dim": "2",
+    "bold": "1",
+    "cyan": "36",
+    "magenta": "35",
+    "blue": "34",
+}
 
 
 def colourful(stream: IO[str]) -> bool:

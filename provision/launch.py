@@ -3,6 +3,7 @@
 Needs nothing but Python and its standard library. This file is kept readable to any Python from 2.7 on, so
 that one too old to build env/ can say so; all the work is in provision/bootstrap.py.
 """
+
 # ruff: noqa: PTH118, PTH120, PTH109, PTH116, PTH123, UP024, UP031, RUF005, S606
 import json
 import os

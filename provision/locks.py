@@ -33,7 +33,9 @@ def exclusive(path: Path, doing: str, say: Callable[[str], None] | None = None) 
     """
     descriptor = _acquire(path, doing, say or _to_stderr)
     try:
-        with contextlib.suppress(OSError):  # told to those who wait; a full disk is no reason not to hold the lock
+        with contextlib.suppress(
+            OSError
+        ):  # told to those who wait; a full disk is no reason not to hold the lock
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()} {doing}\n".encode(), 0)
         yield descriptor
@@ -49,8 +51,12 @@ def _acquire(path: Path, doing: str, say: Callable[[str], None]) -> int:
         try:
             while not _try(descriptor):
                 if not told:
-                    pid, _, theirs = os.pread(descriptor, 200, 0).decode(errors="replace").strip().partition(" ")
-                    say(f"Waiting for process {pid or '?'} ({theirs or 'it has just begun'}) before {doing} ...")
+                    pid, _, theirs = (
+                        os.pread(descriptor, 200, 0).decode(errors="replace").strip().partition(" ")
+                    )
+                    say(
+                        f"Waiting for process {pid or '?'} ({theirs or 'it has just begun'}) before {doing} ..."
+                    )
                     told = True
                 time.sleep(_POLL_SECONDS)
         except BaseException:

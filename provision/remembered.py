@@ -32,7 +32,10 @@ def flags(root: Path) -> dict[KeyPath, tuple[str, Any]]:
     for file in sorted((root / ".state" / "deployments").glob("*/flags.json")):
         for key, entry in (read_json(file) or {}).items():
             if isinstance(entry, dict) and "value" in entry:
-                found["deployments", file.parent.name, key] = (f"an earlier {entry.get('from')}", entry["value"])
+                found["deployments", file.parent.name, key] = (
+                    f"an earlier {entry.get('from')}",
+                    entry["value"],
+                )
     return found
 
 

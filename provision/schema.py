@@ -200,7 +200,8 @@ class DeploymentSettings:
         list[int], Rule("numbers of shards that were removed: they are left out when shards are counted")
     ] = field(default_factory=list)
     auth: Annotated[
-        bool | None, Rule("key file and users from the first boot; null: with docker and hosts yes, with processes no")
+        bool | None,
+        Rule("key file and users from the first boot; null: with docker and hosts yes, with processes no"),
     ] = None
     image: Annotated[str | None, Rule("Docker image; null: mongodb.image", min_length=1)] = None
     cache_size_gb: Annotated[float, Rule("WiredTiger's cache of each node, in GB", ge=0.25, le=10000)] = 0.25
@@ -232,18 +233,24 @@ class HostSettings:
     """One other host. What is null is as ~/.ssh/config has it for its address, or its name."""
 
     address: Annotated[
-        str | None, Rule("its name or address, for SSH, other hosts and clients; null: its name", min_length=1)
+        str | None,
+        Rule("its name or address, for SSH, other hosts and clients; null: its name", min_length=1),
     ] = None
     user: Annotated[str | None, Rule("who to be there", min_length=1)] = None
     port: Annotated[int | None, Rule("port of its sshd; null: 22", ge=1, le=65535)] = None
-    key: Annotated[str | None, Rule("private key file; null: yours, and those of an agent", min_length=1)] = None
+    key: Annotated[str | None, Rule("private key file; null: yours, and those of an agent", min_length=1)] = (
+        None
+    )
     jump: Annotated[
         str | None, Rule("host it is reached through: one of these, or user@host:port", min_length=1)
     ] = None
     python: Annotated[str, Rule("its Python, for the app", min_length=1)] = "python3"
     data_dir: Annotated[
         str,
-        Rule("all that the tool puts there; ~ is that user's home", pattern=r"^(/|~/)[A-Za-z0-9._/@+-]*[A-Za-z0-9._-]$"),
+        Rule(
+            "all that the tool puts there; ~ is that user's home",
+            pattern=r"^(/|~/)[A-Za-z0-9._/@+-]*[A-Za-z0-9._-]$",
+        ),
     ] = "~/mongodb"
     units: Annotated[
         Literal["auto", "system", "user", "process"],

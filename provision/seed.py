@@ -130,7 +130,9 @@ def _frequencies(count: int, chance: random.Random) -> list[float]:
     return list(itertools.accumulate(weights))
 
 
-def seed(deployment: Deployment, database: str, count: int, number: int, drop: bool, progress: Progress) -> Seeded:
+def seed(
+    deployment: Deployment, database: str, count: int, number: int, drop: bool, progress: Progress
+) -> Seeded:
     """Insert people into the app's database.
 
     Args:
@@ -203,7 +205,11 @@ def _drop(deployment: Deployment, collection: Collection[Any]) -> None:
             wanted = ShardedCollection(collection.full_name, key)
         cluster.shard_collection(deployment, wanted)
     present = {each["name"] for each in collection.list_indexes()} if key is not None else set()
-    again = [{k: v for k, v in each.items() if k not in ("v", "ns")} for each in indexes if each["name"] not in present]
+    again = [
+        {k: v for k, v in each.items() if k not in ("v", "ns")}
+        for each in indexes
+        if each["name"] not in present
+    ]
     if again:
         collection.database.command({"createIndexes": collection.name, "indexes": again})
 

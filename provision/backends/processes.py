@@ -313,7 +313,9 @@ class Processes:
         import psutil
 
         try:
-            return process.environ().get(MARK) == self._mark(node) and process.status() != psutil.STATUS_ZOMBIE
+            return (
+                process.environ().get(MARK) == self._mark(node) and process.status() != psutil.STATUS_ZOMBIE
+            )
         except (psutil.Error, OSError):
             return False
 

@@ -110,9 +110,7 @@ def show_up(done: Up, timings: bool, json: bool) -> None:
     from provision import cluster, display
 
     if json:
-        display.as_json(
-            {**vars(done), "timings": [vars(each) for each in cluster.moments(done.timings)]}
-        )
+        display.as_json({**vars(done), "timings": [vars(each) for each in cluster.moments(done.timings)]})
         return
     for notice in done.notices:
         display.note(notice)
@@ -156,7 +154,9 @@ class _Task(Task[Any]):
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         parameters = self.argspec(self.body).parameters
         return [
-            _Optional.of(each) if each.positional and parameters[each.attr_name or str(each.name)].default is None else each
+            _Optional.of(each)
+            if each.positional and parameters[each.attr_name or str(each.name)].default is None
+            else each
             for each in super().get_arguments(ignore_unknown_help)
         ]
 

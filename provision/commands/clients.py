@@ -105,7 +105,9 @@ def seed(
     from provision.errors import ProvisionError
 
     if users < 0:
-        raise ProvisionError(f"seeding {on}", f"--users {users} is no number of people.", "Give it one: --users 1000")
+        raise ProvisionError(
+            f"seeding {on}", f"--users {users} is no number of people.", "Give it one: --users 1000"
+        )
     loaded = load(ctx)
     database = loaded.settings.app.database
     deployment = running(loaded, on, f"seeding {on}")
@@ -117,9 +119,13 @@ def seed(
         done = seeding.seed(deployment, database, users, seed, drop, progress)
     spread = cluster.distribution(deployment, done.namespace) if deployment.topology.is_sharded else None
     if json:
-        display.as_json({"deployment": on, **done.as_json(), "distribution": spread and spread[done.namespace]})
+        display.as_json(
+            {"deployment": on, **done.as_json(), "distribution": spread and spread[done.namespace]}
+        )
         return
-    display.line(f"{done.namespace}: {done.inserted:,} people in {done.seconds:.1f} s ({done.rate:,.0f} a second)")
+    display.line(
+        f"{done.namespace}: {done.inserted:,} people in {done.seconds:.1f} s ({done.rate:,.0f} a second)"
+    )
     if spread:
         display.line("")
         display.distribution(spread)

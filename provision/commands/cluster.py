@@ -363,7 +363,9 @@ def _positive(flag: str, text: str | None) -> int | None:
     if text is None:
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise ProvisionError("reading the flags", f"{flag} {text} is no number above 0.", f"Give it one: {flag} 4")
+        raise ProvisionError(
+            "reading the flags", f"{flag} {text} is no number above 0.", f"Give it one: {flag} 4"
+        )
     return int(text)
 
 

@@ -28,7 +28,9 @@ def show(ctx: Context, on: str, check: bool) -> None:
     doing = f"rendering the compose file of {on}"
     if not isinstance(backend, Docker):
         raise ProvisionError(
-            doing, "Its nodes are processes.", "Name a deployment in Docker: invoke render --compose --on cluster"
+            doing,
+            "Its nodes are processes.",
+            "Name a deployment in Docker: invoke render --compose --on cluster",
         )
     text = backend.render_compose()
     if not check:

@@ -344,7 +344,10 @@ def _add(member: Node, connection: Connection) -> bool | None:
     config = connection.command("admin", {"replSetGetConfig": 1})["config"]
     if any(each["host"] == member.address for each in config["members"]):
         return True
-    entry: dict[str, Any] = {"_id": 1 + max(each["_id"] for each in config["members"]), "host": member.address}
+    entry: dict[str, Any] = {
+        "_id": 1 + max(each["_id"] for each in config["members"]),
+        "host": member.address,
+    }
     if member.arbiter:
         entry |= {"arbiterOnly": True, "priority": 0}
     if sum(each.get("votes", 1) for each in config["members"]) >= _MOST_VOTERS:

@@ -81,12 +81,16 @@ def add_shard(router: Connection, shard: ReplicaSet, wait: Wait) -> bool:
         try:
             # One member is enough: the router learns of the others from it.
             seed = f"{shard.name}/{shard.members[0].address}"
-            router.command("admin", {"addShard": seed, "name": shard.name, "writeConcern": _MAJORITY}, timeout=60)
+            router.command(
+                "admin", {"addShard": seed, "name": shard.name, "writeConcern": _MAJORITY}, timeout=60
+            )
         except CommandFailed as refusal:
             if refusal.code in _RETRIABLE:
                 return None
             raise ProvisionError(
-                f"adding shard {shard.name}", str(refusal), "Look at `invoke logs --on <deployment> --node router-1`."
+                f"adding shard {shard.name}",
+                str(refusal),
+                "Look at `invoke logs --on <deployment> --node router-1`.",
             ) from refusal
         return True
 
@@ -114,7 +118,9 @@ def remove_shard(router: Connection, name: str) -> dict[str, Any]:
 
 def is_sharded(router: Connection, namespace: str) -> bool:
     """Whether a collection is sharded."""
-    return bool(_first_batch(router, "config", {"find": "collections", "filter": {"_id": namespace}, "limit": 1}))
+    return bool(
+        _first_batch(router, "config", {"find": "collections", "filter": {"_id": namespace}, "limit": 1})
+    )
 
 
 def shard_collection(router: Connection, wanted: ShardedCollection) -> bool:
@@ -129,7 +135,9 @@ def shard_collection(router: Connection, wanted: ShardedCollection) -> bool:
         ProvisionError: it is sharded by another key, or the router refused.
     """
     doing = f"sharding {wanted.namespace}"
-    present = _first_batch(router, "config", {"find": "collections", "filter": {"_id": wanted.namespace}, "limit": 1})
+    present = _first_batch(
+        router, "config", {"find": "collections", "filter": {"_id": wanted.namespace}, "limit": 1}
+    )
     if present:
         key = dict(present[0]["key"])
         if key != dict(wanted.key):
@@ -180,7 +188,10 @@ def _bounds(document: Mapping[str, Any]) -> dict[str, Any]:
     from bson.min_key import MinKey
 
     special = {"MinKey": MinKey(), "MaxKey": MaxKey()}
-    return {name: special.get(value, value) if isinstance(value, str) else value for name, value in document.items()}
+    return {
+        name: special.get(value, value) if isinstance(value, str) else value
+        for name, value in document.items()
+    }
 
 
 def chunks_by_shard(router: Connection, namespace: str) -> dict[str, int]:
@@ -193,7 +204,10 @@ def chunks_by_shard(router: Connection, namespace: str) -> dict[str, int]:
         "config",
         {
             "aggregate": "chunks",
-            "pipeline": [{"$match": {"uuid": found[0]["uuid"]}}, {"$group": {"_id": "$shard", "n": {"$sum": 1}}}],
+            "pipeline": [
+                {"$match": {"uuid": found[0]["uuid"]}},
+                {"$group": {"_id": "$shard", "n": {"$sum": 1}}},
+            ],
             "cursor": {"batchSize": 10_000},
         },
     )
@@ -202,8 +216,12 @@ def chunks_by_shard(router: Connection, namespace: str) -> dict[str, int]:
 
 def sharded_namespaces(router: Connection) -> list[str]:
     """Every sharded collection but those of MongoDB's own databases."""
-    found = _first_batch(router, "config", {"find": "collections", "projection": {"_id": 1}, "batchSize": 10_000})
-    return sorted(str(each["_id"]) for each in found if not str(each["_id"]).startswith(("config.", "admin.")))
+    found = _first_batch(
+        router, "config", {"find": "collections", "projection": {"_id": 1}, "batchSize": 10_000}
+    )
+    return sorted(
+        str(each["_id"]) for each in found if not str(each["_id"]).startswith(("config.", "admin."))
+    )
 
 
 def balancer(router: Connection) -> dict[str, Any]:
@@ -249,5 +267,7 @@ def distribution(router: Connection, namespace: str) -> list[dict[str, Any]]:
     ]
 
 
-def _first_batch(connection: Connection, database: str, command: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
+def _first_batch(
+    connection: Connection, database: str, command: Mapping[str, Any]
+) -> Sequence[dict[str, Any]]:
     return list(connection.command(database, command)["cursor"]["firstBatch"])

@@ -230,7 +230,9 @@ def single(name: str, port: int, replica_set: str | None, options: OptionsOf, ho
     return Topology(name, replica_sets=(ReplicaSet(replica_set, (node,)),))
 
 
-def replica_set(name: str, port: int, set_name: str, size: Size, options: OptionsOf, host: HostOf) -> Topology:
+def replica_set(
+    name: str, port: int, set_name: str, size: Size, options: OptionsOf, host: HostOf
+) -> Topology:
     """Plan one replica set.
 
     Args:
@@ -260,7 +262,15 @@ def sharded(name: str, port: int, size: Size, options: OptionsOf, host: HostOf) 
         "config", "config", Role.CONFIG, Size(members=size.config_servers), config_ports, options, host
     )
     shards = tuple(
-        _set(f"shard{n}", f"shard{n}", Role.SHARD, size, iter(range(port + 50 * n, port + 50 * n + 50)), options, host)
+        _set(
+            f"shard{n}",
+            f"shard{n}",
+            Role.SHARD,
+            size,
+            iter(range(port + 50 * n, port + 50 * n + 50)),
+            options,
+            host,
+        )
         for n in size.shard_numbers
     )
     routers = tuple(

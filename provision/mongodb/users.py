@@ -104,7 +104,12 @@ def ensure_users(connection: Connection, found: Secrets, database: str) -> None:
         found.app: [{"role": "readWrite", "db": database}, {"role": "clusterMonitor", "db": "admin"}],
     }
     for user, granted in roles.items():
-        document = {"pwd": user.password, "roles": granted, "mechanisms": ["SCRAM-SHA-256"], "writeConcern": _MAJORITY}
+        document = {
+            "pwd": user.password,
+            "roles": granted,
+            "mechanisms": ["SCRAM-SHA-256"],
+            "writeConcern": _MAJORITY,
+        }
         try:
             connection.command("admin", {"createUser": user.username, **document}, timeout=40)
         except CommandFailed as refusal:

@@ -103,7 +103,9 @@ def test_flags_hold_for_later_commands_until_the_data_are_deleted(team: Clone) -
 def test_a_flag_that_will_not_do_is_forgotten_and_changes_nothing(team: Clone) -> None:
     team.succeeds("cluster.up", "--on", "rs", "--members", "1")
     assert "will not do" in team.fails("cluster.up", "--on", "rs", "--members", "none")
-    assert "invoke cluster.down --delete-data --on rs" in team.fails("cluster.up", "--on", "rs", "--port", "29999")
+    assert "invoke cluster.down --delete-data --on rs" in team.fails(
+        "cluster.up", "--on", "rs", "--port", "29999"
+    )
     assert states(team, "rs") == {"member-1": "PRIMARY"}
     assert "29999" not in team.succeeds("settings", "--key", "deployments.rs.port")
 
@@ -271,7 +273,11 @@ def test_the_app_is_served_from_the_cluster_on_its_first_run(team: Clone) -> Non
     team.succeeds("seed", "--on", "sh", "--users", "10")
     assert team.get("/people")[0] == 200
     secrets = json.loads((team.root / ".state" / "deployments" / "sh" / "credentials.json").read_text())
-    for told in (running.text, team.succeeds("cluster.status", "--on", "sh"), team.succeeds("uri", "--on", "sh")):
+    for told in (
+        running.text,
+        team.succeeds("cluster.status", "--on", "sh"),
+        team.succeeds("uri", "--on", "sh"),
+    ):
         assert not any(secret in told for secret in secrets.values())
     assert secrets["app"] in team.succeeds("uri", "--on", "sh", "--user", "app")
 

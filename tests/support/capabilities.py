@@ -182,7 +182,21 @@ def _namespaces() -> Answer:
     name = f"flaskbook-probe-{os.getpid()}"
     _run(["ip", "netns", "add", name])
     try:
-        made = _run(["ip", "netns", "exec", name, "unshare", "--mount", "--pid", "--fork", "--mount-proc", "echo", "made"])
+        made = _run(
+            [
+                "ip",
+                "netns",
+                "exec",
+                name,
+                "unshare",
+                "--mount",
+                "--pid",
+                "--fork",
+                "--mount-proc",
+                "echo",
+                "made",
+            ]
+        )
     finally:
         _run(["ip", "netns", "delete", name])
     return made, {}

@@ -152,7 +152,11 @@ def test_a_python_too_old_is_told_what_was_found_and_what_to_do(tmp_path: Path) 
     (tmp_path / "launch.py").write_bytes((ROOT / "provision" / "launch.py").read_bytes())
     act = "import sys, runpy; sys.version_info = (3, 6, 15); sys.argv = ['./invoke', 'run']"
     done = subprocess.run(
-        [sys.executable, "-c", f"{act}; runpy.run_path({str(tmp_path / 'launch.py')!r}, run_name='__main__')"],
+        [
+            sys.executable,
+            "-c",
+            f"{act}; runpy.run_path({str(tmp_path / 'launch.py')!r}, run_name='__main__')",
+        ],
         env={"PATH": str(tmp_path)},
         capture_output=True,
         text=True,

@@ -98,9 +98,12 @@ def test_no_member_is_added_behind_an_arbiter() -> None:
 
 
 @pytest.mark.parametrize(
-    "wanted", [changed(SHARDED, backend="docker"), changed(SHARDED, port=28000), REPLICA_SET, DeploymentSettings()]
+    "wanted",
+    [changed(SHARDED, backend="docker"), changed(SHARDED, port=28000), REPLICA_SET, DeploymentSettings()],
 )
-def test_another_kind_place_or_port_is_a_conflict_and_what_is_there_stays_known(wanted: DeploymentSettings) -> None:
+def test_another_kind_place_or_port_is_a_conflict_and_what_is_there_stays_known(
+    wanted: DeploymentSettings,
+) -> None:
     found = combine("c", wanted, extent(SHARDED))
     assert found.conflict is not None
     assert "invoke cluster.down --delete-data --on c" in found.conflict.remedy

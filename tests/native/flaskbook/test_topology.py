@@ -168,7 +168,9 @@ def test_a_user_without_rights_is_told_which_role_it_lacks(
         tmp_path, mongod_binary, mongod_version, topology="replica-set", members=2, auth=True
     ) as made:
         with pymongo.MongoClient(made.uri(user="root")) as root:
-            root.admin.command("revokeRolesFromUser", "app", roles=[{"role": "clusterMonitor", "db": "admin"}])
+            root.admin.command(
+                "revokeRolesFromUser", "app", roles=[{"role": "clusterMonitor", "db": "admin"}]
+            )
         client = app_of(made, "app").test_client()
         # Who is primary needs no rights; what it does, needs some.
         seen = shown(client, "PRIMARY", "SECONDARY")

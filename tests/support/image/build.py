@@ -147,7 +147,9 @@ def _fill(archive: tarfile.TarFile, mongod: Path, busybox: Path) -> None:
     for name in ("bson", "yaml"):
         _package_files(archive, _package(name), APP / name)
 
-    for library_file in _libraries([mongod, python, *_binaries(perl), *extensions.glob("*.so"), *bson.glob("*.so")]):
+    for library_file in _libraries(
+        [mongod, python, *_binaries(perl), *extensions.glob("*.so"), *bson.glob("*.so")]
+    ):
         _file(archive, library_file, library_file.parent.resolve() / library_file.name, mode=0o755)
 
 

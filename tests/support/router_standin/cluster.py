@@ -433,7 +433,9 @@ class Cluster:
                     "u": {"$set": {"host": f"{shard.replica_set.name}/{','.join(hosts)}"}},
                 }
                 self.run(
-                    self.config, "config", {"update": "shards", "updates": [update], "writeConcern": {"w": "majority"}}
+                    self.config,
+                    "config",
+                    {"update": "shards", "updates": [update], "writeConcern": {"w": "majority"}},
                 )
 
     def shard(self, identifier: str) -> Shard:

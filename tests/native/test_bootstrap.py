@@ -23,7 +23,18 @@ import pytest
 from provision import bootstrap, installers, virtualenv
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = ["__init__", "launch", "entry", "bootstrap", "virtualenv", "installers", "env_python", "locks"]
+MODULES = [
+    "__init__",
+    "launch",
+    "entry",
+    "uncaught",
+    "errors",
+    "bootstrap",
+    "virtualenv",
+    "installers",
+    "env_python",
+    "locks",
+]
 BASE = getattr(sys, "_base_executable", sys.executable)
 TASKS = """\
 from provision import bootstrap

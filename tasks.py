@@ -295,7 +295,7 @@ def clean(
 
 @command(
     help={
-        "require": "fail where the machine lacks one of these: index,mongod,docker,browser,sshd",
+        "require": "fail where the machine lacks one of these, for example docker,browser; --help of pytest lists them",
         "only": "only these parts: unit,native,docker,hosts,browser",
         "workers": "processes to run the tests in (default: one for each processor)",
         "args": "more arguments for pytest",

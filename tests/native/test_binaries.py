@@ -216,7 +216,7 @@ def in_another_process(paths: Paths, settings: MongodbSettings) -> subprocess.Po
         "from pathlib import Path\n"
         "from provision.mongodb.binaries import find\n"
         "from provision.paths import Paths\n"
-        "from provision.settings import MongodbSettings\n"
+        "from provision.schema import MongodbSettings\n"
         "from provision.steps import Silent\n"
         # A shell's background job would pass on that Ctrl-C is ignored.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"

@@ -431,5 +431,5 @@ def test_keys_of_data_in_docker_stay_and_the_command_that_removes_both_is_named(
     record.write_text('{"replica_sets": ["rs0"]}')
     planned = do(found, data=True)
     assert key.exists()
-    assert "invoke stop --on cluster --delete-data" in whys(planned)[record]
+    assert "invoke cluster.down --on cluster --delete-data" in whys(planned)[record]
     assert clean.plan(found, data=True).items == ()

@@ -133,7 +133,7 @@ def test_a_setup_killed_while_it_builds_env_is_completed_by_the_next(
     tmp_path: Path, mongod_binary: Path
 ) -> None:
     clone = make_clone(tmp_path / "clone", str(mongod_binary), with_env=False)
-    by_wrapper = [sys.executable, str(clone.root / "invoke")]
+    by_wrapper = [str(clone.root / "invoke")]
     try:
         begun = clone.begin("setup", command=by_wrapper)
         until("env/ to be begun", lambda: (clone.root / "env").is_dir(), detail=lambda: begun.text)

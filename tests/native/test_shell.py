@@ -8,7 +8,6 @@ import pty
 import re
 import secrets
 import select
-import shutil
 import signal
 import stat
 import subprocess
@@ -393,12 +392,10 @@ def test_python_can_be_asked_for_where_mongosh_is(recorded_shell: Shell):
 
 @pytest.fixture
 def mongosh_shell(tmp_path: Path, server: Server, database_name: str) -> Shell:
-    found = shutil.which("mongosh")
-    if found is None:
-        pytest.skip("mongosh is not on the PATH; npm install -g mongosh")
     return Shell(tmp_path, server.uri, database_name, path=os.environ["PATH"])
 
 
+@pytest.mark.needs("mongosh")
 def test_the_real_mongosh_is_logged_in_and_on_the_database(mongosh_shell: Shell, database_name: str):
     done = mongosh_shell.run("db.getName()")
     assert (done.returncode, done.stdout.strip()) == (0, database_name)
@@ -409,6 +406,7 @@ def test_the_real_mongosh_is_logged_in_and_on_the_database(mongosh_shell: Shell,
     assert mongosh_shell.left_behind() == []
 
 
+@pytest.mark.needs("mongosh")
 def test_the_real_mongosh_prompts_on_a_terminal(mongosh_shell: Shell, database_name: str):
     with Terminal(mongosh_shell) as terminal:
         terminal.at_prompt("6 * 7\r", f"{database_name}> ")

@@ -76,7 +76,7 @@ def needed_by(arguments: Iterable[str]) -> tuple[str, ...]:
             if path.is_relative_to(place) or place.is_relative_to(path):
                 wanted.update(dict.fromkeys(needs))
                 if directory == "native":
-                    wanted.update({"index": None, "mount": None, "another-user": None})
+                    wanted.update({"index": None, "mount": None, "another-user": None, "mongosh": None})
     return tuple(wanted)
 
 
@@ -175,6 +175,10 @@ def _sshd() -> Answer:
     return found, {"path": found}
 
 
+def _mongosh() -> Answer:
+    return f"mongosh {_run(['mongosh', '--version'])}", {}
+
+
 def _namespaces() -> Answer:
     """Hosts of their own can be made of this machine: networks, processes and mounts apart from its own."""
     if sys.platform != "linux":
@@ -240,6 +244,7 @@ PROBES: Mapping[str, tuple[str, Callable[[], Answer]]] = {
     "docker": (_PREPARE, _docker),
     "browser": (_PREPARE, _browser),
     "sshd": (_PREPARE, _sshd),
+    "mongosh": ("npm install -g mongosh", _mongosh),
     "namespaces": ("run the tests as root, with iproute2 and util-linux", _namespaces),
     "another-user": (
         "run the tests as root: sudo ./invoke test",

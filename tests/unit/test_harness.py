@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
     [
         (["tests/unit"], set()),
         (["tests/unit/test_harness.py::test_x"], set()),
-        (["tests/native"], {"mongod", "index", "mount", "another-user"}),
+        (["tests/native"], {"mongod", "index", "mount", "another-user", "mongosh"}),
         (["tests/browser/test_x.py"], {"browser", "mongod"}),
         (["tests"], set(capabilities.PROBES)),
         (["."], set(capabilities.PROBES)),

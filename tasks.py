@@ -317,10 +317,11 @@ def test(_ctx: Context, require: str = "", only: str = "", workers: int = 0, arg
         **_JSON,
     },
     iterable=["only"],
+    positional=[],
 )
 def bench(
     ctx: Context,
-    only: Sequence[str] = (),
+    only: Sequence[str],
     runs: int = 5,
     list: bool = False,
     write: bool = False,

@@ -11,8 +11,6 @@ from provision.doctor.finding import Finding, error, ok, warning
 from provision.installers import pip_settings
 from provision.virtualenv import redact
 
-# pip's own default: https://pip.pypa.io/en/stable/cli/pip_install/#cmdoption-i
-_DEFAULT_INDEX = "https://pypi.org/simple"
 ANSWER_SECONDS = 1.5
 
 
@@ -40,8 +38,15 @@ def ask_index(environment: Mapping[str, str] = os.environ) -> Answer:
     settings = pip_settings(environment)
     if settings.get("no-index", "").lower() in {"1", "true", "yes", "on"}:
         return Answer("", True)
-    index = settings.get("index-url", _DEFAULT_INDEX).rstrip("/")
+    index = (settings.get("index-url") or _default_index()).rstrip("/")
     return ask(f"{index}/invoke/", settings)
+
+
+def _default_index() -> str:
+    """The index that pip itself asks where none is configured; pip keeps that to its own modules."""
+    from pip._internal.models.index import PyPI
+
+    return str(PyPI.simple_url)
 
 
 def ask(address: str, settings: Mapping[str, str]) -> Answer:

@@ -178,10 +178,6 @@ class Deployment:
             database, credentials=credentials, addresses=addresses, direct=direct, tls_ca=tls_ca
         )
 
-    def is_running(self) -> bool:
-        """Whether every node's process runs."""
-        return all(self.backend.observe(node).running for node in self.topology.nodes)
-
     def ensure_secrets(self) -> None:
         """Generate the secrets where that was not done: whoever is to log in may know them before it is up."""
         if self._auth and self.secrets() is None:

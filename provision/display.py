@@ -26,7 +26,9 @@ _COLOURS = {
 
 def colourful(stream: IO[str]) -> bool:
     """Whether to colour what goes to a stream: a terminal, unless NO_COLOR says otherwise (https://no-color.org)."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    from provision.mongodb.logs import wants_colour
+
+    return wants_colour(stream, os.environ)
 
 
 def paint(text: str, colour: str, stream: IO[str] | None = None) -> str:

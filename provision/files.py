@@ -34,6 +34,24 @@ def write_atomically(path: Path, content: str | bytes, mode: int = 0o644) -> Non
         raise
 
 
+def write_if_changed(path: Path, text: str) -> bool:
+    """Write a text file, atomically, unless it says that already.
+
+    Returns:
+        Whether it was written.
+
+    Raises:
+        OSError: as `write_atomically`.
+    """
+    try:
+        if path.read_text(encoding="utf-8") == text:
+            return False
+    except FileNotFoundError:
+        pass
+    write_atomically(path, text)
+    return True
+
+
 def write_json(path: Path, value: Any, mode: int = 0o600) -> None:
     """Write a record as JSON, atomically.
 

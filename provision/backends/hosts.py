@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from provision.backends.base import Observed
 from provision.errors import ProvisionError
-from provision.files import read_json, write_atomically, write_json
+from provision.files import read_json, write_if_changed, write_json
 from provision.hosts import units
 from provision.hosts.certificates import Authority
 from provision.hosts.facts import ABSOLUTE
@@ -112,14 +112,7 @@ class Hosts:
         return True
 
     def configure(self, node: Node, text: str) -> bool:
-        path = self._paths.node_conf(self._deployment, node.name)
-        try:
-            if path.read_text(encoding="utf-8") == text:
-                return False
-        except FileNotFoundError:
-            pass
-        write_atomically(path, text)
-        return True
+        return write_if_changed(self._paths.node_conf(self._deployment, node.name), text)
 
     def launch(self, nodes: Sequence[Node], checked: Callable[[], None] = lambda: None) -> None:
         if not nodes:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from provision.backends.base import Observed
 from provision.errors import ProvisionError
-from provision.files import read_json, write_atomically, write_json
+from provision.files import read_json, write_if_changed, write_json
 from provision.mongodb.config import Layout
 from provision.mongodb.topology import LOOPBACK, Node
 from provision.paths import Paths
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 # Marks a process as ours, so that one whose record was lost in a crash is found again.
 MARK = "PROVISION_NODE"
-_POLL_SECONDS = 0.01
 _KILL_SECONDS = 10.0
 # Nodes outlive whoever started them. A Popen that is collected while its process runs takes that for an oversight.
 _OUTLIVING: list[subprocess.Popen[bytes]] = []
@@ -75,14 +74,7 @@ class Processes:
         return True
 
     def configure(self, node: Node, text: str) -> bool:
-        path = self._paths.node_conf(self._deployment, node.name)
-        try:
-            if path.read_text(encoding="utf-8") == text:
-                return False
-        except FileNotFoundError:
-            pass
-        write_atomically(path, text)
-        return True
+        return write_if_changed(self._paths.node_conf(self._deployment, node.name), text)
 
     def launch(self, nodes: Sequence[Node], checked: Callable[[], None] = lambda: None) -> None:
         missing = [node for node in nodes if not self.observe(node).running]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import IO, Any, BinaryIO
 
 TELLING_LINES = 6
 """At most so many lines of a log go into an error message."""
@@ -152,7 +152,7 @@ def paint(entry: Entry, width: int | None = None) -> str:
     )
 
 
-def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
+def wants_colour(stream: IO[str], environ: Mapping[str, str]) -> bool:
     """Whether to colour what goes to a stream: a terminal that can, and no ``NO_COLOR`` (https://no-color.org).
 
     Args:

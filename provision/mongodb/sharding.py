@@ -15,7 +15,6 @@ from provision.mongodb.topology import ReplicaSet
 from provision.mongodb.waiting import Wait
 from provision.mongodb.wire import CommandFailed, Connection
 
-_NAMESPACE_NOT_FOUND = 26
 _RETRIABLE = frozenset({6, 7, 70, 89, 91, 117, 133, 189, 202, 10107, 11600, 11602, 13436})
 _MAJORITY = {"w": "majority"}
 

@@ -172,7 +172,7 @@ class Deployment:
             addresses = {node.name: "{}:{}".format(*self.backend.address(node)) for node in seeds}
             if not self.topology.is_sharded and direct is None:
                 # The driver would go on to names that this machine can't resolve.
-                direct = self._primary() or seeds[0]
+                direct = self.primary() or seeds[0]
         tls_ca = str(self._paths.ca_certificate(self.name)) if self._certify is not None else None
         return self.topology.uri(
             database, credentials=credentials, addresses=addresses, direct=direct, tls_ca=tls_ca
@@ -285,9 +285,12 @@ class Deployment:
             running = [node for node in self.topology.nodes if self.backend.observe(node).running]
             if running:
                 say(f"Stopping {self.name} ({_names(running)})")
-            self._stop(running, ends_by_removal=remove or delete_data)
-            if remove or delete_data:
-                self.backend.remove(self.topology.nodes, delete_data)
+            removes = remove or delete_data
+            at_once = delete_data or (remove and self._flush(running))
+            if not at_once:
+                self._stop(running, ends_by_removal=removes)
+            if removes:
+                self.backend.remove(self.topology.nodes, delete_data, at_once)
             if delete_data:
                 self._initiated_record.unlink(missing_ok=True)
                 remembered.forget(self._paths, self.name)
@@ -352,6 +355,26 @@ class Deployment:
         """
         return self.backend.follow_log(node, lines) if follow else iter(self.backend.log_tail(node, lines))
 
+    def holding(
+        self, doing: str, say: Callable[[str], None] | None = None
+    ) -> contextlib.AbstractContextManager[int]:
+        """Keep other commands from changing it for the length of the block, which works on the back end itself.
+
+        Args:
+            doing: the work, told to those who wait for it: ``"restarting"``.
+            say: told if another command has to be waited for.
+        """
+        return self._locked(doing, say)
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a node may take until it answers."""
+        return self._start_timeout
+
+    def telling_lines(self, node: Node) -> list[str]:
+        """The last log lines of a node that a person can read, for errors."""
+        return self._telling_lines(node)
+
     def remove_nodes(self, nodes: Sequence[Node], reached: Extent, doing: str) -> None:
         """Stop nodes that are part of nothing any more, and delete what is left of them, their data too.
 
@@ -394,6 +417,37 @@ class Deployment:
             if not (ends_by_removal and group is present[-1]):
                 self.backend.terminate(group, _STOP_SECONDS)
 
+    def _flush(self, nodes: Sequence[Node]) -> bool:
+        """Have all that a sharded cluster has acknowledged written to disk, after which it may be ended as by a crash.
+
+        A mongod of a replica set takes up to a second to shut down, and config servers have to follow the shards. Once
+        the routers have ended, no client writes any more, and what is flushed then is all there is. Members that
+        clients write to without a router are shut down instead.
+
+        Follows https://www.mongodb.com/docs/manual/reference/command/fsync/
+
+        Returns:
+            Whether all is on disk.
+        """
+        routers = [node for node in nodes if node.is_router]
+        if not routers:
+            return False
+        with ThreadPoolExecutor(max_workers=len(nodes)) as pool:
+            list(pool.map(self._ask_to_end, routers))
+            return all(pool.map(self._flush_one, [node for node in nodes if not node.is_router]))
+
+    def _flush_one(self, node: Node) -> bool:
+        from provision.mongodb.wire import CommandFailed, NotReachable
+
+        if node.arbiter:
+            return True
+        try:
+            with self.dial(node, _ASK_SECONDS) as connection:
+                connection.command("admin", {"fsync": 1}, timeout=_STOP_SECONDS)
+        except (NotReachable, CommandFailed):
+            return False
+        return True
+
     def _ask_to_end(self, node: Node) -> None:
         """Have a node shut down now; one that refuses or does not answer is left to the back end.
 
@@ -415,7 +469,8 @@ class Deployment:
             if len(started) == len(self.topology.nodes):
                 self.backend.remove(started, data=False)
 
-    def _primary(self) -> Node | None:
+    def primary(self) -> Node | None:
+        """The primary, of the nodes that clients are told of; None: none of them is, or says so."""
         from provision.mongodb.wire import CommandFailed, NotReachable
 
         for node in self.topology.seeds:
@@ -469,8 +524,10 @@ class Deployment:
         log = self.backend.log_tail(node, _LOG_LINES)
         cause, remedy = explain_death(status, log, self.backend.layout(node))
         kind = "mongos" if node.is_router else "mongod"
+        machine = self.backend.machine(node)
+        place = f"port {node.port}" + (f" of {machine}" if machine else "")
         return ProvisionError(
-            f"starting {kind} {node.name} of {self.name} on port {node.port}",
+            f"starting {kind} {node.name} of {self.name} on {place}",
             cause,
             remedy,
             self._telling_lines(node),

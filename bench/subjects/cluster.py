@@ -139,7 +139,7 @@ SECOND_UP = Subject(
 )
 DOWN = Subject(
     "cluster-down",
-    "./invoke cluster.down, every mongod shut down properly",
+    "./invoke cluster.down, after everything was flushed to disk",
     Bound(1.5, "x"),
     _down,
     _bare_down,

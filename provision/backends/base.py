@@ -39,6 +39,9 @@ class Backend(Protocol):
     def address(self, node: Node) -> tuple[str, int]:
         """Host and port where this machine reaches the node. Pure."""
 
+    def machine(self, node: Node) -> str | None:
+        """The other machine that the node is on, as errors name it: ``db2 (192.0.2.12)``; None: it is on this one. Pure."""
+
     def advertised_names_resolve(self, nodes: Sequence[Node]) -> bool:
         """Whether programs on this machine can use the names under which nodes know each other."""
 
@@ -88,8 +91,14 @@ class Backend(Protocol):
             Whether it was.
         """
 
-    def remove(self, nodes: Sequence[Node], data: bool) -> None:
-        """End the nodes that run, as `terminate` does, and remove what is left of them; their data only if told to."""
+    def remove(self, nodes: Sequence[Node], data: bool, at_once: bool = False) -> None:
+        """End the nodes that run, as `terminate` does, and remove what is left of them; their data only if told to.
+
+        Args:
+            nodes: which.
+            data: remove their data, too.
+            at_once: end them as `kill` does: nothing is lost by that.
+        """
 
     def log_tail(self, node: Node, lines: int) -> list[str]:
         """The last raw lines that the node logged or printed."""

@@ -146,6 +146,9 @@ class Docker:
     def address(self, node: Node) -> tuple[str, int]:
         return LOOPBACK, node.port
 
+    def machine(self, node: Node) -> str | None:
+        return None
+
     def advertised_names_resolve(self, nodes: Sequence[Node]) -> bool:
         try:
             return all(socket.gethostbyname(node.host) == LOOPBACK for node in nodes)
@@ -167,6 +170,34 @@ class Docker:
         default = self._deployment == "cluster"
         options = compose.ComposeOptions(self._image, self._auth, default)
         return compose.render(self._topology, options, self._template)
+
+    def version(self) -> str:
+        """What the mongod of the image calls itself: ``"8.0.17"``. An image that is not here is pulled.
+
+        Raises:
+            ProvisionError: there is no such image, or no mongod in it that runs here.
+        """
+        from provision.mongodb.binaries.model import version_in
+
+        doing = f"asking {self._image} for its version"
+        present = self._docker("image", "inspect", "--format", "{{.Id}}", self._image)
+        if present.returncode != 0:
+            if "No such image" not in present.stderr:
+                raise self._refused(doing, present)
+            self._pull(doing)
+        tunables = self._environment.get("MONGODB_GLIBC_TUNABLES", "glibc.pthread.rseq=0")
+        ran = self._docker(
+            "run", "--rm", "--network", "none", "--env", f"GLIBC_TUNABLES={tunables}", "--entrypoint", "mongod",
+            self._image, "--version",
+        )  # fmt: skip
+        found = version_in(ran.stdout) if ran.returncode == 0 else None
+        if found is None:
+            raise ProvisionError(
+                doing,
+                f"It has no mongod that runs here: {_last_line(ran.stderr or ran.stdout)}",
+                "Name another image: --to mongo:8.0",
+            )
+        return found
 
     def launch(self, nodes: Sequence[Node], checked: Callable[[], None] = lambda: None) -> None:
         if not nodes:
@@ -222,7 +253,7 @@ class Docker:
         self._signal("KILL", self._running([node]))
         self._forget_seen()
 
-    def remove(self, nodes: Sequence[Node], data: bool) -> None:
+    def remove(self, nodes: Sequence[Node], data: bool, at_once: bool = False) -> None:
         doing = "removing the containers"
         with self._composing(doing) as lock:
             self._forget_seen()
@@ -232,7 +263,8 @@ class Docker:
             if everything and frozen:
                 self._docker("unpause", *frozen)
             if everything:
-                self._compose(lock, "down", "-t", str(_STOP_SECONDS), "--remove-orphans", doing=doing)
+                patience = "0" if at_once else str(_STOP_SECONDS)
+                self._compose(lock, "down", "-t", patience, "--remove-orphans", doing=doing)
             else:
                 containers = self._containers()
                 present = [containers[node.name].id for node in nodes if node.name in containers]
@@ -522,7 +554,7 @@ class Docker:
         return exclusive(self._paths.lock(f"compose-{self._deployment}"), f"{doing} of {self._deployment}")
 
     def _compose(self, lock: int, command: str, *arguments: str, doing: str) -> None:
-        file = self._compose_file()
+        file = self._compose_file() if command != "down" else self._any_compose_file()
         ran = self._docker(
             "compose", "--project-directory", str(self._paths.root), "-f", str(file), "-p", self._project,
             "--progress", "quiet", command, *arguments, seconds=_COMPOSE_SECONDS, inherited=(lock,),
@@ -561,6 +593,12 @@ class Docker:
         if not own.is_file() or own.read_text(encoding="utf-8") != text:
             write_atomically(own, text)
         return own
+
+    def _any_compose_file(self) -> Path:
+        """A file of the project as it was last rendered: `down` takes away what bears the project's label."""
+        own = self._paths.deployment(self._deployment) / "compose.yaml"
+        root = self._paths.root / "compose.yaml"
+        return next((file for file in (own, root) if file.is_file()), None) or self._compose_file()
 
     def _must(self, doing: str, *arguments: str) -> str:
         """What a docker command prints; the error of one that fails."""

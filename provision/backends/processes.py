@@ -70,6 +70,9 @@ class Processes:
     def address(self, node: Node) -> tuple[str, int]:
         return LOOPBACK, node.port
 
+    def machine(self, node: Node) -> str | None:
+        return None
+
     def advertised_names_resolve(self, nodes: Sequence[Node]) -> bool:
         return True
 
@@ -118,7 +121,7 @@ class Processes:
         _, stubborn = psutil.wait_procs(processes, timeout)
         for process in stubborn:
             process.kill()
-        psutil.wait_procs(stubborn, timeout)
+        psutil.wait_procs(stubborn, _KILL_SECONDS)
         self.forget(nodes)
 
     def kill(self, node: Node) -> None:
@@ -165,8 +168,8 @@ class Processes:
         self.pause(node, False)
         return True
 
-    def remove(self, nodes: Sequence[Node], data: bool) -> None:
-        self.terminate(nodes, _STOP_SECONDS)
+    def remove(self, nodes: Sequence[Node], data: bool, at_once: bool = False) -> None:
+        self.terminate(nodes, 0.0 if at_once else _STOP_SECONDS)
         for node in nodes:
             if data:
                 shutil.rmtree(self._paths.node_data(self._deployment, node.name), ignore_errors=True)
@@ -184,7 +187,8 @@ class Processes:
 
         printed = self._paths.node_output(self._deployment, node.name)
         logged = self._paths.node_log(self._deployment, node.name)
-        tail = [each for path in (printed, logged) for each in follow(path, stop=lambda: True, last=lines)]
+        # What it printed is of its last start, and its log of all of them.
+        tail = [each for path in (logged, printed) for each in follow(path, stop=lambda: True, last=lines)]
         return tail[-lines:]
 
     def follow_log(self, node: Node, lines: int) -> Iterator[str]:

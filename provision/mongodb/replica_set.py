@@ -19,15 +19,19 @@ _ALREADY_INITIALIZED = 23
 LATER = frozenset({91, 189, 10058, 10107, 11600, 11602, 13435, 13436})
 
 # ConfigurationInProgress, NewReplicaSetConfigurationIncompatible (the last one is not yet everywhere), NodeNotFound
-# (it does not answer yet), CurrentConfigNotCommittedYet, and a primary that is just being elected.
-_RECONFIG_LATER = frozenset({109, 103, 74, 308}) | LATER
+# (it does not answer yet), CurrentConfigNotCommittedYet, MaxTimeMSExpired, and a primary that is just being elected.
+_RECONFIG_LATER = frozenset({109, 103, 74, 308, 50}) | LATER
 HEALTHY = frozenset({"PRIMARY", "SECONDARY", "ARBITER", "STANDALONE", "ROUTER"})
 
 _STEP_UP_SECONDS = 0.3
-_MOST_VOTERS = 7
+MOST_VOTERS = 7
 # Members learn of each other, and get their votes, at heartbeats: frequent ones while a new set grows, then the default.
-_BRING_UP_HEARTBEAT_MS = 200
+# A new member looks for another one to copy from 10 ms after it joined; if it has not heard from it twice by then, it
+# waits for a second. A new set's members hear of each other four times in each of these intervals.
+_BRING_UP_HEARTBEAT_MS = 20
 _DEFAULT_HEARTBEAT_MS = 2000
+_RECONFIG_MS = 5000
+_SETTLE_MS = 100
 
 Dial = Callable[[Node], Connection]
 
@@ -218,7 +222,7 @@ def healthy(replica_set: ReplicaSet, connection: Connection, dial: Dial, wait: W
             raise _broken(replica_set, member, problem, wait) from problem
         finally:
             direct.close()
-    voters = min(len(replica_set.members), _MOST_VOTERS)
+    voters = min(len(replica_set.members), MOST_VOTERS)
 
     def have_votes() -> bool | None:
         status = connection.command("admin", {"replSetGetStatus": 1})
@@ -232,18 +236,37 @@ def healthy(replica_set: ReplicaSet, connection: Connection, dial: Dial, wait: W
 
 
 def _settle(connection: Connection) -> bool | None:
-    """Give a set that was brought up the heartbeat that MongoDB has by default."""
+    """Give a set that was brought up the heartbeat that MongoDB has by default.
+
+    The members fetch that configuration at once, but report so at their next heartbeat, which is now rare: that is not
+    waited for, as the primary has it on disk.
+    """
     config = connection.command("admin", {"replSetGetConfig": 1})["config"]
     if config.get("settings", {}).get("heartbeatIntervalMillis") != _BRING_UP_HEARTBEAT_MS:
         return True
     config["settings"]["heartbeatIntervalMillis"] = _DEFAULT_HEARTBEAT_MS
     config["version"] += 1
-    return _reconfigure(connection, config)
+    return reconfigure(connection, config, _SETTLE_MS)
 
 
-def _reconfigure(connection: Connection, config: dict[str, Any]) -> bool | None:
+def reconfigure(connection: Connection, config: dict[str, Any], limit_ms: int = _RECONFIG_MS) -> bool | None:
+    """Give a set another configuration.
+
+    Follows https://www.mongodb.com/docs/manual/reference/command/replSetReconfig/
+
+    Args:
+        connection: to its primary.
+        config: the whole configuration, with its new version.
+        limit_ms: how long it may take until a majority of the members has reported it.
+
+    Returns:
+        True: a majority has it. None: not now, or not all in time; read it again, then ask again.
+
+    Raises:
+        NotReachable, CommandFailed: it was refused.
+    """
     try:
-        connection.command("admin", {"replSetReconfig": config, "maxTimeMS": 5000})
+        connection.command("admin", {"replSetReconfig": config, "maxTimeMS": limit_ms})
     except CommandFailed as refusal:
         if refusal.code in _RECONFIG_LATER:
             return None
@@ -350,11 +373,11 @@ def _add(member: Node, connection: Connection) -> bool | None:
     }
     if member.arbiter:
         entry |= {"arbiterOnly": True, "priority": 0}
-    if sum(each.get("votes", 1) for each in config["members"]) >= _MOST_VOTERS:
+    if sum(each.get("votes", 1) for each in config["members"]) >= MOST_VOTERS:
         entry |= {"votes": 0, "priority": 0}
     config["members"].append(entry)
     config["version"] += 1
-    return _reconfigure(connection, config)
+    return reconfigure(connection, config)
 
 
 def _set_default_write_concern(replica_set: ReplicaSet, connection: Connection) -> None:

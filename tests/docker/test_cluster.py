@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import threading
 from collections.abc import Iterator
@@ -18,11 +20,33 @@ from tests.support.polling import until
 pytestmark = pytest.mark.timeout(300)
 
 
+_seen_while_coming_up: set[str] = set()
+
+
+@contextlib.contextmanager
+def _watching_command_lines() -> Iterator[None]:
+    """Notes the command line of every process that is seen while the block runs."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.05):
+            _seen_while_coming_up.update(command_lines())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory, mongo_image: str) -> Iterator[Cluster]:
     made = Cluster.make(tmp_path_factory.mktemp("cluster"), mongo_image, DEFAULT)
     try:
-        made.deployment.up()
+        with _watching_command_lines():
+            made.deployment.up()
         yield made
     finally:
         made.close()
@@ -91,7 +115,8 @@ def test_credentials_are_nowhere_to_be_seen(cluster: Cluster, capfd: pytest.Capt
         assert word not in shown
         assert word not in logs
         assert word not in inspected
-        assert not [line for line in command_lines() if word in line]
+        assert not [line for line in _seen_while_coming_up | set(command_lines()) if word in line]
+    assert any("compose" in line for line in _seen_while_coming_up)
     folder = cluster.load().paths.deployment(cluster.name)
     assert folder.stat().st_mode & 0o777 == 0o700
     for path in [each for each in cluster.root.rglob("*") if each.is_file()]:
@@ -189,15 +214,29 @@ def test_up_lets_a_paused_node_go_on(cluster: Cluster) -> None:
     assert cluster.identities() == before
 
 
-def test_down_and_up_again_keeps_the_data(cluster: Cluster) -> None:
-    with cluster.client() as client:
-        kept = client["flaskbook"].get_collection("kept", write_concern=WriteConcern("majority"))
-        kept.insert_many([{"_id": n} for n in range(50)])
-    cluster.deployment.down(remove=True)
+def test_down_and_up_again_keeps_what_was_acknowledged(cluster: Cluster) -> None:
+    """Also what no journal had to have yet: a client writes to both shards until its router is gone."""
+    acknowledged: list[str] = []
+
+    def write() -> None:
+        with cluster.client() as client, contextlib.suppress(PyMongoError):
+            users = client["flaskbook"].get_collection("user", write_concern=WriteConcern(1))
+            for number in itertools.count():
+                users.insert_one({"_id": f"late-{number}"})
+                acknowledged.append(f"late-{number}")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        until("fifty writes", lambda: len(acknowledged) >= 50)
+    finally:
+        cluster.deployment.down(remove=True)
+        writer.join()
     assert list(cluster.left()) == ["volumes"]
     cluster.deployment.up()
     with cluster.client() as client:
-        assert client["flaskbook"]["kept"].count_documents({}) == 50
+        found = {each["_id"] for each in client["flaskbook"]["user"].find({"_id": {"$regex": "^late-"}})}
+        assert not set(acknowledged) - found
         assert client["flaskbook"]["user"].count_documents({}) == sum(
             cluster.count_on(shard, "flaskbook", "user") for shard in ("shard1", "shard2")
         )

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from provision.errors import ProvisionError
 from provision.locks import exclusive
@@ -32,6 +32,7 @@ from provision.paths import Paths
 from provision.schema import DeploymentSettings
 from provision.settings import Loaded
 
+T = TypeVar("T")
 MARK = "FLASKBOOK_BENCH"
 _LIMIT_SECONDS = 900.0
 _POLL_SECONDS = 0.01
@@ -79,6 +80,7 @@ class Lab:
         self._say = say
         self._project: Project | None = None
         self._exit = contextlib.ExitStack()
+        self._kept: dict[str, Any] = {}
         self.folder = Path()
         self.node: DeploymentSettings
         self.app_port = self.floor_port = 0
@@ -201,6 +203,17 @@ class Lab:
         copy = self.emptied(name)
         shutil.copytree(paths.root, copy, ignore=not_in_a_clone, symlinks=True, dirs_exist_ok=True)
         return copy
+
+    def keep(self, name: str, make: Callable[[], contextlib.AbstractContextManager[T]]) -> T:
+        """What several subjects share: made at the first call, ended with the lab.
+
+        Args:
+            name: what to call it.
+            make: makes it, and ends it.
+        """
+        if name not in self._kept:
+            self._kept[name] = self._exit.enter_context(make())
+        return self._kept[name]  # type: ignore[no-any-return]
 
     def discard(self, folder: Path) -> None:
         """Remove a folder of this lab."""

@@ -42,7 +42,7 @@ class Bound:
 
 
 def never(_lab: Lab) -> None:
-    """The skip reason of a subject that can be measured wherever the project is set up."""
+    """The skip reason of a subject that can be measured wherever the project is set up, or the note of one without."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Subject:
         theirs_label: what the other way is.
         skip_reason: why it can't be measured on this machine, or None.
         unit: of what a trial returns, if not seconds.
+        note: what is to be said of it besides, asked after the last run.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Subject:
     theirs_label: str = ""
     skip_reason: Callable[[Lab], str | None] = never
     unit: Literal["s", "MB"] = "s"
+    note: Callable[[Lab], str | None] = never
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class Result:
         busy: percent of all cores that other processes used, sampled before each pair.
         skipped: why it was not measured.
         error: why it could not be finished.
+        note: what is to be said of it besides.
     """
 
     subject: Subject
@@ -108,6 +111,7 @@ class Result:
     busy: tuple[float, ...] = ()
     skipped: str | None = None
     error: str | None = None
+    note: str | None = None
 
     @property
     def measured(self) -> bool:
@@ -179,11 +183,12 @@ def measure(
             ours.append(subject.ours(lab))
             if subject.theirs is not None:
                 theirs.append(subject.theirs(lab))
+        note = subject.note(lab)
     except ProvisionError as error:
         say(f"{subject.name}: failed: {error.cause}")
         lab.reset()
         return Result(subject, error=f"{error.doing}: {error.cause}")
-    return Result(subject, tuple(ours[1:]), tuple(theirs[1:]), tuple(load[1:]))
+    return Result(subject, tuple(ours[1:]), tuple(theirs[1:]), tuple(load[1:]), note=note)
 
 
 def others_percent() -> float:

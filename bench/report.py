@@ -96,6 +96,8 @@ class Report:
             subject = result.subject
             against = f", beside {subject.theirs_label}" if subject.theirs_label else ""
             yield f"{subject.name}: {subject.claim}{against}."
+            if result.note is not None:
+                yield f"{subject.name}: {result.note}"
             if result.skipped is not None:
                 yield f"{subject.name}: skipped: {result.skipped}"
             if result.error is not None:
@@ -191,6 +193,7 @@ def _as_json(result: Result) -> dict[str, Any]:
         "holds": result.holds,
         "busy_percent": list(result.busy),
         "noise": list(result.noise),
+        "note": result.note,
         "skipped": result.skipped,
         "error": result.error,
     }

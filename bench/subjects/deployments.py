@@ -15,20 +15,23 @@ from provision.errors import ProvisionError
 _PORTS = 200
 
 
-def declare(lab: Lab, kind: str, settings: Mapping[str, Any]) -> tuple[Project, str]:
-    """Add a deployment to the copy's invoke.yaml, if it is not there.
+def declare(
+    lab: Lab, kind: str, settings: Mapping[str, Any], project: Project | None = None
+) -> tuple[Project, str]:
+    """Add a deployment to a copy's invoke.yaml, if it is not there.
 
     Args:
         lab: where.
         kind: tells it from others: part of its name.
         settings: of the deployment; its port is chosen here.
+        project: the copy; None: the lab's own.
 
     Returns:
         The copy and the deployment's name, which is this clone's alone: Docker's names are the whole machine's.
     """
     import yaml
 
-    project = lab.project()
+    project = project or lab.project()
     # The lab's folder has a new name each time; its parent's parent is this clone's.
     digest = hashlib.sha256(str(lab.folder.parent).encode()).hexdigest()[:6]
     name = f"bench-{kind}-{digest}"

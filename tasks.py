@@ -26,7 +26,7 @@ from invoke.context import Context  # noqa: E402
 from provision.commands import JSON as _JSON  # noqa: E402
 from provision.commands import ON as _ON  # noqa: E402
 from provision.commands import command, load, ready, show_up  # noqa: E402
-from provision.commands.clients import seed, shell, tour  # noqa: E402
+from provision.commands.clients import seed, shell, tour, tunnel  # noqa: E402
 from provision.commands.cluster import namespace as cluster  # noqa: E402
 from provision.commands.hosts import namespace as hosts  # noqa: E402
 from provision.errors import ProvisionError  # noqa: E402
@@ -365,6 +365,7 @@ namespace = Collection(
     logs,
     uri,
     run,
+    tunnel,
     shell,
     tour,
     seed,

@@ -159,27 +159,29 @@ def run(loaded: Loaded, name: str, keep: bool, say: Callable[[str], None], repor
         ProvisionError: something could not be set up or started, or the app ended with an error.
     """
     settings = loaded.settings.app
-    directory = _directory(loaded)
+    folder = directory(loaded)
     native = assembly.deployment(loaded, name).backend.name == "processes"
-    environment.ensure_for_run(loaded, reporter, native)
-    python = _python(loaded, directory, say)
+    environment.ensure_for_run(loaded, reporter, native, name)
+    python = _python(loaded, say)
     deployment = assembly.deployment(loaded, name)
     ours: list[str] = []
 
     def start(reloaded: bool) -> _App:
-        return _App(python, directory, settings, listener, reloaded)
+        return _App(python, folder, settings, listener, reloaded)
 
     with _listener(settings) as listener, contextlib.ExitStack() as cleanup:
         cleanup.callback(lambda: _stop(deployment, say) if ours and not keep else None)
         app = cleanup.enter_context(start(reloaded=False))
-        ours.extend(deployment.up(say).started)
-        variables = _variables(loaded, deployment)
-        app.let_in(variables)
+        ours.extend(_up(deployment, say))
+        deployment.ensure_secrets()
+        uri = deployment.uri(settings.database, user="app")
+        given = variables(loaded, deployment, uri, str(loaded.paths.secret_key), settings.debug)
+        app.let_in(given)
         say(_ready_line(app, settings))
         status = app.process.wait()
         while status == _RELOAD_STATUS:
             with start(reloaded=True) as again:
-                again.let_in(variables)
+                again.let_in(given)
                 status = again.process.wait()
     if status == -signal.SIGINT:
         raise SystemExit(INTERRUPTED)
@@ -191,6 +193,16 @@ def run(loaded: Loaded, name: str, keep: bool, say: Callable[[str], None], repor
         )
 
 
+def _up(deployment: Deployment, say: Callable[[str], None]) -> tuple[str, ...]:
+    """Start the deployment; that of several nodes takes long enough to be watched."""
+    if len(deployment.topology.nodes) == 1:
+        return deployment.up(say).started
+    from provision.progress import UpProgress
+
+    with UpProgress(deployment.topology, deployment.backend.address) as progress:
+        return deployment.up(progress.say, progress.reached).started
+
+
 def _stop(deployment: Deployment, say: Callable[[str], None]) -> None:
     # A second Ctrl-C must not leave behind what the first one is cleaning up.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -200,7 +212,12 @@ def _stop(deployment: Deployment, say: Callable[[str], None]) -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def _directory(loaded: Loaded) -> Path:
+def directory(loaded: Loaded) -> Path:
+    """The directory that the app is imported from.
+
+    Raises:
+        ProvisionError: there is none.
+    """
     path = loaded.paths.under_root(loaded.settings.app.path)
     if not path.is_dir():
         raise ProvisionError(
@@ -211,39 +228,62 @@ def _directory(loaded: Loaded) -> Path:
     return path
 
 
-def _python(loaded: Loaded, directory: Path, say: Callable[[str], None]) -> Path:
-    """The interpreter with the app's requirements: env/ for flaskbook, a virtualenv of its own for any other."""
-    requirements = loaded.settings.app.requirements
-    if requirements is None:
-        return Path(sys.executable)
-    file = loaded.paths.under_root(requirements)
+def requirements(loaded: Loaded) -> Path | None:
+    """The requirements file of an app that has one of its own; None for flaskbook, which runs in env/.
+
+    Raises:
+        ProvisionError: it is missing.
+    """
+    named = loaded.settings.app.requirements
+    if named is None:
+        return None
+    folder = directory(loaded)
+    file = loaded.paths.under_root(named)
     if not file.is_file():
-        file = directory / requirements
+        file = folder / named
     if not file.is_file():
         raise ProvisionError(
             f"preparing the virtualenv of {loaded.settings.app.factory}",
-            f"app.requirements names {requirements}, which is neither in {loaded.paths.root} nor in {directory}.",
+            f"app.requirements names {named}, which is neither in {loaded.paths.root} nor in {folder}.",
             "Set app.requirements in invoke.yaml to the app's requirements file.",
         )
-    return environment.ensure_app_environment(loaded, file, say)
+    return file
 
 
-def _variables(loaded: Loaded, deployment: Deployment) -> dict[str, str]:
+def _python(loaded: Loaded, say: Callable[[str], None]) -> Path:
+    """The interpreter with the app's requirements: env/ for flaskbook, a virtualenv of its own for any other."""
+    file = requirements(loaded)
+    return Path(sys.executable) if file is None else environment.ensure_app_environment(loaded, file, say)
+
+
+def variables(
+    loaded: Loaded, deployment: Deployment, uri: str, secret_key_file: str, debug: bool
+) -> dict[str, str]:
+    """The environment that the app gets.
+
+    Args:
+        loaded: the settings in force.
+        deployment: the one that it uses; it has its secrets.
+        uri: the connection string for the app's user.
+        secret_key_file: file that holds Flask's SECRET_KEY.
+        debug: Flask's debug mode.
+
+    Raises:
+        ProvisionError: a template of ``app.env`` is not valid.
+    """
     settings = loaded.settings.app
     host, port = deployment.backend.address(deployment.topology.seeds[0])
-    deployment.ensure_secrets()
     secrets = deployment.secrets()
     database = Database(
-        uri=deployment.uri(settings.database, user="app"),
+        uri=uri,
         host=host,
         port=port,
         database=settings.database,
         username=secrets.app.username if secrets else "",
         password=secrets.app.password if secrets else "",
-        secret_key_file=str(loaded.paths.secret_key),
+        secret_key_file=secret_key_file,
     )
-    debug = {"FLASK_DEBUG": "1" if settings.debug else "0"}
-    return {**debug, **render_environment(settings.env, database)}
+    return {"FLASK_DEBUG": "1" if debug else "0", **render_environment(settings.env, database)}
 
 
 @contextlib.contextmanager

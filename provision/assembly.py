@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision import finishing, remembered
@@ -13,13 +15,15 @@ from provision.files import read_json
 from provision.mongodb import binaries, topology, users
 from provision.mongodb.sharding import ShardedCollection, Zone
 from provision.mongodb.topology import LOOPBACK, HostOf, NodeOptions, Role, Size, Topology
-from provision.schema import DeploymentSettings
+from provision.schema import DeploymentSettings, MongodbSettings
 from provision.settings import Loaded
 
 if TYPE_CHECKING:
     from provision.backends.hosts import Hosts
     from provision.hosts.certificates import Authority
     from provision.hosts.inventory import Host
+    from provision.mongodb.binaries import Choice, Mongod
+    from provision.steps import Progress
 
 _SHUTDOWN_MS = 100
 
@@ -104,6 +108,12 @@ def _check(name: str, settings: DeploymentSettings) -> None:
             f"It wants TLS, which the back end {settings.backend} does not have: its nodes listen on loopback alone.",
             f"Set {place}.tls to null, or {place}.backend to hosts.",
         )
+    if settings.mongod is not None and settings.backend == "docker":
+        raise ProvisionError(
+            doing,
+            f"It wants the mongod {settings.mongod}, and its nodes run the one of their Docker image.",
+            f"Set {place}.image instead, and {place}.mongod to null.",
+        )
     if (settings.tls_ca_file is None) != (settings.tls_ca_key_file is None):
         raise ProvisionError(
             doing,
@@ -134,19 +144,21 @@ def sharded_collections(settings: DeploymentSettings) -> tuple[ShardedCollection
     )
 
 
-def deployment(loaded: Loaded, name: str) -> Deployment:
+def deployment(loaded: Loaded, name: str, placed: Mapping[str, str] | None = None) -> Deployment:
     """A deployment, ready for `up`, `status` and `down`. Starts and writes nothing.
 
     Args:
         loaded: the settings in force.
         name: which deployment.
+        placed: node name → host name, of one on hosts that is looked at with a node elsewhere than on record; what
+            is then done to it does not change the record. None: as it is on record.
 
     Raises:
         ProvisionError: no deployment has that name, or its settings contradict each other.
     """
     found = remembered.combine(name, loaded.deployment(name), remembered.Extent.recorded(loaded.paths, name))
     settings = found.settings
-    planned, made = _planned(loaded, name, settings)
+    planned, made = _planned(loaded, name, settings, placed)
     certified = authority(loaded, name, settings)
     return Deployment(
         planned,
@@ -158,25 +170,67 @@ def deployment(loaded: Loaded, name: str) -> Deployment:
         app_database=loaded.settings.app.database,
         collections=sharded_collections(settings),
         extent=found.extent,
-        notices=found.notices,
+        notices=(*found.notices, *_unfinished(loaded, name)),
         conflict=found.conflict,
         certify=certified.ensure if certified else None,
         finish=lambda lock: finishing.begin(loaded, name, lock),
     )
 
 
-def _planned(loaded: Loaded, name: str, settings: DeploymentSettings) -> tuple[Topology, Backend]:
+def mongod(loaded: Loaded, name: str = "") -> Mongod | None:
+    """The mongod that a deployment's nodes run on: its own, or this machine's; None: none has been chosen yet.
+
+    Args:
+        loaded: the settings in force.
+        name: the deployment; empty: this machine's.
+    """
+    settings, file = _choosing(loaded, name)
+    return binaries.recorded(loaded.paths, settings, file)
+
+
+def find_mongod(loaded: Loaded, name: str, progress: Progress) -> Choice:
+    """Find, or download, the mongod that a deployment's nodes are to run on, and record it.
+
+    Args:
+        loaded: the settings in force.
+        name: the deployment; empty: this machine's.
+        progress: told of the bytes of a download.
+
+    Raises:
+        ProvisionError: it can't be had.
+    """
+    settings, file = _choosing(loaded, name)
+    exact = file is not None and settings.version == loaded.deployment(name).mongod
+    return binaries.find(settings, loaded.paths, progress, exact=exact, file=file)
+
+
+def _choosing(loaded: Loaded, name: str) -> tuple[MongodbSettings, Path | None]:
+    """What decides which mongod a deployment gets, and where the choice is on record."""
+    mongodb = loaded.settings.mongodb
+    own = loaded.deployment(name).mongod if name else None
+    if own is None:
+        return mongodb, None
+    file = loaded.paths.mongod_record_of(name)
+    if "/" in own:
+        return replace(mongodb, source="path", path=own), file
+    return replace(mongodb, version=own), file
+
+
+def _planned(
+    loaded: Loaded, name: str, settings: DeploymentSettings, placed: Mapping[str, str] | None
+) -> tuple[Topology, Backend]:
     """A deployment's topology and back end; on hosts, where a node is placed decides how others reach it."""
     shape = plan(name, settings)
     if settings.backend != "hosts":
         return shape, backend(loaded, shape, settings)
     from provision.hosts import inventory, placement
 
-    known = inventory.hosts(loaded, settings.hosts)
-    before = read_json(loaded.paths.placement(name))
-    placed = placement.place(shape, settings.hosts, before)
-    planned = plan(name, settings, lambda node: known[placed[node]].address)
-    return planned, _hosts(loaded, planned, settings, known, placed)
+    moves = remembered.moves(loaded.paths, name)
+    between = [host for move in moves.values() for host in (move.source, move.target)]
+    known = inventory.hosts(loaded, dict.fromkeys((*settings.hosts, *between)))
+    found = placed or placement.place(shape, settings.hosts, read_json(loaded.paths.placement(name)))
+    planned = plan(name, settings, lambda node: known[found[node]].address)
+    return planned, _hosts(loaded, planned, settings, known, found, records=placed is None)
 
 
 def _hosts(
@@ -185,11 +239,12 @@ def _hosts(
     settings: DeploymentSettings,
     known: Mapping[str, Host],
     placed: Mapping[str, str],
+    records: bool,
 ) -> Hosts:
     from provision.backends.hosts import Hosts
     from provision.hosts import setup
 
-    mongod = binaries.recorded(loaded.paths, loaded.settings.mongodb)
+    chosen = mongod(loaded, planned.name)
     return Hosts(
         planned,
         loaded.paths,
@@ -197,10 +252,21 @@ def _hosts(
         placed,
         authority(loaded, planned.name, settings),
         settings.has_auth,
-        lambda: setup.binaries_of(mongod),
-        binaries.environment(mongod.version) if mongod else {},
+        lambda: setup.binaries_of(chosen),
+        binaries.environment(chosen.version) if chosen else {},
         loaded.paths.unit_template.read_text(encoding="utf-8"),
+        records=records,
+        moving=remembered.moves(loaded.paths, planned.name) if records else {},
     )
+
+
+def _unfinished(loaded: Loaded, name: str) -> list[str]:
+    """What is to be told of nodes whose move from one host to another was interrupted."""
+    return [
+        f"{node} is being moved from {each.source} to {each.target}, which was interrupted. "
+        f"`invoke hosts.move {node} --to {each.target} --on {name}` finishes it."
+        for node, each in remembered.moves(loaded.paths, name).items()
+    ]
 
 
 def authority(loaded: Loaded, name: str, settings: DeploymentSettings) -> Authority | None:
@@ -233,13 +299,13 @@ def backend(loaded: Loaded, planned: Topology, settings: DeploymentSettings) -> 
         )
     from provision.backends.processes import Processes
 
-    mongod = binaries.recorded(paths, loaded.settings.mongodb)
+    chosen = mongod(loaded, name)
     return Processes(
         name,
         paths,
-        mongod.path if mongod else None,
-        mongod.mongos if mongod else None,
-        binaries.environment(mongod.version) if mongod else None,
+        chosen.path if chosen else None,
+        chosen.mongos if chosen else None,
+        binaries.environment(chosen.version) if chosen else None,
         paths.key_file(name) if settings.has_auth else None,
     )
 

@@ -299,16 +299,26 @@ class _Search:
             return
         spared: list[Path] = []
         for name, nodes in self.rendered.items():
-            in_volumes = _is_in_docker(self.loaded, name) and self._initiated(name).is_file()
-            if in_volumes:
+            where = self._elsewhere(name)
+            if where:
                 how = f"invoke cluster.down --on {name} --delete-data"
-                facts = (self._initiated(name), self.paths.flags_record(name), self.paths.extent_record(name))
+                facts = (
+                    self._initiated(name),
+                    self.paths.flags_record(name),
+                    self.paths.extent_record(name),
+                    self.paths.mongod_record_of(name),
+                    self.paths.placement(name),
+                    self.paths.moving_record(name),
+                    # What vouches for nodes that may run.
+                    self.paths.ca_certificate(name),
+                    self.paths.ca_key(name),
+                )
                 there = [each for each in facts if each.exists()]
                 self.kept += [
-                    Kept(each, f"the data of {name} are in Docker; `{how}` removes them") for each in there
+                    Kept(each, f"the data of {name} are {where}; `{how}` removes them") for each in there
                 ]
                 spared += there
-            if in_volumes or (name in self.with_data and not data):
+            if where or (name in self.with_data and not data):
                 keys = [
                     each
                     for each in (self.paths.credentials(name), self.paths.key_file(name))
@@ -327,6 +337,12 @@ class _Search:
                 spared.append(edited)
         if not spared or _has_more_than(state, spared):
             self._add(state, "records, secrets, virtualenv of the app", Way.TREE, spared)
+
+    def _elsewhere(self, name: str) -> str:
+        """Where a deployment has data that are not in a directory here: ``"in Docker"``; empty: nowhere."""
+        if _is_in_docker(self.loaded, name) and self._initiated(name).is_file():
+            return "in Docker"
+        return "on its hosts" if self.paths.placement(name).is_file() else ""
 
     def environment(self) -> None:
         """`env/`, if it is a virtualenv."""

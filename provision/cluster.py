@@ -71,17 +71,18 @@ def add_shard(loaded: Loaded, name: str, say: Say, reached: Say) -> Up:
 def _up_with(
     loaded: Loaded, name: str, flags: Mapping[str, Flag], say: Say, reached: Say, until_healthy: bool
 ) -> Up:
-    with _resizing(loaded, name, say):
+    with resizing(loaded, name, say):
         before = remembered.remember(loaded.paths, name, flags)
         try:
-            changed = _with_flags(loaded, name, flags)
+            changed = with_flags(loaded, name, flags)
             return assembly.deployment(changed, name).up(say, reached, until_healthy)
         except BaseException:
             remembered.restore(loaded.paths, name, before)
             raise
 
 
-def _with_flags(loaded: Loaded, name: str, flags: Mapping[str, Flag]) -> Loaded:
+def with_flags(loaded: Loaded, name: str, flags: Mapping[str, Flag]) -> Loaded:
+    """The settings as they are once a deployment is given flags. Pure."""
     from dataclasses import replace
 
     changed = replace(loaded.deployment(name), **{key: flag.value for key, flag in flags.items()})
@@ -89,7 +90,7 @@ def _with_flags(loaded: Loaded, name: str, flags: Mapping[str, Flag]) -> Loaded:
     return replace(loaded, settings=replace(loaded.settings, deployments=deployments))
 
 
-def _resizing(loaded: Loaded, name: str, say: Say) -> contextlib.AbstractContextManager[int]:
+def resizing(loaded: Loaded, name: str, say: Say) -> contextlib.AbstractContextManager[int]:
     """One command at a time changes how large a deployment is to be."""
     return exclusive(loaded.paths.lock(f"size-{name}"), f"changing the size of {name}", say)
 
@@ -133,7 +134,7 @@ def remove_shard(loaded: Loaded, name: str, shard: str, say: Say) -> None:
     """
     doing = f"removing shard {shard} from {name}"
     extent = _extent(loaded, name, f"removing shard {shard} from")
-    with _resizing(loaded, name, say):
+    with resizing(loaded, name, say):
         deployment = assembly.deployment(loaded, name)
         with routed(deployment, doing) as router:
             present = [str(each["_id"]) for each in sharding.shards(router)]
@@ -252,7 +253,7 @@ def remove_router(loaded: Loaded, name: str, router: str, say: Say) -> None:
             if extent.routers == 1
             else f"Name that one: invoke cluster.remove-router {last} --on {name}",
         )
-    with _resizing(loaded, name, say):
+    with resizing(loaded, name, say):
         deployment = assembly.deployment(loaded, name)
         remembered.remember(
             loaded.paths, name, {"routers": Flag(extent.routers - 1, f"cluster.remove-router {router}")}
@@ -474,7 +475,7 @@ def stop(deployment: Deployment, wanted: Sequence[Node], say: Say) -> list[str]:
             with contextlib.suppress(NotReachable, CommandFailed), deployment.dial(node, 2.0) as connection:
                 if connection.command("admin", {"hello": 1}).get("isWritablePrimary"):
                     say(
-                        f"{members.name}: {_hand_over(deployment, members, connection, node).name} is primary now"
+                        f"{members.name}: {hand_over(deployment, members, connection, node).name} is primary now"
                     )
         deployment.stop_node(node)
     return [node.name for node in running]
@@ -549,7 +550,7 @@ def step_down(deployment: Deployment, name: str) -> tuple[Node, Node]:
         raise ProvisionError(doing, "It has no primary.", f"Look at it: invoke status --on {deployment.name}")
     try:
         with deployment.dial(former) as connection:
-            return former, _hand_over(deployment, members, connection, former)
+            return former, hand_over(deployment, members, connection, former)
     except (NotReachable, CommandFailed) as refusal:
         raise ProvisionError(
             doing, f"{refusal}.", f"Look at it: invoke status --on {deployment.name}"
@@ -566,7 +567,25 @@ def primary(deployment: Deployment, members: ReplicaSet) -> Node | None:
     return None
 
 
-def _hand_over(deployment: Deployment, members: ReplicaSet, connection: Connection, former: Node) -> Node:
+def hand_over(deployment: Deployment, members: ReplicaSet, connection: Connection, former: Node) -> Node:
+    """Have a primary step down, once another member has its writes, and wait for the new one.
+
+    Follows https://www.mongodb.com/docs/manual/reference/command/replSetStepDown/
+
+    Args:
+        deployment: the deployment.
+        members: the replica set.
+        connection: to its primary.
+        former: the primary.
+
+    Returns:
+        The new primary.
+
+    Raises:
+        NotReachable: the connection broke.
+        CommandFailed: it refused; it stays primary.
+        ProvisionError: no other member was elected in time.
+    """
     command = {"replSetStepDown": _STEP_DOWN_SECONDS, "secondaryCatchUpPeriodSecs": _CATCH_UP_SECONDS}
     connection.command("admin", command, timeout=_CATCH_UP_SECONDS + 10.0)
     waiting = Wait(time.monotonic() + _ELECTION_SECONDS, _ELECTION_SECONDS, lambda: None, list)

@@ -57,6 +57,11 @@ def as_json(value: Any) -> None:
     line(json.dumps(value, indent=2, default=str))
 
 
+def as_json_line(value: Any) -> None:
+    """A result for scripts that go on reading: one line."""
+    line(json.dumps(value, default=str))
+
+
 class StepLines:
     """Shows each step as a line: its name, changed or unchanged, and why.
 

@@ -73,20 +73,25 @@ class Bootstrapped:
 
 @dataclass(frozen=True)
 class MongodBinary:
-    """A mongod that was found, checked and run once."""
+    """A mongod that was found, checked and run once: this machine's, or a deployment's own."""
 
     loaded: Loaded
-    name: str = "mongod"
+    deployment: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.deployment} mongod".strip()
 
     def decide(self) -> Decision:
-        mongodb = self.loaded.settings.mongodb
-        present = binaries.recorded(self.loaded.paths, mongodb)
+        present = assembly.mongod(self.loaded, self.deployment)
         if present is not None:
             return Decision(False, f"{present.version} at {present.path} (source: {present.source.value})")
-        return Decision(True, binaries.plan(mongodb, self.loaded.paths))
+        if self.deployment:
+            return Decision(True, f"would find {self.loaded.deployment(self.deployment).mongod}")
+        return Decision(True, binaries.plan(self.loaded.settings.mongodb, self.loaded.paths))
 
     def act(self, progress: Progress) -> str:
-        choice = binaries.find(self.loaded.settings.mongodb, self.loaded.paths, progress)
+        choice = assembly.find_mongod(self.loaded, self.deployment, progress)
         lines = [f"{choice.mongod.version} at {choice.mongod.path} (source: {choice.mongod.source.value})"]
         lines += [f"not from {each.source.value}: {each.why}" for each in choice.refusals]
         return "\n".join(lines)
@@ -158,7 +163,7 @@ def steps(loaded: Loaded) -> list[Step]:
     return [
         Directories(loaded),
         *(Bootstrapped(each.name, each.changed, each.why) for each in _virtualenv(loaded)),
-        MongodBinary(loaded),
+        *_mongods(loaded),
         *(Configuration(loaded, name) for name in loaded.settings.deployments),
         SecretKey(loaded),
     ]
@@ -168,31 +173,44 @@ def _virtualenv(loaded: Loaded) -> Sequence[StepRecord]:
     return bootstrap.take_report() or bootstrap.inspect(loaded.paths.root).steps()
 
 
-def ensure_for_start(loaded: Loaded, reporter: Reporter) -> None:
+def _mongods(loaded: Loaded) -> list[Step]:
+    """This machine's mongod, and those of deployments that have one of their own."""
+    own = [name for name, each in loaded.settings.deployments.items() if each.mongod is not None]
+    return [MongodBinary(loaded, name) for name in ("", *own)]
+
+
+def _mongod_for(loaded: Loaded, deployment: str) -> Step:
+    own = bool(deployment) and loaded.deployment(deployment).mongod is not None
+    return MongodBinary(loaded, deployment if own else "")
+
+
+def ensure_for_start(loaded: Loaded, reporter: Reporter, deployment: str = "") -> None:
     """Choose a mongod where none has been chosen yet; silent otherwise.
 
     Args:
         loaded: the settings in force.
         reporter: told of the steps that were needed.
+        deployment: what is to be started, which may have a mongod of its own; empty: what this machine's serves for.
 
     Raises:
         ProvisionError: none can be had.
     """
-    _ensure((MongodBinary(loaded),), reporter)
+    _ensure((_mongod_for(loaded, deployment),), reporter)
 
 
-def ensure_for_run(loaded: Loaded, reporter: Reporter, native: bool = True) -> None:
+def ensure_for_run(loaded: Loaded, reporter: Reporter, native: bool = True, deployment: str = "") -> None:
     """Set up what serving the app needs and is missing; silent where nothing is.
 
     Args:
         loaded: the settings in force.
         reporter: told of the steps that were needed.
         native: MongoDB runs as processes, which need a mongod here.
+        deployment: as for `ensure_for_start`.
 
     Raises:
         ProvisionError: it can't be set up.
     """
-    _ensure((*((MongodBinary(loaded),) if native else ()), SecretKey(loaded)), reporter)
+    _ensure((*((_mongod_for(loaded, deployment),) if native else ()), SecretKey(loaded)), reporter)
 
 
 def _ensure(wanted: Sequence[Step], reporter: Reporter) -> None:

@@ -80,6 +80,17 @@ class Paths:
         return own if own.is_file() else Path(__file__).with_name("mongod.service.j2")
 
     @property
+    def app_unit_template(self) -> Path:
+        """The template behind the systemd unit of the app on a host; the packaged copy where the project has none."""
+        own = self.root / "templates" / "app.service.j2"
+        return own if own.is_file() else Path(__file__).with_name("app.service.j2")
+
+    @property
+    def gunicorn_requirements(self) -> Path:
+        """What hosts need to serve the app, beside its own requirements; pinned and hashed. It comes with the tool."""
+        return Path(__file__).with_name("gunicorn.txt")
+
+    @property
     def secret_key(self) -> Path:
         """Flask's SECRET_KEY, 0600."""
         return self.state / "secret_key"
@@ -125,6 +136,18 @@ class Paths:
         """How large the deployment has become."""
         return self.deployment(deployment) / "extent.json"
 
+    def mongod_record_of(self, deployment: str) -> Path:
+        """Which mongod was chosen for a deployment that has one of its own."""
+        return self.deployment(deployment) / "binary.json"
+
+    def rolling_record(self, deployment: str) -> Path:
+        """What a rolling restart or upgrade has in hand: it goes on there after an interruption."""
+        return self.deployment(deployment) / "rolling.json"
+
+    def moving_record(self, deployment: str) -> Path:
+        """Which nodes are being moved from one host to another."""
+        return self.deployment(deployment) / "moving.json"
+
     def finishing_log(self, deployment: str) -> Path:
         """What was printed by the process that finished an `up` in the background."""
         return self.deployment(deployment) / "up.log"
@@ -145,6 +168,14 @@ class Paths:
     def credentials(self, deployment: str) -> Path:
         """User names and passwords of one deployment, 0600."""
         return self.deployment(deployment) / "credentials.json"
+
+    def app_secret_key(self, deployment: str) -> Path:
+        """Flask's SECRET_KEY of the app on the deployment's hosts, 0600: one for all of them."""
+        return self.deployment(deployment) / "secret_key"
+
+    def app_record(self, deployment: str) -> Path:
+        """Which hosts the app was put on."""
+        return self.deployment(deployment) / "app.json"
 
     def placement(self, deployment: str) -> Path:
         """Which node has its data on which host."""

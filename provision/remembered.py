@@ -1,8 +1,8 @@
 """What earlier commands have settled about a deployment.
 
-Two records: the flags of an earlier `cluster.up`, which hold for the later commands too; and the extent that the
-deployment has reached. Settings that ask for less than that never take a node away by themselves, so what runs is
-always known: to `status`, and to `down`.
+The flags of an earlier `cluster.up` or `cluster.upgrade`, which hold for the later commands too; and the extent that
+the deployment has reached. Settings that ask for less than that never take a node away by themselves, so what runs is
+always known: to `status`, and to `down`. And the moves from one host to another that have begun.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from provision.errors import ProvisionError
 from provision.files import read_json, write_json
+from provision.hosts.placement import Move
 from provision.mongodb.topology import Size
 from provision.paths import Paths
 from provision.schema import DeploymentSettings, KeyPath
@@ -81,8 +82,28 @@ def restore(paths: Paths, deployment: str, before: dict[str, Any] | None) -> Non
 
 def forget(paths: Paths, deployment: str) -> None:
     """Forget flags and extent: the deployment's data are gone."""
-    for file in (paths.flags_record(deployment), paths.extent_record(deployment)):
+    for file in (
+        paths.flags_record(deployment),
+        paths.extent_record(deployment),
+        paths.mongod_record_of(deployment),
+        paths.rolling_record(deployment),
+    ):
         file.unlink(missing_ok=True)
+
+
+def moves(paths: Paths, deployment: str) -> dict[str, Move]:
+    """Node name → its move from one host to another that has begun and is not finished."""
+    record = read_json(paths.moving_record(deployment)) or {}
+    return {node: Move(**{**each, "node": node}) for node, each in record.items()}
+
+
+def record_moves(paths: Paths, deployment: str, unfinished: Mapping[str, Move]) -> None:
+    """Note which moves have begun and are not finished; with none, there is no record.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    _put(paths.moving_record(deployment), {node: asdict(each) for node, each in unfinished.items()} or None)
 
 
 def _put(file: Path, record: dict[str, Any] | None) -> None:

@@ -118,6 +118,10 @@ class AppSettings:
     ] = True
     reload: Annotated[bool, Rule("restart the app when its code changes")] = True
     ready_path: Annotated[str, Rule("asked until the app is ready", pattern=r"^/\S*$")] = "/readyz"
+    files: Annotated[
+        list[str] | None,
+        Rule("what hosts.deploy sends of app.path: files and directories; null: what belongs to the app"),
+    ] = None
     env: Annotated[
         dict[str, str | None],
         Rule("environment of the app: Jinja templates over uri, host, port, database, username, password"),
@@ -179,6 +183,12 @@ class DeploymentSettings:
     hosts: Annotated[
         list[str], Rule("with the back end hosts: the names, under `hosts`, of those it is spread over")
     ] = field(default_factory=list)
+    app_hosts: Annotated[
+        list[str],
+        Rule(
+            "with the back end hosts: the names, under `hosts`, of those that `hosts.deploy` puts the app on"
+        ),
+    ] = field(default_factory=list)
     tls: Annotated[
         bool | None, Rule("TLS for every connection; null: with hosts yes, otherwise no (only hosts have it)")
     ] = None
@@ -204,6 +214,13 @@ class DeploymentSettings:
         Rule("key file and users from the first boot; null: with docker and hosts yes, with processes no"),
     ] = None
     image: Annotated[str | None, Rule("Docker image; null: mongodb.image", min_length=1)] = None
+    mongod: Annotated[
+        str | None,
+        Rule(
+            "a mongod of its own, by version or path; null: the one that `mongodb` gives",
+            pattern=r"^(\d+\.\d+\.\d+|.*/.*)$",
+        ),
+    ] = None
     cache_size_gb: Annotated[float, Rule("WiredTiger's cache of each node, in GB", ge=0.25, le=10000)] = 0.25
     oplog_size_mb: Annotated[int, Rule("oplog of each replica set member, in MB", ge=1)] = 64
     set_parameter: Annotated[

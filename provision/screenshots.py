@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -201,24 +200,17 @@ def _deployed(loaded: Loaded, mongod: Mongod, settings: dict[str, Any]) -> Itera
 
 
 def _port() -> int:
+    from provision.backends.processes import port_holder
+    from provision.mongodb.topology import LOOPBACK
+
     for first in range(_FIRST_PORT, _FIRST_PORT + 500, 10):
-        if all(_is_free(port) for port in range(first, first + _PORTS)):
+        if all(port_holder(LOOPBACK, port) is None for port in range(first, first + _PORTS)):
             return first
     raise ProvisionError(
         _DOING,
         f"No {_PORTS} ports beside each other are free from {_FIRST_PORT} on.",
         "Stop what holds them.",
     )
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def _pages(page: Page, first: bool) -> Iterator[tuple[str, bytes]]:

@@ -38,7 +38,7 @@ def command(root: Path, require: str, only: str, workers: int, arguments: str) -
         sys.executable,
         "-m",
         "pytest",
-        # The tests of one file share what it has started, so they stay in one worker.
+        # The tests of a file that share what it has started stay in one worker (tests/support/distribution.py).
         *("-n", str(workers or os.cpu_count() or 1), "--dist", "loadfile"),
         *("--durations", "10", "--durations-min", "0.1"),
         *(("--require", require) if require else ()),

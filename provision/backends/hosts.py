@@ -12,22 +12,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from provision import remembered
 from provision.backends.base import Observed
 from provision.errors import ProvisionError
 from provision.files import read_json, write_if_changed, write_json
 from provision.hosts import units
 from provision.hosts.certificates import Authority
-from provision.hosts.facts import ABSOLUTE
 from provision.hosts.inventory import Host
 from provision.hosts.link import File, HostError, Link, Ran, Unreachable, all_of, everywhere
+from provision.hosts.placement import Move
 from provision.hosts.setup import Binary
 from provision.mongodb.config import Layout, TlsFiles
 from provision.mongodb.topology import LOOPBACK, Node, Topology
 from provision.paths import Paths
 
 _OBSERVED_SECONDS = 0.25
-_OBSERVE_TIMEOUT = 10.0
-_END_MARGIN = 30.0
 _STOP_SECONDS = 30.0
 
 
@@ -44,6 +43,8 @@ class Hosts:
         binaries: ``mongod`` and ``mongos`` of this machine, as far as it has them.
         environment: variables that these need.
         unit_template: text of ``templates/mongod.service.j2``.
+        records: what is launched is written down as being there from then on.
+        moving: nodes that are being moved, which may be on another host, too: both are ended and removed together.
 
     Raises:
         ProvisionError: it would listen beyond loopback without authentication and TLS.
@@ -62,7 +63,12 @@ class Hosts:
         binaries: Callable[[], Mapping[str, Binary]],
         environment: Mapping[str, str],
         unit_template: str,
+        *,
+        records: bool = True,
+        moving: Mapping[str, Move] | None = None,
     ) -> None:
+        self._records = records
+        self._moving = dict(moving or {})
         self._topology = topology
         self._deployment = topology.name
         self._paths = paths
@@ -77,7 +83,7 @@ class Hosts:
         self.links = {name: Link(host) for name, host in self._hosts.items()}
         self._guards = {name: threading.Lock() for name in self._hosts}
         self._seen: dict[str, tuple[float, dict[str, Observed]]] = {}
-        self._settled: dict[str, tuple[str, str]] = {}
+        self._settled: dict[str, units.Supervisor] = {}
 
     @property
     def placement(self) -> Mapping[str, str]:
@@ -91,7 +97,7 @@ class Hosts:
     def layout(self, node: Node) -> Layout:
         host = self.host_of(node)
         # What ~ is only the host knows: there, paths are relative to the directory that nodes are started in.
-        here = f"{self._directory(host)}/" if host.data_dir.is_absolute() else ""
+        here = f"{host.data_dir / self._deployment}/" if host.data_dir.is_absolute() else ""
         return Layout(
             data=f"{here}{node.name}",
             log=f"{here}{node.name}.log",
@@ -102,6 +108,10 @@ class Hosts:
 
     def address(self, node: Node) -> tuple[str, int]:
         return self.host_of(node).address, node.port
+
+    def machine(self, node: Node) -> str | None:
+        host = self.host_of(node)
+        return f"{host.name} ({host.address})"
 
     def advertised_names_resolve(self, nodes: Sequence[Node]) -> bool:
         try:
@@ -160,26 +170,22 @@ class Hosts:
     def release(self, node: Node) -> bool:
         return self.is_paused(node) and self._freeze(node, "CONT", f"resuming {node.name}") != "absent"
 
-    def remove(self, nodes: Sequence[Node], data: bool) -> None:
-        by_host = self._by_host(nodes)
+    def remove(self, nodes: Sequence[Node], data: bool, at_once: bool = False) -> None:
+        by_host = self._everywhere(nodes)
+        present = self._everywhere(self._topology.nodes)
         doing = f"removing {self._deployment}"
 
         def work(link: Link) -> None:
-            here, kind = self._settle(link)
             names = by_host[link.host.name]
-            self._end_on(link, names, _STOP_SECONDS, doing)
-            if kind != units.PROCESS:
-                own = [units.unit_name(self._deployment, name) for name in names]
-                self._must(link, doing, link.script(units.UNITS_REMOVE, here, kind, *own))
-            everything = len(names) == sum(1 for host in self._placement.values() if host == link.host.name)
-            extent, fate = "all" if everything else "some", "data" if data else "keep"
-            self._must(link, doing, link.script(units.REMOVE, here, extent, fate, *names))
+            self._end_on(link, names, 0 if at_once else _STOP_SECONDS, doing)
+            everything = len(names) == len(present[link.host.name])
+            self._supervisor(link).remove(self._services(names), everything, data, doing)
 
         _, errors = everywhere({name: self.links[name] for name in by_host}, work)
         self._seen.clear()
         if errors:
             raise all_of(doing, errors)
-        if data:
+        if data and self._records:
             kept = {
                 node: host for node, host in self._placement.items() if node not in {n.name for n in nodes}
             }
@@ -188,12 +194,14 @@ class Hosts:
                 write_json(record, kept)
             else:
                 record.unlink(missing_ok=True)
+            others = {name: move for name, move in self._moving.items() if name in kept}
+            remembered.record_moves(self._paths, self._deployment, others)
 
     def log_tail(self, node: Node, lines: int) -> list[str]:
         link = self.links[self._placement[node.name]]
         try:
             here, _ = self._settle(link)
-            ran = link.script(_TAIL, f"{here}/{node.name}.out", f"{here}/{node.name}.log", str(lines))
+            ran = link.script(_TAIL, f"{here}/{node.name}.log", f"{here}/{node.name}.out", str(lines))
         except Unreachable:
             return []
         return ran.out.splitlines()[-lines:]
@@ -202,6 +210,23 @@ class Hosts:
         link = self.links[self._placement[node.name]]
         here, _ = self._settle(link)
         return link.lines(["tail", "-n", str(lines), "-F", f"{here}/{node.name}.log"])
+
+    def send_configuration(self, nodes: Sequence[Node]) -> None:
+        """Put nodes' configuration, as it is rendered, where they read it when they start next. They go on as they are.
+
+        Raises:
+            ProvisionError: naming the hosts where that failed.
+        """
+        doing = f"sending the configuration of {', '.join(node.name for node in nodes)} of {self._deployment}"
+        by_host = self._by_host(nodes)
+
+        def work(link: Link) -> None:
+            here, _ = self._settle(link)
+            link.put(here, [self._configuration(name) for name in by_host[link.host.name]], doing)
+
+        _, errors = everywhere({name: self.links[name] for name in by_host}, work)
+        if errors:
+            raise all_of(doing, errors)
 
     def send_certificates(self, renew: bool) -> dict[str, bytes]:
         """Put every host's certificate in place; running nodes use it after `rotateCertificates`.
@@ -249,14 +274,19 @@ class Hosts:
                 f"Set deployments.{self._deployment}.auth and .tls in invoke.yaml to null or true.",
             )
 
-    def _directory(self, host: Host) -> str:
-        """The deployment's directory, as the settings have it; `_settle` makes it absolute."""
-        return str(host.data_dir / self._deployment)
-
     def _by_host(self, nodes: Sequence[Node]) -> dict[str, list[str]]:
         by_host: dict[str, list[str]] = {}
         for node in nodes:
             by_host.setdefault(self._placement[node.name], []).append(node.name)
+        return by_host
+
+    def _everywhere(self, nodes: Sequence[Node]) -> dict[str, list[str]]:
+        """Host name → names of the nodes there, the other half of one that is being moved, too."""
+        by_host = self._by_host(nodes)
+        for node in nodes:
+            if (move := self._moving.get(node.name)) is not None:
+                other = move.source if self._placement[node.name] == move.target else move.target
+                by_host.setdefault(other, []).append(node.name)
         return by_host
 
     def _used_links(self) -> dict[str, Link]:
@@ -277,28 +307,21 @@ class Hosts:
             )
         return binaries
 
-    def _settle(self, link: Link) -> tuple[str, str]:
-        """The deployment's directory on a host, absolute, and what keeps nodes running there; asked once."""
+    def _supervisor(self, link: Link) -> units.Supervisor:
+        """What keeps nodes running on a host; asked once."""
         name = link.host.name
         if name not in self._settled:
-            ran = link.script(_SETTLE, self._directory(link.host), timeout=_OBSERVE_TIMEOUT)
-            here, _, found = ran.out.strip().partition("\n")
-            if ran.status != 0 or not here.startswith("/"):
-                raise link.failed(f"looking at {self._deployment}", ran, self._directory(link.host))
-            wanted = link.host.units
-            kind = (found or units.PROCESS) if wanted == "auto" else wanted
-            self._settled[name] = (here, kind)
+            self._settled[name] = units.Supervisor.settle(link, self._deployment)
         return self._settled[name]
 
+    def _settle(self, link: Link) -> tuple[str, str]:
+        """The deployment's directory on a host, absolute, and what keeps nodes running there."""
+        found = self._supervisor(link)
+        return found.here, found.kind
+
     def _look(self, link: Link) -> dict[str, Observed]:
-        here, kind = self._settle(link)
         names = [node for node, host in self._placement.items() if host == link.host.name]
-        if kind == units.PROCESS:
-            ran = link.script(units.OBSERVE, here, *names, timeout=_OBSERVE_TIMEOUT)
-        else:
-            ran = link.script(units.UNITS_OBSERVE, here, kind, *self._pairs(names), timeout=_OBSERVE_TIMEOUT)
-        self._must(link, f"looking at {self._deployment}", ran)
-        return units.parse_observed(ran.out)
+        return self._supervisor(link).observe(self._services(names))
 
     def _prepare(self, link: Link, names: Sequence[str], binaries: Mapping[str, Binary]) -> None:
         """Everything in place on one host, and the ports free; starts nothing."""
@@ -330,10 +353,7 @@ class Hosts:
                 f"deployments.{self._deployment}.port in invoke.yaml.",
             )
         self._must(link, doing, ran)
-        files = [
-            File(f"{name}.conf", self._paths.node_conf(self._deployment, name).read_bytes(), 0o600)
-            for name in names
-        ]
+        files = [self._configuration(name) for name in names]
         if self._auth:
             # From the record, for the local key file may belong to a container's user.
             from provision.mongodb import users
@@ -347,31 +367,27 @@ class Hosts:
             given = [f"{name}={value}" for name, value in self._environment.items()]
             for name in names:
                 binary = f"{base}/{binaries['mongos' if nodes[name].is_router else 'mongod'].place}"
+                command = units.node_command(binary, here, name)
                 text = units.render_unit(
-                    self._unit_template, self._deployment, name, here, binary, given, kind
+                    self._unit_template, self._deployment, name, here, command, given, kind
                 )
                 files.append(File(units.unit_name(self._deployment, name), text.encode(), 0o644))
         link.put(here, files, doing)
 
     def _start(self, link: Link, names: Sequence[str], binaries: Mapping[str, Binary]) -> None:
-        here, kind = self._settle(link)
-        base = here.rpartition("/")[0]
+        supervisor = self._supervisor(link)
+        base = supervisor.here.rpartition("/")[0]
+        nodes = {node.name: node for node in self._topology.nodes}
+        wanted = []
+        for name in names:
+            binary = binaries["mongos" if nodes[name].is_router else "mongod"]
+            command = units.node_command(f"{base}/{binary.place}", supervisor.here, name)
+            wanted.append(units.Unit(name, nodes[name].port, command))
         doing = f"starting {', '.join(names)} of {self._deployment}"
-        if kind == units.PROCESS:
-            nodes = {node.name: node for node in self._topology.nodes}
-            groups = []
-            for name in names:
-                binary = binaries["mongos" if nodes[name].is_router else "mongod"]
-                groups += [name, str(nodes[name].port), f"{base}/{binary.place}"]
-            given = "".join(f"{name}={value}\n" for name, value in self._environment.items())
-            ran = link.script(units.LAUNCH, here, *groups, feed=given.encode())
-        else:
-            ran = link.script(units.UNITS_LAUNCH, here, kind, *self._pairs(names))
-        if ran.status != 0:
-            raise link.failed(doing, ran, here)
+        supervisor.launch(wanted, self._services(names), self._environment, doing)
 
     def _end(self, nodes: Sequence[Node], patience: float, doing: str) -> None:
-        by_host = self._by_host(nodes)
+        by_host = self._everywhere(nodes)
 
         def work(link: Link) -> None:
             self._end_on(link, by_host[link.host.name], patience, doing)
@@ -382,14 +398,7 @@ class Hosts:
             raise all_of(doing, errors, tuple(name for name in by_host if name not in errors))
 
     def _end_on(self, link: Link, names: Sequence[str], patience: float, doing: str) -> None:
-        here, kind = self._settle(link)
-        seconds, limit = str(round(patience)), patience + _END_MARGIN
-        if kind == units.PROCESS:
-            ran = link.script(units.END, here, seconds, *names, timeout=limit)
-        else:
-            own = [units.unit_name(self._deployment, name) for name in names]
-            ran = link.script(units.UNITS_END, here, kind, seconds, *own, timeout=limit)
-        self._must(link, doing, ran)
+        self._supervisor(link).end(self._services(names), patience, doing)
 
     def _freeze(self, node: Node, signal: str, doing: str) -> str:
         """Send a signal, or none, to a node that runs: ``running`` or ``paused``, as it was before."""
@@ -407,8 +416,11 @@ class Hosts:
             )
         return state
 
-    def _pairs(self, names: Sequence[str]) -> list[str]:
-        return [item for name in names for item in (name, units.unit_name(self._deployment, name))]
+    def _configuration(self, name: str) -> File:
+        return File(f"{name}.conf", self._paths.node_conf(self._deployment, name).read_bytes(), 0o600)
+
+    def _services(self, names: Sequence[str]) -> dict[str, str]:
+        return {name: units.unit_name(self._deployment, name) for name in names}
 
     def _certificate(self, host: Host, renew: bool) -> bytes:
         assert self._authority is not None  # noqa: S101 — asked only with TLS
@@ -423,7 +435,7 @@ class Hosts:
     def _remember_placement(self) -> None:
         """What is started has its data there from now on, and stays there."""
         record = self._paths.placement(self._deployment)
-        if read_json(record) != self._placement:
+        if self._records and read_json(record) != self._placement:
             write_json(record, self._placement)
 
     @staticmethod
@@ -438,20 +450,6 @@ def _is_loopback(address: str) -> bool:
     except ValueError:
         return address == "localhost"
 
-
-# The deployment's directory, absolute, and the kind of systemd units that this user can have.
-_SETTLE = (
-    ABSOLUTE
-    + """
-absolute "$1"
-echo
-if [ -d /run/systemd/system ]; then
-    if [ "$(id -u)" = 0 ]; then echo system
-    elif [ -e "/var/lib/systemd/linger/$(id -un)" ]; then echo user
-    fi
-fi
-"""
-)
 
 # $1: how many binaries; then path and size of each; then ports, as /proc/net/tcp writes them.
 _READY = """

@@ -82,7 +82,7 @@ def ready(loaded: Loaded, on: str) -> Deployment:
     from provision import assembly, display, environment
 
     if assembly.deployment(loaded, on).backend.name in ("processes", "hosts"):  # hosts get this machine's
-        environment.ensure_for_start(loaded, display.StepLines(stream=sys.stderr))
+        environment.ensure_for_start(loaded, display.StepLines(stream=sys.stderr), on)
     return assembly.deployment(loaded, on)
 
 

@@ -50,6 +50,37 @@ def open_shell(ctx: Context, on: str, node: str, expression: str, python: bool) 
     sys.exit(shells.open_shell(uri, database, loaded.paths.shell_history, python))
 
 
+@command(
+    help={
+        "node": "the node that it leads to (default: a router, or the primary)",
+        "port": "port of this machine (default: a free one)",
+        "user": "app or root: who the connection string is for",
+        **ON,
+        "json": "print what it leads to as one line of JSON first, for scripts",
+    }
+)
+def tunnel(
+    ctx: Context, on: str = "local", node: str = "", port: int = 0, user: str = "app", json: bool = False
+) -> None:
+    """Lead ports of this machine through SSH to a deployment on hosts, and to its app, until Ctrl-C.
+
+    Prints the connection string to use here, with the user's password, and the app's address.
+    """
+    from provision import display
+    from provision.hosts import tunnel as tunnels
+
+    def opened(found: tunnels.Opened) -> None:
+        if json:
+            display.as_json_line(vars(found))
+            return
+        display.line(found.uri)
+        if found.app:
+            display.line(found.app)
+        display.note(f"Port {found.port} leads to {found.node} on {found.host}. Ctrl-C ends it.")
+
+    tunnels.hold(load(ctx), on, node, port, user, opened, display.note)
+
+
 @command(help={"pause": "wait for Enter between two stages", **ON, **JSON})
 def tour(ctx: Context, on: str = "local", pause: bool = False, json: bool = False) -> None:
     """Take the first steps in MongoDB, on a scratch database that is dropped afterwards."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
@@ -11,6 +12,7 @@ from provision.commands import JSON, ON_CLUSTER, agreed, command, load, ready, r
 
 if TYPE_CHECKING:
     from provision.deployment import Deployment
+    from provision.settings import Loaded
 
 _NODES = {"node": "which node; several with commas between"}
 
@@ -99,14 +101,19 @@ def up(
 def down(
     ctx: Context, on: str = "cluster", delete_data: bool = False, yes: bool = False, json: bool = False
 ) -> None:
-    """Stop a cluster and remove its containers and network. Data stay, unless --delete-data is given."""
+    """Stop a cluster and remove its containers and network, or its app on hosts. Data stay, unless --delete-data."""
     from provision import assembly, display
+    from provision.hosts.deploy import taken_down
 
-    deployment = assembly.deployment(load(ctx), on)
+    loaded = load(ctx)
+    deployment = assembly.deployment(loaded, on)
     if delete_data and not agreed(f"Delete all data of {on}?", f"deleting the data of {on}", yes):
         display.line("Nothing was deleted.")
         return
+    app_stays = taken_down(loaded, on)
     stopped = deployment.down(display.note, remove=True, delete_data=delete_data)
+    if app_stays is not None:
+        raise app_stays
     if json:
         display.as_json({"deployment": on, "stopped": stopped, "data_deleted": delete_data})
         return
@@ -236,15 +243,123 @@ def stop(ctx: Context, node: str, on: str = "cluster") -> None:
     _tell(wanted, cluster.stop(deployment, wanted, display.note), "stopped", "was not running")
 
 
-@command(help={**_NODES, **ON_CLUSTER})
-def restart(ctx: Context, node: str, on: str = "cluster") -> None:
-    """Stop nodes, and start them with the settings as they are now."""
-    from provision import cluster, display
+@command(
+    help={
+        "node": "which node; several with commas between (default, with --rolling: all)",
+        "rolling": "one after another, each waited for, primaries last: the deployment goes on serving",
+        "yes": "go on although what has one member, or one router, is unavailable for a moment",
+        **ON_CLUSTER,
+        **JSON,
+    },
+    positional=["node"],
+)
+def restart(
+    ctx: Context,
+    node: str | None = None,
+    rolling: bool = False,
+    yes: bool = False,
+    on: str = "cluster",
+    json: bool = False,
+) -> None:
+    """Stop nodes, and start them with the settings as they are now.
 
-    deployment = ready(load(ctx), on)
+    With --rolling a node is stopped only while its set has a majority without it. Interrupted, typed again it goes on.
+    """
+    from provision import cluster, display
+    from provision.errors import ProvisionError
+
+    loaded = load(ctx)
+    deployment = ready(loaded, on)
+    if rolling:
+        _restart_rolling(loaded, on, node, yes, json)
+        return
+    if not node:
+        raise ProvisionError(
+            f"restarting nodes of {on}",
+            "No node is named.",
+            f"Name one ({', '.join(each.name for each in deployment.topology.nodes)}), or add --rolling for all of them.",
+        )
     wanted = cluster.nodes(deployment, node)
-    cluster.stop(deployment, wanted, display.note)
-    _tell(wanted, cluster.start(deployment, wanted), "restarted", "was running")
+    cluster.stop(deployment, wanted, (lambda _: None) if json else display.note)
+    restarted = cluster.start(deployment, wanted)
+    if json:
+        display.as_json({"deployment": on, "restarted": restarted})
+    else:
+        _tell(wanted, restarted, "restarted", "was running")
+
+
+def _restart_rolling(loaded: Loaded, on: str, node: str | None, yes: bool, json: bool) -> None:
+    from dataclasses import asdict
+
+    from provision import assembly, cluster, display, rolling
+
+    names = [each.name for each in cluster.nodes(assembly.deployment(loaded, on), node)] if node else []
+    again = f"invoke cluster.restart {f'{node} ' if node else ''}--rolling --on {on}"
+    done = rolling.restart(loaded, on, names, (lambda _: None) if json else display.note, again, yes)
+    if json:
+        display.as_json(asdict(done))
+    else:
+        display.line(f"{on}: restarted {', '.join(done.restarted)}")
+
+
+@command(
+    help={
+        "to": "a version (8.0.17), the path of a mongod, or, with docker, an image",
+        "feature-compatibility": "raise the feature compatibility version when all nodes run it; there is no way back",
+        "yes": "go on although what has one member, or one router, is unavailable for a moment",
+        **ON_CLUSTER,
+        **JSON,
+    }
+)
+def upgrade(
+    ctx: Context,
+    to: str | None = None,
+    feature_compatibility: bool = False,
+    yes: bool = False,
+    on: str = "cluster",
+    json: bool = False,
+) -> None:
+    """Have every node run another version of MongoDB, one after another, while the deployment goes on serving.
+
+    The version holds for the later commands on it. Interrupted, typed again it goes on with the nodes that are left.
+    """
+    from dataclasses import asdict
+
+    from provision import display, upgrade
+    from provision.errors import ProvisionError
+    from provision.steps import Silent
+
+    if to is None and not feature_compatibility:
+        raise ProvisionError(
+            f"upgrading {on}",
+            "No version is named.",
+            f"Name one: invoke cluster.upgrade --to 8.0.17 --on {on}",
+        )
+    loaded = load(ctx)
+    ready(loaded, on)
+    words = ["invoke cluster.upgrade", f"--to {to}" if to else "", f"--on {on}"]
+    words.insert(2, "--feature-compatibility" if feature_compatibility else "")
+    again = " ".join(word for word in words if word)
+    say = (lambda _: None) if json else display.note
+    with contextlib.nullcontext(Silent()) if json else display.counting("MongoDB") as progress:
+        done = upgrade.upgrade(loaded, on, to, feature_compatibility, say, progress, again, yes)
+    if json:
+        display.as_json(asdict(done))
+        return
+    display.line(
+        f"{on}: {', '.join(done.restarted)} run {done.version} now"
+        if done.restarted
+        else f"{on}: unchanged, all nodes run {done.version}"
+    )
+    display.line(
+        f"{on}: its feature compatibility version is {done.feature_compatibility}"
+        + (" now" if done.raised else "")
+        + (
+            ""
+            if done.version.startswith(f"{done.feature_compatibility}.")
+            else f": invoke cluster.upgrade --feature-compatibility --on {on} raises it, for good"
+        )
+    )
 
 
 @command(help={**_NODES, **ON_CLUSTER})
@@ -387,5 +502,5 @@ def _tell(wanted: Any, changed: list[str], done: str, otherwise: str) -> None:
 
 namespace = Collection(
     "cluster", up, down, status, distribution, shard_collection, add_shard, remove_shard, remove_router, start, stop,
-    restart, kill, pause, resume, isolate, heal, stepdown, logs, shell,
+    restart, upgrade, kill, pause, resume, isolate, heal, stepdown, logs, shell,
 )  # fmt: skip

@@ -162,11 +162,6 @@ def _same(each: Record | NodeProcess, deployment: str, node: str) -> bool:
 def _free_port(host: str, after: int) -> int:
     """The next port that nobody has; the one after it where none is found near."""
     for port in range(after + 1, min(after + 50, 65536)):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError:
-                continue
+        if port_holder(host, port) is None:
             return port
     return after + 1

@@ -12,6 +12,7 @@ from provision.hosts import facts as reading
 from provision.hosts.facts import Facts
 from provision.hosts.inventory import Host
 from provision.hosts.link import Link, everywhere
+from provision.virtualenv import MINIMUM_PYTHON
 
 # mongod and mongos at rest, and the room that MongoDB wants for its journal and oplog.
 _NODE_MB = 150
@@ -29,10 +30,12 @@ class Wanted:
     Args:
         nodes: how many nodes; 0: not known.
         ports: their ports.
+        app: it will serve the app, too.
     """
 
     nodes: int = 0
     ports: tuple[int, ...] = ()
+    app: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ def judge(facts: Facts, host: Host, wanted: Wanted, machine: str = "") -> list[F
         _files(facts),
         *_huge_pages(facts),
         *_tools(facts),
+        *([_python(facts, host)] if wanted.app else []),
         _units(facts, host),
     ]
 
@@ -248,6 +252,21 @@ def _tools(facts: Facts) -> list[Finding]:
             "Install them there: Debian and Ubuntu: sudo apt-get install tar coreutils util-linux",
         )
     ]
+
+
+def _python(facts: Facts, host: Host) -> Finding:
+    numbers = [int(each) for each in facts.python.split(".")[:2] if each.isdecimal()]
+    if tuple(numbers) >= MINIMUM_PYTHON:
+        return ok("python", f"{host.python} is Python {facts.python}, for the app")
+    needed = ".".join(map(str, MINIMUM_PYTHON))
+    return error(
+        "python",
+        f"{host.python} is Python {facts.python}, and the app needs {needed}."
+        if facts.python
+        else f"It has no Python called {host.python}, which the app needs.",
+        f"Install Python {needed} or later there (Debian, Ubuntu: sudo apt-get install python3 python3-venv), or set "
+        f"hosts.{host.name}.python in invoke.yaml to the path of one.",
+    )
 
 
 def _units(facts: Facts, host: Host) -> Finding:

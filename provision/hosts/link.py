@@ -35,6 +35,7 @@ _WINDOW_BYTES = 8 * 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
 # After a host did not answer, how long it is not asked again: what follows would only take as long once more.
 _GIVEN_UP_SECONDS = 3.0
+_PROHIBITED = 1  # RFC 4254, 5.1: SSH_OPEN_ADMINISTRATIVELY_PROHIBITED
 
 
 class HostError(ProvisionError):
@@ -71,7 +72,7 @@ class File:
     """A file to be put on a host.
 
     Args:
-        name: its name in the directory it goes to.
+        name: its name, or relative path, in the directory it goes to.
         content: its bytes.
         mode: its permission bits.
     """
@@ -164,6 +165,36 @@ class Link:
             self._drop()
             raise self._lost(problem) from problem
 
+    def channel_to(self, address: tuple[str, int], origin: tuple[str, int]) -> Any:
+        """A connection that the host makes, as a channel with `recv` and `sendall` (``direct-tcpip``, RFC 4254, 7.2).
+
+        Args:
+            address: address and port, as the host reaches them.
+            origin: address and port of the program here that it is for.
+
+        Raises:
+            HostError: its sshd forwards nothing.
+            ConnectionRefusedError: nothing listens there.
+            Unreachable: as `run`.
+        """
+        import paramiko
+
+        try:
+            return self._transport().open_channel(
+                "direct-tcpip", address, origin, timeout=self._connect_seconds
+            )
+        except paramiko.ChannelException as refused:
+            if refused.code != _PROHIBITED:
+                raise ConnectionRefusedError(refused.text) from None
+            raise HostError(
+                f"opening a tunnel to {self.host.name}",
+                f"The sshd of {self.host.name} ({self.host.address}) forwards no connections.",
+                "Set AllowTcpForwarding to yes (or local) in /etc/ssh/sshd_config there, and reload sshd.",
+            ) from None
+        except (paramiko.SSHException, OSError, EOFError) as problem:
+            self._drop()
+            raise self._lost(problem) from problem
+
     def put(self, directory: str, files: Sequence[File], doing: str) -> None:
         """Put files into a directory of the host: written under a temporary name, then moved into place.
 
@@ -176,20 +207,14 @@ class Link:
             HostError: it can't be written, or the disk is full; no half of a file is left in place.
             Unreachable: as `run`.
         """
-        bundle = io.BytesIO()
-        with tarfile.open(fileobj=bundle, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for each in files:
-                entry = tarfile.TarInfo(each.name)
-                entry.size, entry.mode = len(each.content), each.mode
-                tar.addfile(entry, io.BytesIO(each.content))
-        ran = self.script(_PUT, directory, feed=bundle.getvalue())
+        ran = self.script(_PUT, directory, feed=archive(files))
         if ran.status != 0:
             raise self.failed(doing, ran, directory)
 
     def failed(self, doing: str, ran: Ran, directory: str) -> HostError:
         """The error for a command that could not write, naming the host and what stopped it."""
         said, name = ran.err + ran.out, self.host.name
-        if "No space left on device" in said or "quota exceeded" in said.lower():
+        if is_full(ran):
             return HostError(
                 f"{doing} on {name}",
                 f"The disk of {name} ({self.host.address}) that holds {directory} is full.",
@@ -408,6 +433,23 @@ class _UnknownHostKey(Exception):
         self.fingerprint = fingerprint
         self.kind = kind
         super().__init__(fingerprint)
+
+
+def is_full(ran: Ran) -> bool:
+    """Whether a command failed because the disk is full."""
+    said = (ran.err + ran.out).lower()
+    return "no space left on device" in said or "quota exceeded" in said
+
+
+def archive(files: Sequence[File]) -> bytes:
+    """A tar of files, which depends on nothing but what is in them."""
+    bundle = io.BytesIO()
+    with tarfile.open(fileobj=bundle, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for each in files:
+            entry = tarfile.TarInfo(each.name)
+            entry.size, entry.mode = len(each.content), each.mode
+            tar.addfile(entry, io.BytesIO(each.content))
+    return bundle.getvalue()
 
 
 def everywhere(

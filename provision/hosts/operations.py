@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import cast
 
 from provision import assembly
 from provision.backends.hosts import Hosts
 from provision.deployment import Deployment
 from provision.errors import ProvisionError
-from provision.hosts import inventory, judge, placement, setup
+from provision.hosts import app_environment, inventory, judge, placement, setup
+from provision.hosts.app_environment import AppEnvironment, Wheels
 from provision.hosts.judge import HostFinding, Wanted
 from provision.hosts.link import Link
 from provision.hosts.placement import Placed
@@ -20,6 +21,7 @@ from provision.mongodb import binaries
 from provision.mongodb.binaries import Source
 from provision.mongodb.wire import CommandFailed, NotReachable
 from provision.settings import Loaded
+from provision.steps import Step
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,10 @@ def check(loaded: Loaded, on: str | None = None) -> list[HostFinding]:
         for node in assembly.deployment(loaded, on).topology.nodes:
             ports.setdefault(backend.placement[node.name], []).append(node.port)
         wanted = {host: Wanted(len(each), tuple(each)) for host, each in ports.items()}
-    with _links(loaded, on) as links:
-        return judge.check(links, wanted)
+    for host in _roles(loaded, on)[1]:
+        wanted[host] = replace(wanted.get(host, Wanted()), app=True)
+    with links(loaded, _hosts_of(loaded, on)) as found:
+        return judge.check(found, wanted)
 
 
 def set_up(
@@ -67,11 +71,11 @@ def set_up(
     dry_run: bool = False,
     finished: Callable[[HostStep], None] = lambda _: None,
 ) -> Outcome:
-    """Make hosts ready for nodes, all at once. One that fails stops no other.
+    """Make hosts ready for nodes, and those for the app ready for that, all at once. One that fails stops no other.
 
     Args:
         loaded: the settings in force; a mongod was chosen for this machine.
-        on: a deployment: its hosts; None: all hosts of invoke.yaml.
+        on: a deployment: its hosts, and those of its app; None: all hosts of invoke.yaml.
         dry_run: say what would be done and change nothing.
         finished: told of each step, from any thread.
 
@@ -81,7 +85,7 @@ def set_up(
     Raises:
         ProvisionError: nothing could be begun: no hosts, or no mongod.
     """
-    mongod = binaries.recorded(loaded.paths, loaded.settings.mongodb)
+    mongod = assembly.mongod(loaded, on or "")
     if mongod is None:
         raise ProvisionError(
             "setting up hosts",
@@ -89,12 +93,20 @@ def set_up(
             "Type `invoke setup` first.",
         )
     wanted = list(setup.binaries_of(mongod).values())
-    archive = _archive(loaded) if mongod.source is Source.ARCHIVE else None
+    archive = _archive(loaded, mongod.version) if mongod.source is Source.ARCHIVE else None
     environment = binaries.environment(mongod.version)
-    with _links(loaded, on) as links:
-        return setup.run(
-            links, lambda link: setup.steps(link, wanted, archive, environment), dry_run, finished
-        )
+    nodes, apps = _roles(loaded, on)
+    requirements = app_environment.wanted(loaded) if apps else None
+    with links(loaded, _hosts_of(loaded, on)) as found, Wheels() as wheels:
+
+        def steps(link: Link) -> list[Step]:
+            name = link.host.name
+            made = setup.steps(link, wanted if name in nodes else (), archive, environment)
+            if requirements is not None and name in apps:
+                made.append(AppEnvironment(link, requirements, wheels))
+            return made
+
+        return setup.run(found, steps, dry_run, finished)
 
 
 def plan(loaded: Loaded, on: str) -> list[Placed]:
@@ -183,31 +195,57 @@ _COMMAND_NOT_FOUND = 59
 
 
 @contextlib.contextmanager
-def _links(loaded: Loaded, on: str | None) -> Iterator[Mapping[str, Link]]:
-    names = None
+def links(loaded: Loaded, names: Iterable[str] | None = None) -> Iterator[Mapping[str, Link]]:
+    """Connections to hosts, which are closed at the end; each is opened when it is first used.
+
+    Args:
+        loaded: the settings in force.
+        names: which hosts; None: all of invoke.yaml.
+
+    Raises:
+        ProvisionError: invoke.yaml does not name one of them.
+    """
+    made = {name: Link(host) for name, host in inventory.hosts(loaded, names).items()}
+    try:
+        yield made
+    finally:
+        for link in made.values():
+            link.close()
+
+
+def _roles(loaded: Loaded, on: str | None) -> tuple[set[str], set[str]]:
+    """Names of the hosts for nodes, and of those for the app; a host that no deployment names is for nodes."""
+    deployments = loaded.settings.deployments
+    chosen = list(deployments.values()) if on is None else [deployments[on]]
+    nodes = {host for each in chosen for host in each.hosts}
+    apps = {host for each in chosen for host in each.app_hosts}
+    return nodes | ({*loaded.settings.hosts} - apps if on is None else set()), apps
+
+
+def _hosts_of(loaded: Loaded, on: str | None) -> list[str]:
+    """Names of all hosts of a deployment, those for the app too; None: of invoke.yaml.
+
+    Raises:
+        ProvisionError: there are none.
+    """
     if on is not None:
         deployed(loaded, on)
-        names = loaded.deployment(on).hosts
-    found = inventory.hosts(loaded, names)
+        settings = loaded.deployment(on)
+        return list(dict.fromkeys((*settings.hosts, *settings.app_hosts)))
+    found = list(loaded.settings.hosts)
     if not found:
         raise ProvisionError(
             "looking up the hosts",
             "invoke.yaml names no hosts.",
             "Add them under `hosts:` there, for example\n  hosts: {db1: {address: 192.0.2.11, user: mongo}}",
         )
-    links = {name: Link(host) for name, host in found.items()}
-    try:
-        yield links
-    finally:
-        for link in links.values():
-            link.close()
+    return found
 
 
-def _archive(loaded: Loaded) -> Archive | None:
-    """Where hosts like this machine may get the same binaries by themselves."""
+def _archive(loaded: Loaded, version: str) -> Archive | None:
+    """Where hosts like this machine may get the binaries of a version by themselves."""
     from provision.mongodb.binaries import archive
     from provision.mongodb.binaries.machine import builds, this_machine
 
-    mongodb = loaded.settings.mongodb
-    found = builds(this_machine(), mongodb.version)
-    return Archive(archive.url(mongodb.mirror, found[0], mongodb.version)) if found else None
+    found = builds(this_machine(), version)
+    return Archive(archive.url(loaded.settings.mongodb.mirror, found[0], version)) if found else None

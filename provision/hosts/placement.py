@@ -15,6 +15,23 @@ from provision.mongodb.topology import Node, Topology
 
 
 @dataclass(frozen=True)
+class Move:
+    """A node that goes from one host to another.
+
+    Args:
+        node: its name.
+        source: the host that it leaves.
+        target: the host that it goes to.
+        lost: the host that it leaves is gone for good: nothing is asked of it any more.
+    """
+
+    node: str
+    source: str
+    target: str
+    lost: bool = False
+
+
+@dataclass(frozen=True)
 class Placed:
     """One line of a plan.
 
@@ -82,6 +99,104 @@ def place(
             if index == 0:
                 leading[placed[node.name]] += 1
     return placed
+
+
+def drained(
+    topology: Topology, hosts: Sequence[str], placement: Mapping[str, str], leaving: str
+) -> list[Move]:
+    """The moves that leave a host without nodes: each goes where `place` would put it among the others.
+
+    Args:
+        topology: the nodes.
+        hosts: names of the deployment's hosts, in order of preference.
+        placement: node name → host name, as it is.
+        leaving: the host to be emptied.
+
+    Returns:
+        Moves in the topology's order; empty: it has no node.
+
+    Raises:
+        ProvisionError: there is no other host.
+    """
+    staying = {node: host for node, host in placement.items() if host != leaving}
+    others = [host for host in hosts if host != leaving]
+    if not others:
+        raise ProvisionError(
+            f"draining {leaving} of {topology.name}",
+            "It is the only host: its nodes would have no place to go.",
+            f"Add another one first, under `hosts:` and deployments.{topology.name}.hosts in invoke.yaml.",
+        )
+    after = place(topology, others, staying)
+    return [Move(node.name, leaving, after[node.name]) for node in topology.nodes if node.name not in staying]
+
+
+def spread(topology: Topology, hosts: Sequence[str], placement: Mapping[str, str]) -> list[Move]:
+    """The fewest moves after which members of a set share a host no more than they must, and hosts are even.
+
+    Args:
+        topology: the nodes.
+        hosts: names of the deployment's hosts.
+        placement: node name → host name, as it is.
+
+    Returns:
+        Moves in the topology's order; empty: it is spread.
+    """
+    now = dict(placement)
+    groups = [tuple(node.name for node in group) for group in _groups(topology)]
+    # Every move makes two counts more equal, so this ends.
+    while (step := _apart(groups, hosts, now) or _even(groups, hosts, now)) is not None:
+        now[step[0]] = step[1]
+    return [
+        Move(node.name, placement[node.name], now[node.name])
+        for node in topology.nodes
+        if now[node.name] != placement[node.name]
+    ]
+
+
+def shared(topology: Topology, placement: Mapping[str, str]) -> dict[str, int]:
+    """Replica set → how many of its members the host that has most of them has. Pure."""
+    return {
+        each.name: max(Counter(placement[node.name] for node in each.members).values())
+        for each in topology.all_sets
+    }
+
+
+def _apart(
+    groups: Sequence[Sequence[str]], hosts: Sequence[str], now: Mapping[str, str]
+) -> tuple[str, str] | None:
+    """The next move that takes members of a set apart; None: they share hosts no more than they must."""
+    load = Counter(now.values())
+    for group in groups:
+        here = Counter(now[node] for node in group)
+        least = min(hosts, key=lambda host, here=here: (here[host], load[host]))  # type: ignore[misc]
+        most = max(hosts, key=lambda host, here=here: (here[host], load[host]))  # type: ignore[misc]
+        if here[most] - here[least] > 1:
+            # The last one: the first, which is most likely the primary, stays.
+            return next(node for node in reversed(group) if now[node] == most), least
+    return None
+
+
+def _even(
+    groups: Sequence[Sequence[str]], hosts: Sequence[str], now: Mapping[str, str]
+) -> tuple[str, str] | None:
+    """The next move from a fuller host to an emptier one that brings no members together; None: there is none."""
+    load = Counter(now.values())
+    pairs = sorted(
+        ((source, target) for source in hosts for target in hosts if load[source] - load[target] > 1),
+        key=lambda pair: load[pair[1]] - load[pair[0]],
+    )
+    for source, target in pairs:
+        for group in reversed(groups):  # routers, which have no data to be copied, before members
+            here = Counter(now[node] for node in group)
+            if here[source] > here[target]:
+                return next(node for node in reversed(group) if now[node] == source), target
+    return None
+
+
+def _groups(topology: Topology) -> list[Sequence[Node]]:
+    """Nodes that stand in for each other, which is why they are to be on different hosts."""
+    groups: list[Sequence[Node]] = [each.members for each in topology.all_sets]
+    return [*groups, *(each for each in (topology.standalones, topology.routers) if each)]
 
 
 def plan(topology: Topology, placement: Mapping[str, str]) -> list[Placed]:

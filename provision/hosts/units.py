@@ -1,57 +1,67 @@
-"""What keeps a node running on its host: a systemd unit, or a process that a small shell waits for.
+"""What keeps a program running on its host: a systemd unit, or a process that a small shell waits for.
 
-The scripts here run on the host. Each handles all nodes of that host at once: one round trip. A process is ours if
+The scripts here run on the host. Each handles all units of that host at once: one round trip. A process is ours if
 its pid, its start time and the host's boot are those of the record that was written when it was started.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from provision.backends.base import Observed
+from provision.hosts.facts import ABSOLUTE
+from provision.hosts.link import Link, Ran
 
 SYSTEM, USER, PROCESS = "system", "user", "process"
+OBSERVE_SECONDS = 10.0
+_END_MARGIN = 30.0
 
 
 @dataclass(frozen=True)
-class Started:
-    """A node as the launching script is told of it.
+class Unit:
+    """A program that is kept running: a node, or the app.
 
     Args:
-        node: its name.
-        port: its port.
-        binary: absolute path of its binary on the host.
+        name: its name; what belongs to it in the deployment's directory is called after it.
+        port: the port that it listens on.
+        command: absolute path of the program on the host, and its arguments; no secrets.
     """
 
-    node: str
+    name: str
     port: int
-    binary: str
+    command: tuple[str, ...]
 
 
 def unit_name(deployment: str, node: str) -> str:
-    """Name of a node's unit."""
+    """Name of a node's systemd unit."""
     return f"mongodb-{deployment}-{node}.service"
+
+
+def node_command(binary: str, directory: str, node: str) -> tuple[str, ...]:
+    """What runs a node: its binary, with its configuration in the deployment's directory on the host."""
+    return (binary, "--config", f"{directory}/{node}.conf")
 
 
 def render_unit(
     template: str,
     deployment: str,
-    node: str,
+    name: str,
     directory: str,
-    binary: str,
+    command: Sequence[str],
     environment: Sequence[str],
     kind: str,
 ) -> str:
-    """The text of a node's systemd unit. Pure.
+    """The text of a systemd unit. Pure.
 
     Args:
-        template: text of ``templates/mongod.service.j2``.
+        template: text of ``templates/mongod.service.j2`` or ``templates/app.service.j2``.
         deployment: its name.
-        node: the node's name.
+        name: the node's name, or ``app``.
         directory: absolute path of the deployment's directory on the host.
-        binary: absolute path of its binary there.
-        environment: ``NAME=value`` of what it needs.
+        command: absolute path of the program there, and its arguments.
+        environment: ``NAME=value`` of what it needs, nothing secret.
         kind: ``system`` or ``user``.
     """
     import jinja2
@@ -62,9 +72,9 @@ def render_unit(
     engine.filters["unit"] = _quoted
     return engine.from_string(template).render(
         deployment=deployment,
-        node=node,
+        name=name,
         directory=directory,
-        binary=binary,
+        command=command,
         environment=environment,
         kind=kind,
     )
@@ -94,7 +104,149 @@ def parse_observed(text: str) -> dict[str, Observed]:
     return found
 
 
-# Every script here: $1 is the deployment's directory on the host.
+@dataclass(frozen=True)
+class Supervisor:
+    """What keeps the units of one deployment running on one host.
+
+    Args:
+        link: to the host.
+        here: the deployment's directory there, absolute.
+        kind: ``process``, ``system`` or ``user``.
+        deployment: its name, for errors.
+    """
+
+    link: Link
+    here: str
+    kind: str
+    deployment: str
+
+    @classmethod
+    def settle(cls, link: Link, deployment: str) -> Supervisor:
+        """Ask a host for what only it knows: where its user's home is, and whether systemd runs units for him.
+
+        Args:
+            link: to the host.
+            deployment: the deployment's name.
+
+        Raises:
+            HostError: it gave no answer.
+            Unreachable: it can't be asked.
+        """
+        directory = str(link.host.data_dir / deployment)
+        ran = link.script(_SETTLE, directory, timeout=OBSERVE_SECONDS)
+        here, _, found = ran.out.strip().partition("\n")
+        if ran.status != 0 or not here.startswith("/"):
+            raise link.failed(f"looking at {deployment}", ran, directory)
+        wanted = link.host.units
+        return cls(link, here, (found or PROCESS) if wanted == "auto" else wanted, deployment)
+
+    def observe(self, services: Mapping[str, str]) -> dict[str, Observed]:
+        """How units were found.
+
+        Args:
+            services: name → name of its systemd unit.
+
+        Raises:
+            HostError: the host could not say.
+            Unreachable: it can't be asked.
+        """
+        if self.kind == PROCESS:
+            ran = self.link.script(OBSERVE, self.here, *services, timeout=OBSERVE_SECONDS)
+        else:
+            pairs = _pairs(services)
+            ran = self.link.script(UNITS_OBSERVE, self.here, self.kind, *pairs, timeout=OBSERVE_SECONDS)
+        self._must(f"looking at {self.deployment}", ran)
+        return parse_observed(ran.out)
+
+    def launch(
+        self, wanted: Sequence[Unit], services: Mapping[str, str], environment: Mapping[str, str], doing: str
+    ) -> None:
+        """Start units; one that runs is left as it is.
+
+        Args:
+            wanted: the units. As systemd units they are started as their files in the directory say.
+            services: name → name of its systemd unit.
+            environment: variables for processes, nothing secret; a systemd unit has them in its file.
+            doing: what for, for the error.
+
+        Raises:
+            HostError: one can't be started.
+            Unreachable: the host can't be reached.
+        """
+        if self.kind == PROCESS:
+            groups = [
+                word for each in wanted for word in (each.name, str(each.port), shlex.join(each.command))
+            ]
+            given = "".join(f"{name}={value}\n" for name, value in environment.items())
+            ran = self.link.script(LAUNCH, self.here, *groups, feed=given.encode())
+        else:
+            pairs = _pairs({each.name: services[each.name] for each in wanted})
+            ran = self.link.script(UNITS_LAUNCH, self.here, self.kind, *pairs)
+        self._must(doing, ran)
+
+    def end(self, services: Mapping[str, str], patience: float, doing: str) -> None:
+        """End units, and wait until they have ended.
+
+        Args:
+            services: name → name of its systemd unit.
+            patience: seconds to wait before SIGKILL; 0: SIGKILL at once.
+            doing: what for, for the error.
+
+        Raises:
+            HostError: that failed.
+            Unreachable: the host can't be reached.
+        """
+        seconds, limit = str(round(patience)), patience + _END_MARGIN
+        if self.kind == PROCESS:
+            ran = self.link.script(END, self.here, seconds, *services, timeout=limit)
+        else:
+            own = services.values()
+            ran = self.link.script(UNITS_END, self.here, self.kind, seconds, *own, timeout=limit)
+        self._must(doing, ran)
+
+    def remove(self, services: Mapping[str, str], everything: bool, data: bool, doing: str) -> None:
+        """Remove what is left of units that have ended.
+
+        Args:
+            services: name → name of its systemd unit.
+            everything: also what all nodes of the deployment share on the host.
+            data: also their data and logs.
+            doing: what for, for the error.
+
+        Raises:
+            HostError: that failed.
+            Unreachable: the host can't be reached.
+        """
+        if self.kind != PROCESS:
+            own = services.values()
+            self._must(doing, self.link.script(UNITS_REMOVE, self.here, self.kind, *own))
+        extent, fate = "all" if everything else "some", "data" if data else "keep"
+        self._must(doing, self.link.script(REMOVE, self.here, extent, fate, *services))
+
+    def _must(self, doing: str, ran: Ran) -> None:
+        if ran.status != 0:
+            raise self.link.failed(doing, ran, self.here)
+
+
+def _pairs(services: Mapping[str, str]) -> list[str]:
+    return [word for pair in services.items() for word in pair]
+
+
+# The deployment's directory, absolute, and the kind of systemd units that this user can have.
+_SETTLE = (
+    ABSOLUTE
+    + """
+absolute "$1"
+echo
+if [ -d /run/systemd/system ]; then
+    if [ "$(id -u)" = 0 ]; then echo system
+    elif [ -e "/var/lib/systemd/linger/$(id -un)" ]; then echo user
+    fi
+fi
+"""
+)
+
+# Every script below: $1 is the deployment's directory on the host. A node there is any unit: the app, too.
 _COMMON = """
 here=$1
 shift
@@ -126,8 +278,8 @@ done
 """
 )
 
-# Arguments: node, port and binary, in turn. Standard input: `NAME=value` lines for the environment, nothing secret.
-# The shell that stays writes down how its mongod ended.
+# Arguments: node, port and command (quoted for a shell), in turn. Standard input: `NAME=value` lines for the
+# environment, nothing secret. The shell that stays writes down how its program ended.
 LAUNCH = (
     _COMMON
     + """
@@ -136,14 +288,14 @@ umask 077
 while read -r line; do export "$line"; done
 begun=
 while [ $# -gt 0 ]; do
-    node=$1 port=$2 binary=$3
+    node=$1 port=$2 command=$3
     shift 3
     ! alive "$node" || continue
     rm -f "$node.exit" "$node.pid"
     { mkdir -p "$node" && : > "$node.out"; } || exit 1
     PROVISION_NODE="$here:$node" setsid sh -c '
         node=$1 port=$2 boot=$3
-        shift 3
+        eval "set -- $4"
         "$@" &
         pid=$!
         read -r stat < "/proc/$pid/stat"
@@ -152,7 +304,7 @@ while [ $# -gt 0 ]; do
             mv -f "$node.pid.new" "$node.pid" || { kill "$pid"; exit 1; }
         wait "$pid"
         echo $? > "$node.exit"
-    ' supervise "$node" "$port" "$boot" "$binary" --config "$here/$node.conf" </dev/null >"$node.out" 2>&1 &
+    ' supervise "$node" "$port" "$boot" "$command" </dev/null >"$node.out" 2>&1 &
     begun="$begun $node"
 done
 n=0
@@ -225,11 +377,9 @@ for node in "$@"; do
     rm -f "$node.pid" "$node.exit" "$node.conf"
     [ "$data" != data ] || rm -rf -- "./$node" "./$node.log" "./$node.out"
 done
-if [ "$all" = all ]; then
-    rm -rf keyfile host.pem ca.pem .incoming.*
-    cd /
-    rmdir "$here" 2>/dev/null || true
-fi
+[ "$all" != all ] || rm -rf keyfile host.pem ca.pem .incoming.*
+cd /
+rmdir "$here" 2>/dev/null || true
 """
 )
 

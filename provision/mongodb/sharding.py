@@ -232,6 +232,32 @@ def balancer(router: Connection) -> dict[str, Any]:
     return {"mode": answer.get("mode"), "running": bool(answer.get("inBalancerRound"))}
 
 
+def stop_balancer(router: Connection, seconds: float) -> None:
+    """Switch the balancer off, and wait until the round it is in has ended.
+
+    Follows https://www.mongodb.com/docs/manual/reference/command/balancerStop/
+
+    Args:
+        router: connection to a router.
+        seconds: how long that may take.
+
+    Raises:
+        NotReachable, CommandFailed: it is in a round still, or was refused.
+    """
+    router.command("admin", {"balancerStop": 1, "maxTimeMS": round(seconds * 1000)}, timeout=seconds + 10)
+
+
+def start_balancer(router: Connection) -> None:
+    """Switch the balancer on.
+
+    Follows https://www.mongodb.com/docs/manual/reference/command/balancerStart/
+
+    Raises:
+        NotReachable, CommandFailed: it was refused.
+    """
+    router.command("admin", {"balancerStart": 1}, timeout=60)
+
+
 def distribution(router: Connection, namespace: str) -> list[dict[str, Any]]:
     """Documents, bytes and chunks of a collection on each shard.
 

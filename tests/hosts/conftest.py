@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -34,16 +35,23 @@ def sshd(pytestconfig: pytest.Config) -> str:
     return found
 
 
-@pytest.fixture(scope="module")
-def three(sshd: str) -> Iterator[Lab]:
-    """Three hosts: db1, db2 and db3. Other users than root must be able to pass through their folder."""
+@contextlib.contextmanager
+def hosts_of_their_own(sshd: str, names: Sequence[str], systemd: bool = False) -> Iterator[Lab]:
+    """Hosts for the length of the block. Other users than root must be able to pass through their folder."""
     folder = Path(tempfile.mkdtemp(prefix="flaskbook-hosts-"))
     folder.chmod(0o755)
     try:
-        with lab(folder, sshd, ("db1", "db2", "db3")) as made:
+        with lab(folder, sshd, names, systemd) as made:
             yield made
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def three(sshd: str) -> Iterator[Lab]:
+    """Three hosts: db1, db2 and db3."""
+    with hosts_of_their_own(sshd, ("db1", "db2", "db3")) as made:
+        yield made
 
 
 @pytest.fixture
@@ -121,15 +129,57 @@ class Project:
                 shutil.rmtree(left)
 
 
-@pytest.fixture
-def trusting(three: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A home directory whose known_hosts has the keys of all hosts."""
-    home = tmp_path / "home"
+@contextlib.contextmanager
+def at_home(hosts: Lab, home: Path) -> Iterator[Path]:
+    """A home directory whose known_hosts has the keys of all hosts; it is $HOME in the block.
+
+    Args:
+        hosts: the hosts.
+        home: the directory to make.
+    """
     (home / ".ssh").mkdir(parents=True, mode=0o700)
-    (home / ".ssh" / "known_hosts").write_text(three.known_hosts)
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    return home
+    (home / ".ssh" / "known_hosts").write_text(hosts.known_hosts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        patch.delenv("SSH_AUTH_SOCK", raising=False)
+        yield home
+
+
+@contextlib.contextmanager
+def project_on(hosts: Lab, folder: Path, mongod: Path, version: str) -> Iterator[Project]:
+    """A project that knows hosts, with nothing on them yet.
+
+    Args:
+        hosts: the hosts.
+        folder: where the project is made.
+        mongod: the binary that it uses.
+        version: its version.
+    """
+    root, beside = folder / "project", folder / "bin"
+    root.mkdir()
+    beside.mkdir()
+    shutil.copy2(ROOT / "mongod.conf.j2", root)
+    try:
+        os.link(mongod, beside / "mongod")
+    except OSError:
+        shutil.copy2(mongod, beside / "mongod")
+    install(beside, version)
+    settings = {
+        name: {"address": host.address, "user": "root", "key": str(hosts.key), "data_dir": "/srv/mongodb"}
+        for name, host in hosts.hosts.items()
+    }
+    made = Project(root, hosts, beside / "mongod", settings)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def trusting(three: Lab, tmp_path: Path) -> Iterator[Path]:
+    """A home directory whose known_hosts has the keys of all hosts."""
+    with at_home(three, tmp_path / "home") as home:
+        yield home
 
 
 @pytest.fixture
@@ -137,21 +187,5 @@ def project(
     all_on: Lab, trusting: Path, tmp_path: Path, mongod_binary: Path, mongod_version: str
 ) -> Iterator[Project]:
     """A project with db1, db2 and db3, and nothing on them yet."""
-    root, beside = tmp_path / "project", tmp_path / "bin"
-    root.mkdir()
-    beside.mkdir()
-    shutil.copy2(ROOT / "mongod.conf.j2", root)
-    try:
-        os.link(mongod_binary, beside / "mongod")
-    except OSError:
-        shutil.copy2(mongod_binary, beside / "mongod")
-    install(beside, mongod_version)
-    hosts = {
-        name: {"address": host.address, "user": "root", "key": str(all_on.key), "data_dir": "/srv/mongodb"}
-        for name, host in all_on.hosts.items()
-    }
-    made = Project(root, all_on, beside / "mongod", hosts)
-    try:
+    with project_on(all_on, tmp_path, mongod_binary, mongod_version) as made:
         yield made
-    finally:
-        made.close()

@@ -2,7 +2,8 @@
 
 A host is a set of Linux namespaces. Its network namespace hangs by a veth pair on a switch: a bridge in a namespace
 of its own, where no firewall rule of this machine applies. This machine hangs there, too, and nothing else leads in
-or out. Names and subnets are the run's own, so that runs side by side don't meet. Nothing of systemd is in a host.
+or out. Names and subnets are the run's own, so that runs side by side don't meet. A host has nothing of systemd, unless
+it is asked for: then systemd is its first process, with units and a cgroup of its own.
 """
 
 from __future__ import annotations
@@ -29,6 +30,63 @@ from tests.support.polling import until
 OPERATOR = 1777  # uid of the ordinary user of every host
 # Of 10.77.0.0/16; each lab locks the subnet that it takes.
 _LOCKS = Path("/run/lock")
+# Where something would be left behind beside a data directory: units, jobs, programs. Of these a host has /srv,
+# /run and its users' homes to itself.
+_KEPT_CLEAN = (
+    "/etc",
+    "/opt",
+    "/run",
+    "/srv",
+    "/var/lib/systemd",
+    "/var/spool",
+    "/usr/local/bin",
+    "/usr/local/sbin",
+)
+SYSTEMD = Path("/usr/lib/systemd/systemd")
+_GET = """
+import sys, urllib.error, urllib.request
+try:
+    answer = urllib.request.build_opener(urllib.request.ProxyHandler({})).open(sys.argv[1], timeout=20)
+except urllib.error.HTTPError as error:
+    answer = error
+except OSError:
+    sys.exit(print(0))
+print(answer.status, answer.read().decode(), sep="\\n")
+"""
+# All that a systemd needs to run the units of a tool, and nothing that would start anything else of this machine.
+_TARGETS = {
+    "sysinit.target": "",
+    "basic.target": "Requires=sysinit.target\nAfter=sysinit.target\n",
+    "network-online.target": "",
+    "shutdown.target": "DefaultDependencies=no\n",
+    "multi-user.target": "Requires=basic.target\nWants=sshd.service\nAfter=basic.target\n",
+    "default.target": "Requires=multi-user.target\nAfter=multi-user.target\n",
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What could be found of a tool on a host.
+
+    Args:
+        files: where a tool might leave some, but for what was left out.
+        processes: command lines, but for connections that come and go.
+        listening: address and port of every TCP socket that listens.
+    """
+
+    files: frozenset[str]
+    processes: tuple[str, ...]
+    listening: tuple[tuple[str, int], ...]
+
+    def changes(self, later: Seen) -> list[str]:
+        """What another look found more (+) or less (-)."""
+        pairs = (
+            (self.files, later.files),
+            (self.processes, later.processes),
+            (self.listening, later.listening),
+        )
+        before, after = ({str(each) for kind in side for each in kind} for side in zip(*pairs, strict=True))
+        return sorted(f"+ {each}" for each in after - before) + sorted(f"- {each}" for each in before - after)
 
 
 @dataclass
@@ -43,6 +101,7 @@ class LabHost:
         switch: namespace of the switch.
         port: the interface there that it hangs on.
         small_disks: directory → size of the tmpfs that it is, ``"4m"``.
+        systemd: its first process is systemd.
     """
 
     name: str
@@ -53,6 +112,7 @@ class LabHost:
     port: str
     sshd: str
     small_disks: dict[str, str] = field(default_factory=dict)
+    systemd: bool = False
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -65,21 +125,20 @@ class LabHost:
         """What its sshd said."""
         return (self.folder / "sshd.log").read_text()
 
+    @property
+    def cgroup(self) -> Path | None:
+        """Of its systemd, as this machine sees it; None where it has none."""
+        return cgroups() / self.namespace if self.systemd else None
+
     def start(self) -> None:
         """Switch it on."""
         self.connect()
-        command = [
-            "ip",
-            "netns",
-            "exec",
-            self.namespace,
-            "unshare",
-            "--mount",
-            "--pid",
-            "--fork",
-            "--kill-child",
-        ]
-        command += ["--mount-proc", sys.executable, str(Path(__file__).with_name("init.py"))]
+        unshared = ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        if self.cgroup is not None:
+            unshared.append("--uts")
+            self.cgroup.mkdir(exist_ok=True)
+        init = [sys.executable, str(Path(__file__).with_name("init.py"))]
+        command = ["ip", "netns", "exec", self.namespace, "unshare", *unshared, *init]
         record = self.folder / "host.json"
         binds = [(str(self.srv), "/srv"), (str(self.folder / "passwd"), "/etc/passwd")]
         record.write_text(
@@ -90,6 +149,9 @@ class LabHost:
                     "log": str(self.folder / "sshd.log"),
                     "binds": binds,
                     "small_disks": self.small_disks,
+                    "systemd": str(SYSTEMD) if self.systemd else None,
+                    "folder": str(self.folder),
+                    "cgroup": self.cgroup.name if self.cgroup else None,
                 }
             )
         )
@@ -110,6 +172,8 @@ class LabHost:
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
+        if self.cgroup is not None:
+            until(f"the processes of {self.name} to be gone", functools.partial(_removed, self.cgroup))
         self.cut_off()
 
     def cut_off(self) -> None:
@@ -147,12 +211,34 @@ class LabHost:
     def listening(self) -> list[tuple[str, int]]:
         """Address and port of every TCP socket that listens."""
         found = []
-        for row in self.run("cat", "/proc/net/tcp").splitlines()[1:]:
+        for row in self.run("sh", "-c", "cat /proc/net/tcp /proc/net/tcp6").splitlines():
             _, local, _, state, *_ = row.split()
-            address, port = local.split(":")
             if state == "0A":
-                found.append((socket.inet_ntoa(bytes.fromhex(address)[::-1]), int(port, 16)))
+                address, port = local.split(":")
+                words = [bytes.fromhex(address[at : at + 8])[::-1] for at in range(0, len(address), 8)]
+                family = socket.AF_INET if len(words) == 1 else socket.AF_INET6
+                found.append((socket.inet_ntop(family, b"".join(words)), int(port, 16)))
         return found
+
+    def seen(self, leaving_out: str) -> Seen:
+        """What could be found of a tool on it.
+
+        Args:
+            leaving_out: a directory that is the tool's own.
+        """
+        places = [*_KEPT_CLEAN, str(self.folder / "home")]
+        # What a systemd notes of itself is not ours; it tells its units.
+        own = ["(", "-path", leaving_out, "-o", "-path", "/run/systemd", ")", "-prune"]
+        files = self.run("find", *places, *own, "-o", "-print").splitlines()
+        lines = self.run("ps", "-ewwo", "args", "--no-headers").splitlines()
+        lasting = [line for line in lines if not line.startswith(("ps ", "sshd: root", "sshd: operator"))]
+        return Seen(frozenset(files), tuple(sorted(lasting)), tuple(sorted(self.listening())))
+
+    def get(self, port: int, path: str) -> tuple[int, str]:
+        """Ask over HTTP on its loopback address: status and body, status 0 where nothing answers."""
+        said = self.run(sys.executable, "-c", _GET, f"http://127.0.0.1:{port}{path}")
+        status, _, body = said.partition("\n")
+        return int(status), body
 
     @contextlib.contextmanager
     def listener(self, port: int) -> Iterator[None]:
@@ -213,31 +299,19 @@ class Lab:
             lines.append(f"{each.address} {kind} {key}\n")
         return "".join(lines)
 
-    def add(self, name: str, small_disks: dict[str, str] | None = None) -> LabHost:
+    def add(self, name: str, small_disks: dict[str, str] | None = None, systemd: bool = False) -> LabHost:
         """Make a host and switch it on."""
         number = len(self.hosts) + 1
         folder = self.folder / name
         folder.mkdir(parents=True)
         host = LabHost(
             name, f"10.77.{self.subnet}.{number}", folder, f"{self.name}-{name}", self.switch, f"port{number}",
-            self.sshd, small_disks or {},
+            self.sshd, small_disks or {}, systemd,
         )  # fmt: skip
         self.hosts[name] = host
         ip("netns", "add", host.namespace)
-        ip(
-            "-n",
-            self.switch,
-            "link",
-            "add",
-            host.port,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "eth0",
-            "netns",
-            host.namespace,
-        )
+        peer = ("peer", "name", "eth0", "netns", host.namespace)
+        ip("-n", self.switch, "link", "add", host.port, "type", "veth", *peer)
         ip("-n", self.switch, "link", "set", host.port, "master", "bridge", "up")
         ip("-n", host.namespace, "link", "set", "lo", "up")
         ip("-n", host.namespace, "address", "add", f"{host.address}/24", "dev", "eth0")
@@ -263,10 +337,26 @@ class Lab:
             passwd.append(f"{user}:x:{uid}:{uid}::{home}:/bin/sh")
         (host.folder / "passwd").write_text("\n".join(passwd) + "\n")
         keygen(host.folder / "host_key")
+        if host.systemd:
+            self._furnish_systemd(host)
         (host.folder / "sshd_config").write_text(
             f"Port 22\nListenAddress {host.address}\nHostKey {host.folder / 'host_key'}\n"
             "PidFile none\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n"
-            "KbdInteractiveAuthentication no\nUsePAM no\nStrictModes no\nLogLevel ERROR\n"
+            "KbdInteractiveAuthentication no\nUsePAM no\nStrictModes no\nLogLevel VERBOSE\n"
+        )
+
+    def _furnish_systemd(self, host: LabHost) -> None:
+        """Its units: targets and sshd, in place of all those of this machine; what is enabled outlasts a restart."""
+        (host.folder / "etc-systemd" / "system").mkdir(parents=True)
+        (host.folder / "generators").mkdir()
+        units = host.folder / "units"
+        units.mkdir()
+        for name, lines in _TARGETS.items():
+            (units / name).write_text(f"[Unit]\nDescription={name}\n{lines}")
+        command = f"{host.sshd} -D -e -f {host.folder / 'sshd_config'}"
+        (units / "sshd.service").write_text(
+            "[Unit]\nDescription=sshd\n[Service]\nType=exec\nExecStartPre=mkdir -p /run/sshd\n"
+            f"ExecStart={command}\nStandardError=append:{host.folder / 'sshd.log'}\n"
         )
 
     @contextlib.contextmanager
@@ -299,13 +389,14 @@ class Lab:
 
 
 @contextlib.contextmanager
-def lab(folder: Path, sshd: str, names: Sequence[str]) -> Iterator[Lab]:
+def lab(folder: Path, sshd: str, names: Sequence[str], systemd: bool = False) -> Iterator[Lab]:
     """Hosts for the length of the block.
 
     Args:
         folder: where their things are; users of the hosts must be able to pass through it.
         sshd: the binary.
         names: of the hosts.
+        systemd: they run it.
     """
     subnet, lock = _take_subnet()
     made = Lab(folder, subnet, sshd, lock)
@@ -320,7 +411,7 @@ def lab(folder: Path, sshd: str, names: Sequence[str]) -> Iterator[Lab]:
         ip("address", "add", f"10.77.{subnet}.254/24", "dev", made.name)
         ip("link", "set", made.name, "up")
         for name in names:
-            made.add(name)
+            made.add(name, systemd=systemd)
         yield made
     finally:
         made.close()
@@ -348,6 +439,32 @@ def _clear(prefix: str) -> None:
                     os.kill(int(pid), signal.SIGKILL)
             ip("netns", "delete", name)
     ip("link", "delete", prefix, check=False)
+
+
+def cgroups() -> Path:
+    """Where this machine has its cgroups of version 2 mounted, alone or beside those of version 1.
+
+    Raises:
+        FileNotFoundError: nowhere.
+    """
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, place, kind, *_ = line.split()
+        if kind == "cgroup2":
+            return Path(place)
+    raise FileNotFoundError("no cgroup2 file system is mounted")
+
+
+def _removed(cgroup: Path) -> bool:
+    """Whether a cgroup and those in it could be removed: none of their processes is left."""
+    try:
+        for each in sorted((path for path in cgroup.rglob("*") if path.is_dir()), reverse=True):
+            each.rmdir()
+        cgroup.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def keygen(path: Path) -> None:

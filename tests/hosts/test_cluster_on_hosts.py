@@ -1,18 +1,11 @@
-"""A sharded cluster and replica sets over three hosts."""
+"""Replica sets over three hosts: what survives, what is refused, what an error names."""
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import ssl
-import threading
-from collections.abc import Iterator
-from pathlib import Path
 
-import pymongo
 import pytest
-from pymongo import WriteConcern
-from pymongo.errors import PyMongoError
 
 from provision import assembly
 from provision.backends.hosts import Hosts
@@ -20,117 +13,58 @@ from provision.deployment import Deployment
 from provision.errors import ProvisionError
 from provision.hosts import operations
 from provision.hosts.certificates import trusting
-from provision.mongodb import users
-from provision.mongodb.wire import CommandFailed, Connection, NotReachable
 from tests.hosts.conftest import Project
 from tests.hosts.lab import LabHost
+from tests.hosts.load import writing
 from tests.support.polling import until
 
 pytestmark = pytest.mark.timeout(300)
-SHARDED = {"topology": "sharded", "config_servers": 1, "shards": 2, "members": 1, "routers": 1}
 SET = {"topology": "replica-set", "members": 3}
-MAJORITY = WriteConcern("majority", wtimeout=20_000)
 
 
-def test_sharded_cluster_over_three_hosts_is_locked_and_leaves_them_as_they_were(project: Project) -> None:
-    project.set_up().raise_first()
-    homes = {host.name: _tree(host.folder / "home") for host in project.lab.hosts.values()}
-    loaded = project.loaded(**SHARDED)
-    deployment = project.deployment(loaded)
-    backend = deployment.backend
-    assert isinstance(backend, Hosts)
-
-    with _command_lines() as seen:
-        up = deployment.up()
-
-    assert set(up.started) == {node.name for node in deployment.topology.nodes}
-    assert set(backend.placement.values()) == {"db1", "db2", "db3"}
-    uri = deployment.uri("flaskbook", user="app")
-    with pymongo.MongoClient(uri) as client:
-        assert (
-            client.flaskbook.get_collection("note", write_concern=MAJORITY).insert_one({"n": 1}).acknowledged
-        )
-
-    secrets = users.existing(loaded.paths, "prod")
-    assert secrets is not None
-    words = (secrets.key, secrets.root.password, secrets.app.password, "PRIVATE KEY")
-    assert len(seen) > 20
-    assert not [line for line in seen for word in words if word in line]
-
-    status = deployment.status()
-    assert status.state == "running"
-    assert {each.state for each in status.nodes} == {"PRIMARY", "ROUTER"}
-
-    _assert_every_port_is_locked(project, trusting(loaded.paths.ca_certificate("prod")))
-    modes = project.lab.hosts["db1"].run("stat", "-c", "%a %n", *_secret_files("/srv/mongodb/prod"))
-    assert {line.split()[0] for line in modes.splitlines()} == {"400", "600"}
-
-    again = assembly.deployment(loaded, "prod")
-    assert again.up().started == ()
-    assert isinstance(again.backend, Hosts)
-    again.backend.close()
-
-    stopped = deployment.down(delete_data=True)
-    assert set(stopped) == set(up.started)
-    for host in project.lab.hosts.values():
-        assert host.processes("mongod") == []
-        assert "router_standin" not in host.run("ps", "-eo", "args")
-        assert {path.name for path in host.srv.iterdir()} == {"mongodb"}
-        assert {path.name for path in (host.srv / "mongodb").iterdir()} == {"bin"}
-        assert _tree(host.folder / "home") == homes[host.name]
-
-
-def test_writes_go_on_while_a_host_is_switched_off_and_none_is_lost(project: Project) -> None:
+@pytest.fixture
+def replica_set(project: Project) -> Deployment:
+    """A replica set of three over three hosts, up."""
     project.set_up().raise_first()
     deployment = project.deployment(project.loaded(**SET))
     deployment.up()
-    primary = _primary_host(project, deployment)
+    return deployment
 
-    with _writing(deployment.uri("flaskbook", user="app")) as acknowledged:
-        until("some writes", lambda: len(acknowledged) > 20)
+
+def test_writes_go_on_while_a_host_is_switched_off_and_none_is_lost(
+    project: Project, replica_set: Deployment
+) -> None:
+    primary = _primary_host(project, replica_set)
+    with writing(replica_set.uri("flaskbook", user="app")) as load:
         primary.stop()
-        before = len(acknowledged)
-        until("writes to go on without that host", lambda: len(acknowledged) > before + 20)
-    assert deployment.status().state == "degraded"
+        load.goes_on("without that host")
+    assert replica_set.status().state == "degraded"
 
     primary.start()
-    deployment = project.deployment(project.loaded(**SET))
-    assert len(deployment.up().started) == 1
-    assert deployment.status().state == "running"
-    with pymongo.MongoClient(deployment.uri("flaskbook", user="app")) as client:
-        assert set(acknowledged) <= {each["_id"] for each in client.flaskbook.load.find()}
+    again = project.deployment(project.loaded(**SET))
+    assert len(again.up().started) == 1
+    assert again.status().state == "running"
+    assert load.lost() == set()
 
 
-def test_writes_go_on_while_a_host_is_cut_off_and_none_is_lost(project: Project) -> None:
-    project.set_up().raise_first()
-    deployment = project.deployment(project.loaded(**SET))
-    deployment.up()
-    primary = _primary_host(project, deployment)
-
-    with _writing(deployment.uri("flaskbook", user="app")) as acknowledged:
-        until("some writes", lambda: len(acknowledged) > 20)
+def test_writes_go_on_while_a_host_is_cut_off_and_none_is_lost(
+    project: Project, replica_set: Deployment
+) -> None:
+    primary = _primary_host(project, replica_set)
+    with writing(replica_set.uri("flaskbook", user="app")) as load:
         primary.cut_off()
-        before = len(acknowledged)
-        until("writes to go on without that host", lambda: len(acknowledged) > before + 20)
+        load.goes_on("without that host")
         primary.connect()
-        before = len(acknowledged)
-        until("writes to go on with it", lambda: len(acknowledged) > before + 20)
+        load.goes_on("with it")
 
-    def healthy() -> bool:
-        return deployment.status().state == "running"
-
-    until("the host's member to be healthy again", healthy)
-    with pymongo.MongoClient(deployment.uri("flaskbook", user="app")) as client:
-        assert set(acknowledged) <= {each["_id"] for each in client.flaskbook.load.find()}
+    until("the host's member to be healthy again", lambda: replica_set.status().state == "running")
+    assert load.lost() == set()
 
 
-def test_rotated_certificates_are_used_without_a_restart(project: Project) -> None:
-    project.set_up().raise_first()
+def test_rotated_certificates_are_used_without_a_restart(project: Project, replica_set: Deployment) -> None:
     loaded = project.loaded(**SET)
-    deployment = project.deployment(loaded)
-    deployment.up()
     context = trusting(loaded.paths.ca_certificate("prod"))
-    nodes = deployment.topology.nodes
+    nodes = replica_set.topology.nodes
     before = {node.name: _served_certificate(node.host, node.port, context) for node in nodes}
     pids = {host.name: host.run("pidof", "mongod") for host in project.lab.hosts.values()}
 
@@ -140,7 +74,7 @@ def test_rotated_certificates_are_used_without_a_restart(project: Project) -> No
     for node in nodes:
         assert _served_certificate(node.host, node.port, context) != before[node.name]
     assert {host.name: host.run("pidof", "mongod") for host in project.lab.hosts.values()} == pids
-    assert deployment.status().state == "running"
+    assert replica_set.status().state == "running"
 
 
 def test_a_node_that_cannot_start_is_named_with_its_host_and_nothing_is_left_running(
@@ -225,86 +159,6 @@ def _primary_host(project: Project, deployment: Deployment) -> LabHost:
     assert isinstance(deployment.backend, Hosts)
     name = next(each.name for each in deployment.status().nodes if each.state == "PRIMARY")
     return project.lab.hosts[deployment.backend.placement[name]]
-
-
-def _secret_files(folder: str) -> list[str]:
-    return [f"{folder}/keyfile", f"{folder}/host.pem"]
-
-
-def _tree(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-
-
-@contextlib.contextmanager
-def _command_lines() -> Iterator[set[str]]:
-    """Every command line, of this machine and of the hosts on it, that is seen during the block."""
-    seen: set[str] = set()
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.is_set():
-            for each in Path("/proc").glob("[0-9]*/cmdline"):
-                with contextlib.suppress(OSError):
-                    seen.add(each.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-            over.wait(0.02)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield seen
-    finally:
-        over.set()
-        watcher.join()
-
-
-@contextlib.contextmanager
-def _writing(uri: str) -> Iterator[list[int]]:
-    """Majority writes, one after another; yields the numbers of those that were acknowledged."""
-    acknowledged: list[int] = []
-    over = threading.Event()
-
-    def write() -> None:
-        # A host that is gone says nothing: without a time limit, a write would wait for it as long as TCP does.
-        with pymongo.MongoClient(uri, serverSelectionTimeoutMS=2000, socketTimeoutMS=5000) as client:
-            load = client.flaskbook.get_collection("load", write_concern=MAJORITY)
-            number = 0
-            while not over.is_set():
-                number += 1
-                with contextlib.suppress(PyMongoError):
-                    load.insert_one({"_id": number})
-                    acknowledged.append(number)
-                over.wait(0.005)
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
-        yield acknowledged
-    finally:
-        over.set()
-        writer.join()
-
-
-def _assert_every_port_is_locked(project: Project, context: ssl.SSLContext) -> None:
-    """No port of a host but sshd's takes a plain connection, or does anything for nobody."""
-    found = 0
-    for host in project.lab.hosts.values():
-        for address, port in host.listening():
-            if port == 22:
-                continue
-            found += 1
-            assert address in ("127.0.0.1", host.address), f"{host.name} listens on {address}:{port}"
-            if address != host.address:
-                continue
-            with pytest.raises(NotReachable), Connection(address, port, 5.0) as plain:
-                plain.command("admin", {"hello": 1})
-            with Connection(address, port, 5.0, tls=context) as nobody:
-                with pytest.raises(CommandFailed) as refused:
-                    nobody.command("admin", {"listDatabases": 1})
-                assert refused.value.code in (13, 18)  # Unauthorized, AuthenticationFailed
-            strangers = ssl.create_default_context()
-            with pytest.raises(NotReachable, match="certificate"):
-                Connection(address, port, 5.0, tls=strangers)
-    assert found >= 4
 
 
 def _served_certificate(host: str, port: int, context: ssl.SSLContext) -> bytes:

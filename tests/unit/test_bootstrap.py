@@ -17,7 +17,12 @@ from provision import bootstrap, env_python, installers, virtualenv
 from provision.virtualenv import EnvironmentSpec, Facts
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCKED = [ROOT / "requirements.txt", ROOT / "requirements-dev.txt", ROOT / "provision" / "uv.txt"]
+LOCKED = [
+    ROOT / "requirements.txt",
+    ROOT / "requirements-dev.txt",
+    ROOT / "provision" / "uv.txt",
+    ROOT / "provision" / "gunicorn.txt",
+]
 
 
 def spec(tmp_path: Path, **changes: Any) -> EnvironmentSpec:

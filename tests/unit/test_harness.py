@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import capabilities
+from tests.support.distribution import unit_of
 from tests.support.processes import free_port, listens
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,8 +21,9 @@ ROOT = Path(__file__).resolve().parents[2]
     [
         (["tests/unit"], set()),
         (["tests/unit/test_harness.py::test_x"], set()),
-        (["tests/native"], {"mongod", "index", "mount", "another-user", "mongosh"}),
+        (["tests/native"], {"mongod", "index", "mount", "another-user", "mongosh", "other-mongods"}),
         (["tests/browser/test_x.py"], {"browser", "mongod"}),
+        (["tests/hosts"], {"sshd", "namespaces", "mongod", "index", "systemd"}),
         (["tests"], set(capabilities.PROBES)),
         (["."], set(capabilities.PROBES)),
     ],
@@ -89,3 +91,13 @@ def test_a_free_port_is_free() -> None:
     port = free_port()
     assert not listens(port)
     assert port < 32768
+
+
+@pytest.mark.parametrize("file", ["tests/docker/test_cluster.py", "tests/hosts/test_link.py"])
+def test_tests_that_share_a_fixture_of_their_file_stay_in_one_worker(file: str) -> None:
+    assert unit_of(f"{file}::test_x") == unit_of(f"{file}::test_y[a]") == file
+
+
+def test_tests_that_share_nothing_go_to_whoever_is_free() -> None:
+    one, other = (f"tests/unit/test_locks.py::test_x[{parameter}]" for parameter in ("a", "a::b"))
+    assert (unit_of(one), unit_of(other)) == (one, other)

@@ -113,14 +113,15 @@ def test_environment_variable_sets_a_hosts_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["system", "user"])
 def test_unit_starts_the_node_with_its_environment(kind: str) -> None:
     template = (Path(__file__).parents[2] / "templates" / "mongod.service.j2").read_text()
-    text = units.render_unit(template, "prod", "shard1-1", "/srv/50%", "/srv/bin/mongod", ["A=b c%"], kind)
-    assert 'ExecStart="/srv/bin/mongod" --config "/srv/50%%/shard1-1.conf"' in text
+    command = units.node_command("/srv/bin/mongod", "/srv/50%", "shard1-1")
+    text = units.render_unit(template, "prod", "shard1-1", "/srv/50%", command, ["A=b c%"], kind)
+    assert 'ExecStart="/srv/bin/mongod" "--config" "/srv/50%%/shard1-1.conf"' in text
     assert 'Environment="A=b c%%"' in text
     assert ("ProtectSystem" in text) == (kind == "system")
 
 
 def test_scripts_are_valid_for_a_posix_shell() -> None:
-    scripts = {name: value for name, value in vars(units).items() if name.isupper() and "\n" in value}
+    scripts = {name: value for name, value in vars(units).items() if name.isupper() and "\n" in str(value)}
     assert len(scripts) >= 8
     for name, text in scripts.items():
         checked = subprocess.run(["sh", "-n", "-c", text], capture_output=True, text=True)

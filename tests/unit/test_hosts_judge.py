@@ -40,7 +40,7 @@ GOOD = Facts(
     python="3.12.1",
 )
 HOST = Host("db1", "192.0.2.11")
-WANTED = Wanted(3, (27300, 27320, 27350))
+WANTED = Wanted(3, (27300, 27320, 27350), app=True)
 
 
 def judged(**changes: object) -> dict[str, Finding]:
@@ -59,6 +59,8 @@ def test_good_host_has_nothing_to_mend() -> None:
         ("system", {"machine": "aarch64"}, Level.ERROR, "aarch64", "architecture"),
         ("system", {"libc": ""}, Level.ERROR, "glibc", "distribution"),
         ("processor", {"avx": False}, Level.ERROR, "AVX", "processor type"),
+        ("python", {"python": ""}, Level.ERROR, "no Python called python3", "hosts.db1.python"),
+        ("python", {"python": "3.9.2"}, Level.ERROR, "the app needs 3.11", "hosts.db1.python"),
         ("rights", {"writable": False}, Level.ERROR, "sudo without a password", "sudo install -d"),
         ("rights", {"writable": False, "sudo": True}, Level.ERROR, "may not write", "sudo install -d"),
         ("disk", {"free": 100}, Level.ERROR, "100 MB", "Free some space"),

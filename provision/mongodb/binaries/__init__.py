@@ -16,6 +16,8 @@ from provision.mongodb.binaries.record import recorded
 from provision.mongodb.binaries.tunables import environment
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from provision.paths import Paths
     from provision.schema import MongodbSettings
     from provision.steps import Progress
@@ -23,13 +25,22 @@ if TYPE_CHECKING:
 __all__ = ["Choice", "Mongod", "Refusal", "Source", "environment", "find", "plan", "recorded"]
 
 
-def find(settings: MongodbSettings, paths: Paths, progress: Progress) -> Choice:
+def find(
+    settings: MongodbSettings,
+    paths: Paths,
+    progress: Progress,
+    *,
+    exact: bool = False,
+    file: Path | None = None,
+) -> Choice:
     """Take the first source that serves, download where needed, and record what was taken.
 
     Args:
         settings: section `mongodb`. With a source other than ``auto``, that one alone is tried.
         paths: of this project.
         progress: told of the bytes of a download.
+        exact: a mongod of another version than `mongodb.version` does not serve.
+        file: the record; None: that of this machine's mongod.
 
     Returns:
         The mongod, and why each source before it did not serve.
@@ -40,7 +51,7 @@ def find(settings: MongodbSettings, paths: Paths, progress: Progress) -> Choice:
     """
     from provision.mongodb.binaries import finding
 
-    return finding.find(settings, paths, progress)
+    return finding.find(settings, paths, progress, exact, file)
 
 
 def plan(settings: MongodbSettings, paths: Paths) -> str:

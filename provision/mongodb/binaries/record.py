@@ -20,18 +20,19 @@ if TYPE_CHECKING:
 FileFacts = tuple[int, int, int]
 
 
-def recorded(paths: Paths, settings: MongodbSettings) -> Mongod | None:
+def recorded(paths: Paths, settings: MongodbSettings, file: Path | None = None) -> Mongod | None:
     """The mongod accepted earlier, if the record still describes it.
 
     Args:
         paths: where the record is.
         settings: section `mongodb`; a record made under other settings does not count.
+        file: the record; None: that of this machine's mongod.
 
     Returns:
         The mongod; None where there is no record, the settings have changed, or the file is no longer the
         one that was run: other size, modification time or inode.
     """
-    record = read_json(paths.mongod_record)
+    record = read_json(file or paths.mongod_record)
     if record is None or record.get("settings") != settings_digest(settings):
         return None
     try:
@@ -45,12 +46,17 @@ def recorded(paths: Paths, settings: MongodbSettings) -> Mongod | None:
     return mongod
 
 
-def remember(choice: Choice, facts: FileFacts, paths: Paths, settings: MongodbSettings) -> None:
+def remember(
+    choice: Choice, facts: FileFacts, paths: Paths, settings: MongodbSettings, file: Path | None = None
+) -> None:
     """Write the record, atomically and for its user alone.
 
     Args:
         choice: what was taken and why nothing else.
         facts: of the binary, read before it was run: a file exchanged meanwhile is not taken for it.
+        paths: where the record is.
+        settings: section `mongodb` as it was when the choice was made.
+        file: the record; None: that of this machine's mongod.
 
     Raises:
         OSError: it cannot be written.
@@ -59,7 +65,7 @@ def remember(choice: Choice, facts: FileFacts, paths: Paths, settings: MongodbSe
     size, mtime_ns, inode = facts
     paths.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_json(
-        paths.mongod_record,
+        file or paths.mongod_record,
         {
             "path": str(mongod.path),
             "version": mongod.version,

@@ -1,0 +1,69 @@
+"""Rolling restart and upgrade of containers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from provision import rolling, upgrade
+from provision.errors import ProvisionError
+from provision.steps import Silent
+from tests.support.clusters import Cluster, docker
+from tests.support.load import lost, writing
+
+pytestmark = pytest.mark.timeout(300)
+Make = Callable[..., Cluster]
+SHARDED = {"topology": "sharded", "members": 1, "config_servers": 1, "shards": 1, "routers": 1}
+
+
+def quiet(_: str) -> None:
+    """Nothing is shown."""
+
+
+def test_containers_are_restarted_one_after_another_with_new_settings(make: Make) -> None:
+    cluster = make(SHARDED)
+    cluster.deployment.up()
+    before = cluster.identities()
+    cluster.settings["set_parameter"] = {"ttlMonitorEnabled": False}
+    with pytest.raises(ProvisionError, match="router-1 is the only router"):
+        rolling.restart(cluster.load(), cluster.name, [], quiet, "invoke cluster.restart --rolling")
+    with writing(cluster.deployment.uri(user="app")) as acknowledged:
+        done = rolling.restart(cluster.load(), cluster.name, ["shard1-1"], quiet, "", interrupt=True)
+    assert done.restarted == ("shard1-1",)
+    after = cluster.identities()
+    assert {name for name in before if before[name] != after[name]} == {"shard1-1"}
+    with cluster.deployment.dial(cluster.node("shard1-1")) as connection:
+        answer = connection.command("admin", {"getParameter": 1, "ttlMonitorEnabled": 1})
+    assert answer["ttlMonitorEnabled"] is False
+    assert lost(cluster.deployment.uri(user="app"), acknowledged) == set()
+
+
+def test_an_image_is_asked_for_its_version_before_anything_is_changed(make: Make) -> None:
+    cluster = make({"topology": "replica-set", "members": 1})
+    cluster.deployment.up()
+    before = cluster.identities()
+
+    def to(image: str) -> upgrade.Upgraded:
+        return upgrade.upgrade(
+            cluster.load(),
+            cluster.name,
+            image,
+            False,
+            quiet,
+            Silent(),
+            "invoke cluster.upgrade",
+            interrupt=True,
+        )
+
+    again = f"{cluster.image.partition(':')[0]}:again"
+    docker("tag", cluster.image, again)
+    try:
+        done = to(again)
+    finally:
+        docker("image", "rm", again)
+    assert (done.restarted, done.unchanged) == ((), ("member-1",))
+    with pytest.raises(ProvisionError, match="can't be pulled"):
+        to("localhost:1/no/such:image")
+    assert cluster.identities() == before
+    assert not cluster.load().paths.flags_record(cluster.name).exists()

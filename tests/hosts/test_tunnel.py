@@ -1,0 +1,161 @@
+"""`invoke tunnel`: ports of this machine that lead to a database on hosts."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pymongo
+import pytest
+from pymongo.errors import PyMongoError
+
+from provision.backends.hosts import Hosts
+from provision.errors import ProvisionError
+from provision.hosts import tunnel
+from provision.hosts.tunnel import Opened
+from provision.settings import Layer, Loaded, load
+from tests.hosts.conftest import Project, at_home, hosts_of_their_own, project_on
+from tests.support.polling import until
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@dataclass
+class Held:
+    """A tunnel that is held by a thread of its own.
+
+    Args:
+        opened: what it leads to.
+        said: what it told on the way.
+        errors: how it ended, if not by being told to.
+    """
+
+    opened: list[Opened] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    errors: list[ProvisionError] = field(default_factory=list)
+
+    @property
+    def uri(self) -> str:
+        return self.opened[0].uri
+
+
+@pytest.fixture(scope="module")
+def replica_set(
+    sshd: str, tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path, mongod_version: str
+) -> Iterator[tuple[Project, Loaded]]:
+    """A replica set of two members on two hosts."""
+    folder = tmp_path_factory.mktemp("tunnel")
+    with (
+        hosts_of_their_own(sshd, ("db1", "db2")) as hosts,
+        at_home(hosts, folder / "home"),
+        project_on(hosts, folder, mongod_binary, mongod_version) as project,
+    ):
+        project.set_up().raise_first()
+        loaded = project.loaded(topology="replica-set", members=2)
+        project.deployment(loaded).up()
+        yield project, loaded
+
+
+@contextlib.contextmanager
+def _held(loaded: Loaded, **options: Any) -> Iterator[Held]:
+    made, over = Held(), threading.Event()
+
+    def hold() -> None:
+        try:
+            tunnel.hold(loaded, "prod", opened=made.opened.append, say=made.said.append, over=over, **options)
+        except ProvisionError as error:
+            made.errors.append(error)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        until("the tunnel to be open", lambda: made.opened or made.errors)
+        yield made
+    finally:
+        over.set()
+        holder.join()
+
+
+def test_tunnel_leads_to_the_primary_and_speaks_tls_with_this_machine(
+    replica_set: tuple[Project, Loaded],
+) -> None:
+    _, loaded = replica_set
+    with _held(loaded) as held:
+        assert "@127.0.0.1:" in held.uri
+        assert "directConnection=true" in held.uri
+        assert "tls=true" in held.uri
+        with pymongo.MongoClient(held.uri) as client:
+            assert client.admin.command("hello")["isWritablePrimary"]
+            note = client.get_default_database().note
+            assert note.insert_one({"text": "x" * 300_000}).acknowledged
+            assert len(note.find_one()["text"]) == 300_000
+        assert held.opened[0].app is None
+    with pytest.raises(PyMongoError), pymongo.MongoClient(held.uri, serverSelectionTimeoutMS=300) as client:
+        client.admin.command("ping")
+
+
+def test_tunnel_leads_to_a_node_and_is_for_a_user_of_choice(replica_set: tuple[Project, Loaded]) -> None:
+    project, loaded = replica_set
+    with _held(loaded, node="member-2", user="root") as held, pymongo.MongoClient(held.uri) as client:
+        backend = project.made[0].backend
+        assert isinstance(backend, Hosts)
+        assert held.opened[0].host == backend.placement["member-2"]
+        hello = client.admin.command("hello")
+        assert hello["me"] == project.made[0].node("member-2").address
+        assert client.admin.command("connectionStatus")["authInfo"]["authenticatedUsers"][0]["user"] == "root"
+
+
+def test_lost_connection_is_opened_again_and_clients_go_on(
+    replica_set: tuple[Project, Loaded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tunnel, "_BEAT_SECONDS", 0.2)
+    project, loaded = replica_set
+    with _held(loaded) as held, pymongo.MongoClient(held.uri, serverSelectionTimeoutMS=10_000) as client:
+        client.admin.command("ping")
+        project.lab.hosts[held.opened[0].host].end("^sshd: root")
+
+        def answers() -> bool:
+            with contextlib.suppress(PyMongoError):
+                return bool(client.admin.command("ping")["ok"])
+            return False
+
+        until("the tunnel to lead there again", answers)
+        assert held.errors == []
+
+
+def test_host_that_is_gone_ends_the_tunnel_with_one_error_that_names_it(
+    replica_set: tuple[Project, Loaded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tunnel, "_BEAT_SECONDS", 0.2)
+    monkeypatch.setattr(tunnel, "_ANSWER_SECONDS", 1.0)
+    project, loaded = replica_set
+    with _held(loaded, node="member-2") as held:
+        host = project.lab.hosts[held.opened[0].host]
+        host.end("^sshd: root")
+        host.cut_off()
+        try:
+            until("the tunnel to end", lambda: held.errors, seconds=60)
+        finally:
+            host.connect()
+            until("a primary to be there again", project.made[0].primary)
+    assert host.name in held.errors[0].text()
+
+
+def test_port_in_use_is_named(replica_set: tuple[Project, Loaded]) -> None:
+    _, loaded = replica_set
+    with _held(loaded) as held, _held(loaded, port=held.opened[0].port) as second:
+        assert "can't be opened" in second.errors[0].cause
+        assert "--port" in second.errors[0].remedy
+
+
+def test_deployment_on_this_machine_needs_none(tmp_path: Path) -> None:
+    loaded = load(tmp_path, [Layer("the tests", {"deployments": {"prod": {}}})], remember=False)
+    (tmp_path / "mongod.conf.j2").write_text("")
+    with pytest.raises(ProvisionError) as caught:
+        tunnel.hold(loaded, "prod")
+    assert "need none" in caught.value.cause
+    assert "invoke uri --on prod --user app" in caught.value.remedy

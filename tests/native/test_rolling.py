@@ -1,0 +1,198 @@
+"""`cluster.restart --rolling` and `cluster.upgrade` over processes: writes go on, and none is lost."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+
+from tests.support.clones import Clone, make_clone
+from tests.support.clusters import free_ports
+from tests.support.load import lost, writing
+from tests.support.router_standin.install import install
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def shared(
+    tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path, mongod_version: str
+) -> Iterator[Clone]:
+    """A clone with a replica set `rs` of three members, which runs, and a small sharded cluster `sh`, which doesn't."""
+    folder = tmp_path_factory.mktemp("rolling")
+    beside = folder / "bin"
+    beside.mkdir()
+    (beside / "mongod").symlink_to(mongod_binary)
+    install(beside, mongod_version)
+    clone = make_clone(folder / "clone", str(beside / "mongod"))
+    first = free_ports(250)
+
+    def add(settings: dict[str, Any]) -> None:
+        settings["deployments"]["rs"] = {"topology": "replica-set", "port": first}
+        settings["deployments"]["sh"] = {
+            "topology": "sharded", "port": first + 50, "members": 1, "shards": 2, "config_servers": 1, "auth": True,
+        }  # fmt: skip
+
+    clone.change_settings(add)
+    try:
+        clone.succeeds("cluster.up", "--on", "rs")
+        yield clone
+    finally:
+        clone.close()
+
+
+@pytest.fixture
+def rs(shared: Clone) -> Clone:
+    """The clone, with every member of `rs` well."""
+    shared.succeeds("cluster.up", "--on", "rs")
+    return shared
+
+
+def nodes(clone: Clone, on: str) -> dict[str, dict[str, Any]]:
+    found = json.loads(clone.succeeds("cluster.status", "--on", on, "--json"))
+    return {node["name"]: node for node in found["nodes"]}
+
+
+def pids(clone: Clone, on: str) -> dict[str, int]:
+    return {name: node["pid"] for name, node in nodes(clone, on).items()}
+
+
+def primary(clone: Clone) -> str:
+    return next(name for name, node in nodes(clone, "rs").items() if node["state"] == "PRIMARY")
+
+
+def uri(clone: Clone, on: str, *more: str) -> str:
+    return clone.succeeds("uri", "--on", on, *more).strip()
+
+
+def test_a_set_is_restarted_with_new_settings_while_writes_go_on_and_none_is_lost(rs: Clone) -> None:
+    def change(settings: dict[str, Any]) -> None:
+        settings["deployments"]["rs"]["set_parameter"] = {"ttlMonitorEnabled": False}
+
+    before, led = pids(rs, "rs"), primary(rs)
+    rs.change_settings(change)
+    with writing(uri(rs, "rs")) as acknowledged:
+        done = json.loads(rs.succeeds("cluster.restart", "--rolling", "--on", "rs", "--json"))
+    assert sorted(done["restarted"]) == ["member-1", "member-2", "member-3"]
+    assert done["restarted"][-1] == led
+    assert [each["former"] for each in done["handed_over"]] == [led]
+    after = pids(rs, "rs")
+    assert all(after[name] != before[name] for name in before)
+    assert lost(uri(rs, "rs"), acknowledged) == set()
+    for name in before:
+        with MongoClient[dict[str, Any]](uri(rs, "rs", "--for", "direct", "--node", name)) as client:
+            assert client.admin.command("getParameter", ttlMonitorEnabled=1)["ttlMonitorEnabled"] is False
+
+
+def test_one_node_is_restarted_and_the_others_are_left_alone(rs: Clone) -> None:
+    before = pids(rs, "rs")
+    told = rs.invoke("cluster.restart", "member-2", "--rolling", "--on", "rs")
+    assert told.stdout == "rs: restarted member-2\n"
+    assert "member-2: is back" in told.stderr
+    after = pids(rs, "rs")
+    assert {name for name in before if before[name] != after[name]} == {"member-2"}
+
+
+def test_a_set_that_is_not_whole_is_left_alone(rs: Clone) -> None:
+    rs.succeeds("cluster.kill", "member-3", "--on", "rs")
+    before = pids(rs, "rs")
+    said = rs.fails("cluster.restart", "--rolling", "--on", "rs")
+    assert "member-3 is DOWN" in said
+    assert "invoke cluster.up --on rs" in said
+    assert pids(rs, "rs") == before
+    assert "is not whole" in rs.fails("cluster.upgrade", "--feature-compatibility", "--on", "rs")
+
+
+def test_one_that_was_killed_in_the_middle_goes_on_when_it_is_typed_again(rs: Clone) -> None:
+    before = pids(rs, "rs")
+    with writing(uri(rs, "rs")) as acknowledged:
+        running = rs.begin("cluster.restart", "--rolling", "--on", "rs")
+        running.says(": restarting")
+        running.signal_group(signal.SIGKILL)
+        running.ends()
+        told = rs.invoke("cluster.restart", "--rolling", "--on", "rs")
+    assert told.returncode == 0, told.stderr
+    assert "it was in hand when an earlier attempt was interrupted" in told.stderr
+    after = pids(rs, "rs")
+    assert all(after[name] not in (None, before[name]) for name in before)
+    assert sorted(node["state"] for node in nodes(rs, "rs").values()) == ["PRIMARY", "SECONDARY", "SECONDARY"]
+    assert lost(uri(rs, "rs"), acknowledged) == set()
+    assert "in hand" not in rs.invoke("cluster.restart", "member-1", "--rolling", "--on", "rs").stderr
+
+
+def test_a_member_that_does_not_come_back_is_named_and_the_others_serve_on(rs: Clone) -> None:
+    led = primary(rs)
+
+    def change(value: dict[str, Any]) -> Any:
+        return lambda settings: settings["deployments"]["rs"].__setitem__("set_parameter", value)
+
+    rs.change_settings(change({"noSuchParameter": 1}))
+    with writing(uri(rs, "rs")) as acknowledged:
+        said = rs.fails("cluster.restart", "--rolling", "--on", "rs")
+    assert "noSuchParameter" in said
+    assert "invoke cluster.restart --rolling --on rs" in said
+    down = [name for name, node in nodes(rs, "rs").items() if node["state"] == "DOWN"]
+    assert len(down) == 1
+    assert down != [led]
+    assert f"It goes on with {down[0]}" in said
+    rs.change_settings(change({}))
+    done = json.loads(rs.succeeds("cluster.restart", "--rolling", "--on", "rs", "--json"))
+    assert done["restarted"][0] == down[0]
+    assert len(done["restarted"]) == 3
+    assert lost(uri(rs, "rs"), acknowledged) == set()
+
+
+def test_no_node_is_restarted_unless_one_is_named_or_all_are_meant(rs: Clone) -> None:
+    assert "add --rolling" in rs.fails("cluster.restart", "--on", "rs")
+    assert "Its nodes are" in rs.fails("cluster.restart", "member-9", "--rolling", "--on", "rs")
+
+
+def test_what_would_be_unavailable_for_a_moment_is_told_and_wants_agreement(shared: Clone) -> None:
+    assert "is not running" in shared.fails("cluster.restart", "--rolling", "--on", "sh")
+    shared.succeeds("cluster.up", "--on", "sh")
+    before = pids(shared, "sh")
+    said = shared.fails("cluster.restart", "--rolling", "--on", "sh")
+    for told in ("config has one member", "shard1 has one member", "router-1 is the only router", "--yes"):
+        assert told in said
+    assert pids(shared, "sh") == before
+    with writing(uri(shared, "sh", "--user", "app")) as acknowledged:
+        done = json.loads(shared.succeeds("cluster.restart", "--rolling", "--yes", "--on", "sh", "--json"))
+    assert done["restarted"] == ["config-1", "shard1-1", "shard2-1", "router-1"]
+    assert lost(uri(shared, "sh", "--user", "app"), acknowledged) == set()
+    assert {node["state"] for node in nodes(shared, "sh").values()} == {"PRIMARY", "ROUTER"}
+    shared.succeeds("cluster.down", "--on", "sh")
+
+
+# Another version
+
+
+def test_the_version_that_runs_is_unchanged(rs: Clone, mongod_version: str) -> None:
+    before = pids(rs, "rs")
+    done = json.loads(
+        rs.succeeds("cluster.upgrade", "--to", rs.environment["INVOKE_MONGODB_PATH"], "--on", "rs", "--json")
+    )
+    assert (done["restarted"], done["version"], done["raised"]) == ([], mongod_version, False)
+    assert "unchanged" in rs.succeeds("cluster.upgrade", "--feature-compatibility", "--on", "rs")
+    assert pids(rs, "rs") == before
+    assert "cluster.upgrade" not in rs.succeeds("settings", "--key", "deployments.rs.mongod")
+
+
+@pytest.mark.parametrize(
+    ("to", "told"),
+    [
+        ("/no/such/mongod", "there is no such file"),
+        ("99.0.0", "not 99.0.0"),
+        ("8", "neither a whole version nor a path"),
+    ],
+)
+def test_a_version_that_cannot_be_had_changes_nothing(rs: Clone, to: str, told: str) -> None:
+    before = pids(rs, "rs")
+    assert told in rs.fails("cluster.upgrade", "--to", to, "--on", "rs")
+    assert pids(rs, "rs") == before
+    assert "No version is named" in rs.fails("cluster.upgrade", "--on", "rs")
+    assert "earlier" not in rs.succeeds("settings", "--key", "deployments.rs.mongod")

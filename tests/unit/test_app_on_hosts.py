@@ -1,0 +1,226 @@
+"""What goes to hosts with the app: requirements, wheels' platforms, files, and a release's name."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.errors import ProvisionError
+from provision.hosts import app_environment, deploy, release, units
+from provision.hosts.app_environment import HostPython, Requirements
+from provision.hosts.link import File
+from provision.hosts.release import Release
+from provision.settings import Layer, Loaded, load
+
+ROOT = Path(__file__).parents[2]
+PYTHON = HostPython(
+    "/usr/bin/python3",
+    "3.12.3",
+    "cp312",
+    19,
+    "x86_64",
+    True,
+    True,
+    {"sys_platform": "linux", "python_version": "3.12"},
+)
+
+
+def loaded(root: Path, hosts: dict[str, Any] | None = None, **settings: Any) -> Loaded:
+    known = {"hosts": {"web1": {}}, "deployments": {"prod": {"backend": "hosts", "hosts": ["web1"]}}}
+    return load(root, [Layer("invoke.yaml", {**known, "app": settings})], remember=False)
+
+
+def test_flaskbooks_requirements_are_all_hashed_and_have_gunicorn() -> None:
+    found = app_environment.wanted(loaded(ROOT))
+    assert found.hashed
+    assert {"flask", "gunicorn", "pymongo"} <= {app_environment.name_of(line) for line in found.lines}
+    assert "pip" not in {app_environment.name_of(line) for line in found.lines}
+
+
+def test_requirements_without_hashes_get_gunicorn_without(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("Flask==3.1.0\n")
+    found = app_environment.wanted(loaded(tmp_path, requirements="requirements.txt"))
+    assert found.lines[0] == "Flask==3.1.0"
+    assert found.lines[1].startswith("gunicorn==")
+    assert "--hash" not in found.lines[1]
+
+
+def test_gunicorn_of_the_apps_own_choice_stays(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("Flask\nGunicorn<23\n")
+    assert app_environment.wanted(loaded(tmp_path, requirements="requirements.txt")).lines == (
+        "Flask",
+        "Gunicorn<23",
+    )
+
+
+def test_included_files_become_one(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "requirements.txt").write_text(
+        "# all\n-r more/base.txt\n-c limits.txt\nflask \\\n  >=3 # new\n"
+    )
+    (tmp_path / "more" / "base.txt").write_text("click\n")
+    (tmp_path / "limits.txt").write_text("werkzeug<4\n")
+    assert app_environment.read(tmp_path / "requirements.txt") == (["click", "flask >=3"], ["werkzeug<4"])
+
+
+@pytest.mark.parametrize("line", ["-e .", "./lib", "/opt/wheels/a.whl", "a @ file:///opt/a.whl"])
+def test_what_only_this_machine_has_is_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "requirements.txt").write_text(f"flask\n{line}\n")
+    with pytest.raises(ProvisionError, match="on this machine alone"):
+        app_environment.read(tmp_path / "requirements.txt")
+
+
+def test_markers_are_judged_for_the_hosts_python() -> None:
+    lines = (
+        "colorama==0.4.6 ; sys_platform == 'win32' --hash=sha256:a",
+        "tomli==2.0 ; python_version < '3.13' --hash=sha256:b --hash=sha256:c",
+        "flask==3.1.0 --hash=sha256:d",
+    )
+    assert app_environment.for_python(Requirements(lines, (), ""), PYTHON) == [
+        "tomli==2.0 --hash=sha256:b --hash=sha256:c",
+        "flask==3.1.0 --hash=sha256:d",
+    ]
+
+
+def test_wheels_are_those_of_the_hosts_platform() -> None:
+    assert PYTHON.platforms[0] == "manylinux_2_19_x86_64"
+    assert {"manylinux2014_x86_64", "manylinux_2_5_x86_64"} < set(PYTHON.platforms)
+    musl = dataclasses.replace(PYTHON, glibc=None)
+    assert all(each.startswith("musllinux") for each in musl.platforms)
+
+
+def test_virtualenv_has_another_name_with_other_requirements_or_another_python() -> None:
+    flask = Requirements(("flask",), (), "pip")
+    names = {
+        app_environment.identity(flask, PYTHON),
+        app_environment.identity(dataclasses.replace(flask, lines=("flask", "click")), PYTHON),
+        app_environment.identity(dataclasses.replace(flask, constraints=("click<9",)), PYTHON),
+        app_environment.identity(flask, dataclasses.replace(PYTHON, version="3.12.4")),
+    }
+    assert len(names) == 4
+    assert app_environment.identity(flask, dataclasses.replace(PYTHON, markers={})) in names
+
+
+def _release(**changes: Any) -> Release:
+    made = Release(
+        "prod",
+        (File("shop.py", b"app = 1", 0o600),),
+        "shop:app",
+        8000,
+        lambda directory: {"CA": f"{directory}/ca.pem"},
+        b"certificate",
+        b"key",
+        "flask",
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def test_release_has_another_name_when_anything_of_it_changes() -> None:
+    made = [
+        _release(),
+        _release(code=(File("shop.py", b"app = 2", 0o600),)),
+        _release(code=(File("shop.py", b"app = 1", 0o700),)),
+        _release(factory="shop:other"),
+        _release(port=8001),
+        _release(environment=lambda _: {"CA": "none"}),
+        _release(authority=None),
+        _release(secret_key=b"other"),
+        _release(requirements="flask>3"),
+    ]
+    assert len({each.id for each in made}) == len(made)
+    assert _release().id == _release().id
+
+
+def test_environment_names_files_where_the_host_has_them() -> None:
+    files = {each.name: each for each in _release().files("/srv/x/releases/1")}
+    assert b"/srv/x/releases/1/ca.pem" in files["serve.json"].content
+    assert {each.mode for each in files.values()} == {0o600}
+    assert b"127.0.0.1:8000" in files["serve.json"].content
+
+
+def test_without_git_caches_and_virtualenvs_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = tmp_path / "shop"
+    for name in (
+        "shop/a.py",
+        "shop/__pycache__/a.pyc",
+        "venv/pyvenv.cfg",
+        "venv/lib/b.py",
+        "b.pyc",
+        "static/c.css",
+    ):
+        (shop / name).parent.mkdir(parents=True, exist_ok=True)
+        (shop / name).write_text("x")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = release.code(loaded(tmp_path, path="shop", factory="shop:app"))
+    assert [each.name for each in found] == ["shop/a.py", "static/c.css"]
+
+
+def test_what_git_ignores_or_has_lost_is_left_out(tmp_path: Path) -> None:
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    (shop / ".gitignore").write_text("*.env\n")
+    for name in ("a.py", "new.py", "gone.py", "secret.env"):
+        (shop / name).write_text("x")
+    for command in (["init", "-q"], ["add", "a.py", "gone.py"]):
+        subprocess.run(["git", "-C", str(shop), *command], check=True)
+    (shop / "gone.py").unlink()
+    found = release.code(loaded(tmp_path, path="shop", factory="a:app"))
+    assert [each.name for each in found] == [".gitignore", "a.py", "new.py"]
+
+
+def test_of_this_projects_own_folder_the_factorys_package_is_sent() -> None:
+    found = {each.name for each in release.code(loaded(ROOT))}
+    assert "flaskbook/application.py" in found
+    assert {name.partition("/")[0] for name in found} == {"flaskbook"}
+
+
+def test_named_files_are_sent_and_a_missing_one_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("x")
+    (tmp_path / "b.py").write_text("x")
+    assert [each.name for each in release.code(loaded(tmp_path, files=["a.py"]))] == ["a.py"]
+    for missing in ("c.py", "../x"):
+        with pytest.raises(ProvisionError, match=r"app\.files"):
+            release.code(loaded(tmp_path, files=[missing]))
+
+
+def test_scripts_are_valid_for_a_posix_shell() -> None:
+    scripts = {
+        f"{module.__name__}.{name}": value
+        for module in (app_environment, deploy, release)
+        for name, value in vars(module).items()
+        if name.isupper() and isinstance(value, str) and "\n" in value and "import" not in value
+    }
+    assert len(scripts) >= 8
+    for name, text in scripts.items():
+        checked = subprocess.run(["sh", "-n", "-c", text], capture_output=True, text=True)
+        assert checked.returncode == 0, f"{name}: {checked.stderr}"
+
+
+def test_the_first_traceback_is_what_tells() -> None:
+    printed = [
+        "[1] [INFO] Starting gunicorn",
+        "Traceback (most recent call last):",
+        '  File "shop.py", line 1, in <module>',
+        "    import nothing",
+        "ModuleNotFoundError: No module named 'nothing'",
+        "[1] [INFO] Worker exiting",
+        "Traceback (most recent call last):",
+        "gunicorn.errors.HaltServer: 3",
+    ]
+    assert deploy.telling(printed) == printed[1:5]
+    assert deploy.telling(["not", "ready"]) == ["not", "ready"]
+
+
+@pytest.mark.parametrize("kind", ["system", "user"])
+def test_unit_runs_the_release_and_names_no_secret(kind: str) -> None:
+    template = (ROOT / "templates" / "app.service.j2").read_text()
+    command = ("/srv/50%/env/bin/python", "/srv/50%/serve.py")
+    text = units.render_unit(template, "prod", "app", "/srv/50%", command, (), kind)
+    assert 'ExecStart="/srv/50%%/env/bin/python" "/srv/50%%/serve.py"' in text
+    assert ("ProtectSystem" in text) == (kind == "system")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
-from flask import Response, abort, jsonify, render_template, request
+from flask import Response, abort, flash, jsonify, redirect, render_template, request
 from werkzeug.datastructures import MIMEAccept, MultiDict
 from werkzeug.http import parse_accept_header
 from wtforms import Form
@@ -82,6 +82,30 @@ def invalid(template: str, form: Form, /, *, status: int = 400, **context: Any) 
     messages = [message for errors in form.errors.values() for message in errors]
     data = error_data(status, "Bad Request", " ".join(messages), fields=form.errors)
     return respond(template, data, status=status, form=form, **context)
+
+
+def done(message: str, location: str, *, status: int = 200, data: dict[str, Any] | None = None) -> Response:
+    """Answer that something was done: a page that says so, or JSON.
+
+    Args:
+        message: for people.
+        location: the page that shows the message.
+        status: HTTP status of the JSON answer.
+        data: the JSON answer; None: the message.
+    """
+    if wants_json():
+        response = jsonify({"message": message} if data is None else data)
+        response.status_code = status
+        return response
+    flash(message)
+    return see_other(location)
+
+
+def see_other(location: str) -> Response:
+    """Send a browser to another page, which it gets by GET."""
+    response = redirect(location, code=303)
+    assert isinstance(response, Response)  # noqa: S101 (narrows Werkzeug's type to Flask's)
+    return response
 
 
 def error_data(

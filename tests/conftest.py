@@ -73,19 +73,34 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["capabilities"] = {name: each.as_dict() for name, each in found.items()}
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from tests.support.distribution import Distribution
+
+    return Distribution(config, log)
+
+
 def pytest_report_header(config: pytest.Config) -> list[str]:
     lines = []
     for name in ("mongod", "docker", "browser", "sshd"):
         each = config.stash[_FOUND].get(name)
         if each is not None:
             lines.append(f"{name}: {each.told if each.present else f'none ({first_line(each.told)})'}")
-    mongod = config.stash[_FOUND].get("mongod")
-    if mongod is not None and mongod.present:
-        router = mongod.values.get(
-            "mongos", "a stand-in (tests/support/router_standin), there is no mongos beside it"
-        )
+    if router := _router(config):
         lines.append(f"router: {router}")
     return lines
+
+
+def _router(config: pytest.Config) -> str:
+    """What routes in the tests that bring up sharded clusters of processes; empty: none does."""
+    mongod = config.stash[_FOUND].get("mongod")
+    if mongod is None or not mongod.present:
+        return ""
+    return mongod.values.get(
+        "mongos", "a stand-in (tests/support/router_standin), there is no mongos beside it"
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -103,15 +118,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(message)
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     lacking: Counter[str] = Counter()
     why: dict[str, dict[str, Any]] = {}
+    in_docker: set[str] = set()
     for reports in terminalreporter.stats.values():
         for report in reports:
             for key, value in getattr(report, "user_properties", ()):
                 if key == _COULD_NOT_RUN and report.when == "setup":
                     lacking[value["name"]] += 1
                     why[value["name"]] = value
+                elif key == capabilities.RAN_AGAINST:
+                    in_docker.add(value)
+    _tell_what_ran(terminalreporter, config, in_docker)
     if not lacking:
         return
     terminalreporter.section("could not run here", yellow=True)
@@ -122,6 +141,18 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         )
         terminalreporter.line(f"    why:  {told}")
         terminalreporter.line(f"    next: {why[name]['remedy']}")
+
+
+def _tell_what_ran(terminalreporter: Any, config: pytest.Config, in_docker: set[str]) -> None:
+    router = _router(config)
+    if not router and not in_docker:
+        return
+    terminalreporter.section("ran against")
+    if router:
+        mongod = config.stash[_FOUND]["mongod"]
+        terminalreporter.line(f"processes: mongod {mongod.told}, router: {router}")
+    for told in sorted(in_docker):
+        terminalreporter.line(f"containers: {told}")
 
 
 def first_line(text: str) -> str:
@@ -150,6 +181,13 @@ def mongod_binary(pytestconfig: pytest.Config) -> Path:
 def mongod_version(pytestconfig: pytest.Config) -> str:
     """Its version: ``"8.0.17"``."""
     return pytestconfig.stash[_FOUND]["mongod"].values["version"]
+
+
+@pytest.fixture(scope="session")
+def other_mongods() -> dict[str, Path]:
+    """Version → a mongod of it: what `.ci/prepare` keeps to upgrade from and to, for tests that need `other-mongods`."""
+    found = capabilities.probe("other-mongods").values
+    return {version: Path(path) for version, path in found.items()}
 
 
 @pytest.fixture

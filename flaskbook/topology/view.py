@@ -16,24 +16,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from flask import (
-    Blueprint,
-    Flask,
-    Response,
-    abort,
-    current_app,
-    flash,
-    jsonify,
-    redirect,
-    render_template,
-    url_for,
-)
+from flask import Blueprint, Flask, Response, abort, current_app, jsonify, render_template, url_for
 from flask.blueprints import BlueprintSetupState
 from pymongo.errors import PyMongoError
 from wtforms import Form
 
 from flaskbook.database import is_unavailable
-from flaskbook.negotiation import submitted, wants_json
+from flaskbook.negotiation import done, submitted
 from flaskbook.topology import reading
 from flaskbook.topology.samples import BATCH, add_sample_people
 from flaskbook.user import limit
@@ -81,9 +70,4 @@ def add_people() -> Response:
     # One limit for all clients: what it protects is the disk.
     limit.count((limit.Limit("sample-people", "", current_app.config["SAMPLE_PEOPLE_LIMIT"]),))
     added = add_sample_people()
-    if wants_json():
-        return jsonify(added=added)
-    flash(f"{added} sample people were added.")
-    response = redirect(url_for("topology.page"), code=303)
-    assert isinstance(response, Response)  # noqa: S101 (narrows Werkzeug's type to Flask's)
-    return response
+    return done(f"{added} sample people were added.", url_for("topology.page"), data={"added": added})

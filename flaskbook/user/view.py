@@ -22,8 +22,8 @@ empty.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from flask import (
@@ -34,7 +34,6 @@ from flask import (
     current_app,
     flash,
     jsonify,
-    redirect,
     render_template,
     request,
     session,
@@ -44,7 +43,7 @@ from flask.blueprints import BlueprintSetupState
 from flask_login import LoginManager, current_user, login_required, login_user, logout_user
 from wtforms import Form
 
-from flaskbook.negotiation import error_data, invalid, query, respond, submitted, wants_json
+from flaskbook.negotiation import done, error_data, invalid, query, respond, see_other, submitted, wants_json
 from flaskbook.user import account
 from flaskbook.user.form import (
     DeleteForm,
@@ -62,6 +61,7 @@ from flaskbook.user.password import EXTENSION, Passwords
 user_app = Blueprint("user", __name__, template_folder="templates", cli_group="user")
 
 Answer = Response | str
+F = TypeVar("F", bound=Form)
 
 WRONG_LOG_IN = "This e-mail address and password don't belong together."
 WRONG_PASSWORD = "This is not your password."  # noqa: S105
@@ -103,7 +103,7 @@ def sign_up() -> Answer:
     """Create an account. The answer is the same whether or not the address was free."""
     if request.method == "GET":
         if current_user.is_authenticated:
-            return _see_other(url_for("user.profile"))
+            return see_other(url_for("user.profile"))
         return render_template("user/sign_up.html", form=SignUpForm())
     form = submitted(SignUpForm)
     if not form.validate():
@@ -118,7 +118,7 @@ def sign_up() -> Answer:
     )
     if not wants_json():
         session["email"] = form.email.data  # fills the log-in form
-    return _done(SIGN_UP_ANSWER, url_for("user.log_in"), status=202)
+    return done(SIGN_UP_ANSWER, url_for("user.log_in"), status=202)
 
 
 @user_app.route("/log-in", methods=["GET", "POST"])
@@ -127,7 +127,7 @@ def log_in() -> Answer:
     target = safe_target(request.args.get("next"))
     if request.method == "GET":
         if current_user.is_authenticated:
-            return _see_other(target or url_for("user.profile"))
+            return see_other(target or url_for("user.profile"))
         form = LogInForm(data={"email": session.get("email")})
         return render_template("user/log_in.html", form=form, target=target)
     form = submitted(LogInForm)
@@ -141,7 +141,7 @@ def log_in() -> Answer:
     _begin_session(user)
     if wants_json():
         return jsonify(_own(user))
-    return _see_other(target or url_for("user.profile"))
+    return see_other(target or url_for("user.profile"))
 
 
 @user_app.post("/log-out")
@@ -149,7 +149,7 @@ def log_out() -> Answer:
     """End the session. Without one, nothing happens."""
     submitted(LogOutForm)
     _end_session()
-    return _done("You are logged out.", url_for("user.log_in"))
+    return done("You are logged out.", url_for("user.log_in"))
 
 
 @user_app.get("/profile")
@@ -177,58 +177,46 @@ def edit_profile() -> Answer:
     )
     if wants_json():
         return jsonify(_own(current_user))
-    return _done("Your profile is saved.", url_for("user.profile"))
+    return done("Your profile is saved.", url_for("user.profile"))
 
 
 @user_app.route("/account/email", methods=["GET", "POST"])
 @login_required  # type: ignore[untyped-decorator]
 def change_email() -> Answer:
     """Change the log-in address. The answer is the same whether or not the new address was free."""
-    if request.method == "GET":
-        return render_template("user/change_email.html", form=EmailForm(), user=current_user)
-    form = submitted(EmailForm)
-    if not form.validate():
-        return invalid("user/change_email.html", form, user=current_user)
-    user = _confirmed(form.password.data)
-    if user is None:
-        return _wrong_password("user/change_email.html", form, "password")
-    account.change_email(user, form.email.data, _client())
-    _end_session()
-    return _done(EMAIL_ANSWER, url_for("user.log_in"), status=202)
+
+    def change(user: User, form: EmailForm) -> Response:
+        account.change_email(user, form.email.data, _client())
+        _end_session()
+        return done(EMAIL_ANSWER, url_for("user.log_in"), status=202)
+
+    return _with_password("user/change_email.html", EmailForm, change)
 
 
 @user_app.route("/account/password", methods=["GET", "POST"])
 @login_required  # type: ignore[untyped-decorator]
 def change_password() -> Answer:
     """Change the password and end the sessions on other devices."""
-    if request.method == "GET":
-        return render_template("user/change_password.html", form=PasswordForm())
-    form = submitted(PasswordForm)
-    if not form.validate():
-        return invalid("user/change_password.html", form)
-    user = _confirmed(form.current_password.data)
-    if user is None:
-        return _wrong_password("user/change_password.html", form, "current_password")
-    account.change_password(user, form.password.data)
-    _begin_session(user)
-    return _done("Your password is changed. Other devices are logged out.", url_for("user.profile"))
+
+    def change(user: User, form: PasswordForm) -> Response:
+        account.change_password(user, form.password.data)
+        _begin_session(user)
+        return done("Your password is changed. Other devices are logged out.", url_for("user.profile"))
+
+    return _with_password("user/change_password.html", PasswordForm, change, "current_password")
 
 
 @user_app.route("/account/delete", methods=["GET", "POST"])
 @login_required  # type: ignore[untyped-decorator]
 def delete_account() -> Answer:
     """Delete the account and all that is stored with it."""
-    if request.method == "GET":
-        return render_template("user/delete_account.html", form=DeleteForm())
-    form = submitted(DeleteForm)
-    if not form.validate():
-        return invalid("user/delete_account.html", form)
-    user = _confirmed(form.password.data)
-    if user is None:
-        return _wrong_password("user/delete_account.html", form, "password")
-    account.delete(user)
-    _end_session()
-    return _done("Your account is deleted.", url_for("user.people"))
+
+    def delete(user: User, _form: DeleteForm) -> Response:
+        account.delete(user)
+        _end_session()
+        return done("Your account is deleted.", url_for("user.people"))
+
+    return _with_password("user/delete_account.html", DeleteForm, delete)
 
 
 @user_app.get("/people")
@@ -279,19 +267,31 @@ def _unauthorized() -> Answer:
     flash("Log in to see this page.")
     # A form that was sent can't be sent again by a redirect: only pages are returned to.
     target = request.full_path.rstrip("?") if request.method == "GET" else None
-    return _see_other(url_for("user.log_in", next=target))
+    return see_other(url_for("user.log_in", next=target))
 
 
-def _confirmed(password: str) -> User | None:
-    # Fresh from the database, under the same limits as log-in: a stolen session is no way to guess a
-    # password.
-    user = account.authenticate(current_user.email, password, _client())
-    return user if user is not None and user.id == current_user.id else None
+def _with_password(
+    template: str, form_class: type[F], act: Callable[[User, F], Response], field: str = "password"
+) -> Answer:
+    """Show a form that asks for the password; sent with the right one, it is acted upon.
 
-
-def _wrong_password(template: str, form: Form, field: str) -> Response:
-    form[field].errors = [WRONG_PASSWORD]
-    return invalid(template, form, status=400, user=current_user)
+    Args:
+        template: the page that shows the form.
+        form_class: the form.
+        act: given the user, fresh from the database, and the valid form.
+        field: the form's field for the password.
+    """
+    if request.method == "GET":
+        return render_template(template, form=form_class())
+    form = submitted(form_class)
+    if not form.validate():
+        return invalid(template, form)
+    # Under the same limits as log-in: a stolen session is no way to guess a password.
+    user = account.authenticate(current_user.email, form[field].data, _client())
+    if user is None or user.id != current_user.id:
+        form[field].errors = [WRONG_PASSWORD]
+        return invalid(template, form)
+    return act(user, form)
 
 
 def _begin_session(user: User) -> None:
@@ -303,21 +303,6 @@ def _begin_session(user: User) -> None:
 def _end_session() -> None:
     logout_user()
     session.clear()
-
-
-def _done(message: str, location: str, *, status: int = 200) -> Response:
-    if wants_json():
-        response = jsonify(message=message)
-        response.status_code = status
-        return response
-    flash(message)
-    return _see_other(location)
-
-
-def _see_other(location: str) -> Response:
-    response = redirect(location, code=303)
-    assert isinstance(response, Response)  # noqa: S101 (narrows Werkzeug's type to Flask's)
-    return response
 
 
 def _client() -> str:

@@ -1,6 +1,6 @@
 """A real Chromium on the app as it is served, over a real mongod.
 
-Each worker of a run has one browser and one mongod; each test has a profile and a database of its own. Whatever a
+Each file of tests has one browser and one mongod; each test has a profile and a database of its own. Whatever a
 page complains about in its console fails the test.
 """
 
@@ -33,9 +33,9 @@ ServeOn = Callable[..., Served]
 NewPage = Callable[..., Page]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium, started once per worker."""
+    """Chromium, started once per file."""
     expect.set_options(timeout=PATIENCE_MS)
     path = capabilities.probe("browser").values["path"]
     with sync_playwright() as playwright:
@@ -44,11 +44,11 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def single(
     tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path, mongod_version: str
 ) -> Iterator[Deployment]:
-    """One mongod per worker."""
+    """One mongod per file."""
     folder = tmp_path_factory.mktemp("single")
     with deployed(folder, mongod_binary, mongod_version, topology="single") as made:
         yield made

@@ -13,8 +13,6 @@ from filelock import FileLock
 from tests.support import capabilities, clusters
 from tests.support.clusters import Cluster
 
-_RAN_AGAINST = "ran against"
-
 
 @pytest.fixture(scope="session")
 def chosen_image(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tuple[str, str]:
@@ -41,19 +39,7 @@ def mongo_image(chosen_image: tuple[str, str]) -> str:
 @pytest.fixture(autouse=True)
 def _tell_image(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> None:
     if "mongo_image" in request.fixturenames:
-        record_property(_RAN_AGAINST, request.getfixturevalue("chosen_image")[1])
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    told = {
-        str(value)
-        for reports in terminalreporter.stats.values()
-        for report in reports
-        for key, value in getattr(report, "user_properties", ())
-        if key == _RAN_AGAINST
-    }
-    for each in sorted(told):
-        terminalreporter.line(f"docker tests ran against {each}")
+        record_property(capabilities.RAN_AGAINST, request.getfixturevalue("chosen_image")[1])
 
 
 @pytest.fixture

@@ -139,7 +139,7 @@ def version(mongod: Path) -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def archive(mongod: Path, version: str) -> bytes:
     """A .tgz as MongoDB publishes it, with the real mongod in it."""
     packed = io.BytesIO()

@@ -26,8 +26,9 @@ from provision.steps import Silent
 from provision.virtualenv import RECORD
 from tests.support.capabilities import ROOT
 from tests.support.clones import Clone
+from tests.support.deployments import foreign_mongod
 from tests.support.polling import until
-from tests.support.processes import free_port, listens
+from tests.support.processes import free_port
 
 
 def project(root: Path, mongod: Path, **deployments: object) -> Loaded:
@@ -237,29 +238,15 @@ def test_a_directory_that_holds_no_mongods_data_is_left(loaded: Loaded) -> None:
 
 
 def test_data_in_use_by_a_foreign_mongod_are_left(used: Loaded, mongod_binary: Path) -> None:
-    data, port = used.paths.node_data("local", "mongod"), free_port()
+    data = used.paths.node_data("local", "mongod")
     planned_before = clean.plan(used, data=True)
-    command = [
-        mongod_binary,
-        "--dbpath",
-        data,
-        "--port",
-        str(port),
-        "--bind_ip",
-        "127.0.0.1",
-        "--nounixsocket",
-    ]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as foreign:
-        try:
-            until("the foreign mongod to listen", lambda: listens(port))
-            planned = clean.plan(used, data=True)
-            assert "a mongod uses it" in whys(planned)[data]
-            with pytest.raises(ProvisionError, match="by now"):
-                clean.carry_out(planned_before)
-            assert foreign.poll() is None
-            assert (data / "WiredTiger").exists()
-        finally:
-            foreign.terminate()
+    with foreign_mongod(mongod_binary, data) as foreign:
+        planned = clean.plan(used, data=True)
+        assert "a mongod uses it" in whys(planned)[data]
+        with pytest.raises(ProvisionError, match="by now"):
+            clean.carry_out(planned_before)
+        assert foreign.poll() is None
+        assert (data / "WiredTiger").exists()
 
 
 def test_a_shared_directory_of_data_loses_only_our_deployments(tmp_path: Path, mongod_binary: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ def free_range(ports: list[int]) -> int:
 
 
 @pytest.fixture
-def team(clone: Clone, mongod_binary: Path, mongod_version: str) -> Iterator[Clone]:
+def team(clone: Clone, mongod_binary: Path, mongod_version: str) -> Clone:
     """A clone with the deployments `rs` and `sh`, and a mongos beside its mongod."""
     if not (mongod_binary.parent / "mongos").exists():
         folder = clone.root.parent / "bin"
@@ -53,9 +52,7 @@ def team(clone: Clone, mongod_binary: Path, mongod_version: str) -> Iterator[Clo
         }  # fmt: skip
 
     clone.change_settings(add)
-    yield clone
-    for name in ("rs", "sh"):
-        clone.invoke("cluster.down", "--on", name)
+    return clone
 
 
 def status(team: Clone, on: str) -> dict[str, Any]:

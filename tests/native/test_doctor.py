@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from provision.settings import Layer, Loaded, load
 from provision.steps import Silent
 from tests.support.capabilities import ROOT
 from tests.support.clones import Clone
+from tests.support.deployments import foreign_mongod
 from tests.support.polling import until
 from tests.support.processes import free_port, listens
 
@@ -129,25 +129,11 @@ def test_the_port_offered_instead_is_free(loaded: Loaded) -> None:
 
 
 def test_data_in_use_by_a_foreign_mongod_are_an_error(loaded: Loaded, mongod_binary: Path) -> None:
-    data, port = loaded.paths.node_data("local", "mongod"), free_port()
+    data = loaded.paths.node_data("local", "mongod")
     data.mkdir(parents=True)
-    command = [
-        mongod_binary,
-        "--dbpath",
-        data,
-        "--port",
-        str(port),
-        "--bind_ip",
-        "127.0.0.1",
-        "--nounixsocket",
-    ]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as foreign:
-        try:
-            until("the foreign mongod to listen", lambda: listens(port))
-            (found,) = about(loaded, "data in use")
-            assert foreign.poll() is None
-        finally:
-            foreign.terminate()
+    with foreign_mongod(mongod_binary, data) as foreign:
+        (found,) = about(loaded, "data in use")
+        assert foreign.poll() is None
     assert found.level is Level.ERROR
     assert f"process {foreign.pid}" in found.what
 

@@ -37,6 +37,8 @@ AS_NOBODY = (
     "--inh-caps=+dac_read_search",
     "--ambient-caps=+dac_read_search",
 )
+# The property by which a test says what else than the machine's mongod it ran against, for the run's summary.
+RAN_AGAINST = "ran against"
 _PREPARE = "bash .ci/prepare, on Debian and Ubuntu"
 
 
@@ -75,8 +77,18 @@ def needed_by(arguments: Iterable[str]) -> tuple[str, ...]:
             place = TESTS / directory
             if path.is_relative_to(place) or place.is_relative_to(path):
                 wanted.update(dict.fromkeys(needs))
+                if directory == "hosts":
+                    wanted.update({"index": None, "systemd": None})
                 if directory == "native":
-                    wanted.update({"index": None, "mount": None, "another-user": None, "mongosh": None})
+                    wanted.update(
+                        {
+                            "index": None,
+                            "mount": None,
+                            "another-user": None,
+                            "mongosh": None,
+                            "other-mongods": None,
+                        }
+                    )
     return tuple(wanted)
 
 
@@ -206,6 +218,33 @@ def _namespaces() -> Answer:
     return made, {}
 
 
+def _systemd() -> Answer:
+    """A host of the tests can have systemd as its first process: it needs the program, and cgroups of its own."""
+    from tests.hosts.lab import SYSTEMD, cgroups
+
+    if not SYSTEMD.is_file():
+        raise _Missing(f"there is no {SYSTEMD}")
+    told = _run([str(SYSTEMD), "--version"])
+    try:
+        probed = cgroups() / f"flaskbook-probe-{os.getpid()}"
+        probed.mkdir()
+        probed.rmdir()
+    except OSError as error:
+        raise _Missing(f"no cgroup can be made: {error}") from None
+    return told, {}
+
+
+def _other_mongods() -> Answer:
+    """Versions of mongod to upgrade from and to, as `.ci/prepare` keeps them."""
+    from provision.installers import cache_directory
+
+    kept = cache_directory(os.environ) / "tests"
+    found = {version: kept / f"mongod-{version}" / "mongod" for version in ("5.0.4", "6.0.27")}
+    for path in found.values():
+        _run([str(path), "--version"])
+    return ", ".join(found), {version: str(path) for version, path in found.items()}
+
+
 def _mount() -> Answer:
     """A file system of a few MB can be mounted, to be filled up."""
     if sys.platform != "linux":
@@ -246,9 +285,11 @@ PROBES: Mapping[str, tuple[str, Callable[[], Answer]]] = {
     "sshd": (_PREPARE, _sshd),
     "mongosh": ("npm install -g mongosh", _mongosh),
     "namespaces": ("run the tests as root, with iproute2 and util-linux", _namespaces),
+    "systemd": (f"{_PREPARE}; and run the tests as root", _systemd),
     "another-user": (
         "run the tests as root: sudo ./invoke test",
         _another_user,
     ),
+    "other-mongods": (f"{_PREPARE} with x86_64 processors", _other_mongods),
     "mount": ("run the tests as root: sudo ./invoke test", _mount),
 }

@@ -7,7 +7,6 @@ import os
 import random
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,8 +19,9 @@ import psutil
 from pymongo import MongoClient
 
 from provision import assembly
+from provision.backends.processes import port_holder
 from provision.deployment import Deployment
-from provision.mongodb.topology import Node
+from provision.mongodb.topology import LOOPBACK, Node
 from provision.mongodb.wire import CommandFailed, NotReachable
 from provision.settings import Layer, Loaded, load
 from tests.support.capabilities import ROOT
@@ -269,16 +269,7 @@ def free_ports(count: int) -> int:
     begin = 24000 + 1000 * (int(worker) % 8 if worker.isdigit() else 0)
     for _ in range(200):
         first = random.randrange(begin, begin + max(1, 1000 - count))
-        if all(_is_free(port) for base in range(first, first + count, 50) for port in range(base, base + 23)):
+        wanted = (port for base in range(first, first + count, 50) for port in range(base, base + 23))
+        if all(port_holder(LOOPBACK, port) is None for port in wanted):
             return first
     raise AssertionError(f"no {count} free ports from {begin} on")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,8 @@ from provision.mongodb import binaries
 from provision.settings import Layer, load
 from provision.steps import Silent
 from tests.support.capabilities import ROOT
-from tests.support.processes import free_port
+from tests.support.polling import until
+from tests.support.processes import free_port, listens
 from tests.support.router_standin.install import install
 
 
@@ -54,3 +56,24 @@ def deployed(folder: Path, mongod: Path, version: str, **settings: Any) -> Itera
         for node in deployment.topology.nodes:
             deployment.backend.kill(node)
         shutil.rmtree(folder / "data", ignore_errors=True)
+
+
+@contextmanager
+def foreign_mongod(binary: Path, data: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A mongod that somebody else started on a data directory; it listens, and ends with the block.
+
+    Args:
+        binary: the mongod.
+        data: existing directory for its data.
+    """
+    port = free_port()
+    command = [
+        *(str(binary), "--dbpath", str(data), "--port", str(port)),
+        *("--bind_ip", "127.0.0.1", "--nounixsocket"),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            until("the foreign mongod to listen", lambda: listens(port))
+            yield process
+        finally:
+            process.terminate()

@@ -15,6 +15,9 @@ from contextlib import suppress
 
 import psutil
 
+from provision.backends.processes import port_holder
+from provision.mongodb.topology import LOOPBACK
+
 RUN = "FLASKBOOK_TEST_RUN"
 TEST = "FLASKBOOK_TEST"
 
@@ -97,9 +100,6 @@ def free_port() -> int:
     first = 20000 + 1500 * (number % 8)
     for _ in range(200):
         port = random.randrange(first, first + 1500)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return port
+        if port_holder(LOOPBACK, port) is None:
+            return port
     raise AssertionError(f"no free port between {first} and {first + 1500}")

@@ -1,11 +1,14 @@
-"""A scan of hosts: whoever comes without TLS and a password gets nothing from any port but sshd's."""
+"""What others could get of hosts: from their ports, where only sshd's may answer strangers, and from command lines."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import ssl
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -82,3 +85,25 @@ def _assert_locked(address: str, port: int, context: ssl.SSLContext) -> None:
     assert refused.value.code in _REFUSED
     with pytest.raises(NotReachable, match="certificate"):
         Connection(address, port, 5.0, tls=ssl.create_default_context())
+
+
+@contextlib.contextmanager
+def command_lines() -> Iterator[set[str]]:
+    """Every command line, of this machine and of the hosts on it, that is seen during the block."""
+    seen: set[str] = set()
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            for each in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    seen.add(each.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+            over.wait(0.02)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        watcher.join()

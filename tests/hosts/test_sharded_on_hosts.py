@@ -5,10 +5,8 @@ Every set has a member on each host, so that whichever is lost, two of three are
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +26,7 @@ from provision.settings import Loaded
 from tests.hosts.conftest import Project, at_home, hosts_of_their_own, project_on
 from tests.hosts.lab import LabHost, Seen
 from tests.hosts.load import writing
-from tests.hosts.scan import LOOPBACK, assert_every_port_is_locked
+from tests.hosts.scan import LOOPBACK, assert_every_port_is_locked, command_lines
 from tests.support.capabilities import ROOT
 from tests.support.polling import until
 
@@ -108,7 +106,7 @@ def cluster(
         shutil.copy2(ROOT / "requirements.txt", project.root)
         loaded = project.loaded(**SETTINGS)
         deployment = project.deployment(loaded)
-        with _command_lines() as seen:
+        with command_lines() as seen:
             operations.set_up(loaded, "prod").raise_first()
             up = deployment.up()
             deploy.deploy(loaded, "prod")
@@ -253,25 +251,3 @@ def _is_ready(ask: Callable[[str], tuple[int, str]]) -> bool:
 
 def _shows_ada(ask: Callable[[str], tuple[int, str]]) -> bool:
     return "Lovelace" in ask("/people")[1]
-
-
-@contextlib.contextmanager
-def _command_lines() -> Iterator[set[str]]:
-    """Every command line, of this machine and of the hosts on it, that is seen during the block."""
-    seen: set[str] = set()
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.is_set():
-            for each in Path("/proc").glob("[0-9]*/cmdline"):
-                with contextlib.suppress(OSError):
-                    seen.add(each.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-            over.wait(0.02)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield seen
-    finally:
-        over.set()
-        watcher.join()

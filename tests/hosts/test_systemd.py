@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import pytest
 
 from provision.deployment import Deployment
 from provision.errors import ProvisionError
+from provision.hosts import deploy, operations
 from provision.hosts.units import unit_name
 from tests.hosts.conftest import Project, at_home, hosts_of_their_own, project_on
 from tests.hosts.lab import Lab, LabHost
+from tests.support.capabilities import ROOT
 from tests.support.polling import until
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.needs("systemd")]
@@ -20,6 +23,7 @@ NODE = "mongod"
 UNIT = unit_name("prod", NODE)
 SINGLE: dict[str, Any] = {"topology": "single", "replica_set": "rs0"}
 DATA = "/srv/mongodb"
+APP_PORT = 8000
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +123,40 @@ def test_node_that_cannot_start_is_explained_by_its_log_and_left_alone(
     assert _pids(host) == []
 
 
+@pytest.mark.needs("index")
+def test_app_is_a_unit_too_that_is_started_again_and_comes_back_with_its_host(
+    on_systemd: tuple[Project, LabHost],
+) -> None:
+    project, host = on_systemd
+    shutil.copytree(ROOT / "flaskbook", project.root / "flaskbook")
+    shutil.copy2(ROOT / "requirements.txt", project.root)
+    loaded = project.loaded(**SINGLE, app_hosts=["db1"])
+    operations.set_up(loaded, "prod").raise_first()
+    project.deployment(loaded).up()
+    deploy.deploy(loaded, "prod")
+    unit = deploy.service("prod")
+    assert host.run("systemctl", "is-active", unit).strip() == "active"
+    assert host.get(APP_PORT, "/readyz")[0] == 200
+
+    before = _main_pid(host, unit)
+    host.run("systemctl", "kill", "--signal=KILL", unit)
+    until("systemd to start it again", lambda: _main_pid(host, unit) not in ("0", before))
+    until("it to be ready again", lambda: host.get(APP_PORT, "/readyz")[0] == 200)
+    host.stop()
+    host.start()
+    until("it to come back with its host", lambda: host.get(APP_PORT, "/readyz")[0] == 200)
+
+    assert deploy.undeploy(loaded, "prod") == ("db1",)
+    assert host.get(APP_PORT, "/readyz")[0] == 0
+    assert unit not in host.run("systemctl", "list-unit-files", "--no-legend")
+
+
 def _state(host: LabHost) -> str:
     return host.run("systemctl", "show", UNIT, "-p", "ActiveState", "--value").strip()
+
+
+def _main_pid(host: LabHost, unit: str) -> str:
+    return host.run("systemctl", "show", unit, "-p", "MainPID", "--value").strip()
 
 
 def _pids(host: LabHost) -> list[str]:

@@ -47,11 +47,11 @@ class Connection:
 
     client: pymongo.MongoClient[dict[str, Any]]
     database: Database[dict[str, Any]]
-    _indexed: set[str] = field(default_factory=set)
+    _collections: dict[str, Collection[dict[str, Any]]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def ensure_indexes(self, document: type[AppDocument]) -> None:
-        """Create the indexes of ``document`` that are missing, once per process.
+    def collection(self, document: type[AppDocument]) -> Collection[dict[str, Any]]:
+        """Return the collection of ``document``. Indexes that are missing are created first, once per process.
 
         Args:
             document: its ``meta["indexes"]`` are created, as mongoengine would.
@@ -60,11 +60,11 @@ class Connection:
             PyMongoError: the database is away or refuses; the next use tries again.
         """
         name = document._get_collection_name()
-        if name in self._indexed:
-            return
+        if (found := self._collections.get(name)) is not None:
+            return found
         with self._lock:
-            if name in self._indexed:
-                return
+            if (found := self._collections.get(name)) is not None:
+                return found
             models = []
             for spec in document._meta["index_specs"]:
                 options = {key: value for key, value in spec.items() if key not in ("fields", "cls")}
@@ -75,7 +75,8 @@ class Connection:
             if any(model.document["name"] not in existing for model in models):
                 with pymongo.timeout(INDEX_BUILD_SECONDS):
                     collection.create_indexes(models)
-            self._indexed.add(name)
+            self._collections[name] = collection
+            return collection
 
 
 class MongoDB:
@@ -145,9 +146,7 @@ class AppDocument(Document):  # type: ignore[misc]
     @classmethod
     def _get_collection(cls) -> Collection[dict[str, Any]]:
         # Never kept on the class, as mongoengine does: the next request may belong to another application.
-        found = connection()
-        found.ensure_indexes(cls)
-        return found.database[cls._get_collection_name()]
+        return connection().collection(cls)
 
 
 def is_unavailable(error: BaseException) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Flask, Response, current_app, jsonify
+from flask import Flask, Response, jsonify, render_template
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
 from flaskbook.negotiation import error_data, wants_json
@@ -58,6 +58,6 @@ def _answer(error: HTTPException) -> Response:
 
 
 def _page(code: int, name: str, message: str) -> Response:
-    # Not render_template: with it, Flask-Login would load the current user for every page, from the database.
-    template = current_app.jinja_env.get_template("error.html")
-    return Response(template.render(code=code, name=name, message=message), mimetype="text/html")
+    return Response(
+        render_template("error.html", code=code, name=name, message=message), mimetype="text/html"
+    )

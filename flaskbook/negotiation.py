@@ -8,6 +8,7 @@ before any form sees it, so no query operator can come in. Unknown JSON fields a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
@@ -26,18 +27,28 @@ def wants_json() -> bool:
     return _prefers_json(request.headers.get("Accept"))
 
 
-def respond(template: str, data: dict[str, Any], /, *, status: int = 200, **context: Any) -> Response:
+def respond(
+    template: str,
+    data: dict[str, Any] | Callable[[], dict[str, Any]],
+    /,
+    *,
+    status: int = 200,
+    **context: Any,
+) -> Response:
     """Answer with ``data`` as JSON, or with ``template``, as the client asked.
 
     Args:
         template: name of the page for HTML clients.
-        data: the JSON answer; the page gets it as ``data``.
+        data: the JSON answer, or what makes it; the page gets it as ``data``.
         status: HTTP status.
         context: what else the page needs.
     """
-    response = jsonify(data) if wants_json() else Response(render_template(template, data=data, **context))
+    if wants_json():
+        response = jsonify(data() if callable(data) else data)
+    else:
+        response = Response(render_template(template, data=data, **context))
     response.status_code = status
-    response.vary.add("Accept")
+    response.headers["Vary"] = "Accept"
     return response
 
 

@@ -12,12 +12,17 @@ Cross-site requests, in two kinds:
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable, Iterable
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from flask import Flask, Request, Response, abort, current_app, request
-from flask.sessions import SecureCookieSessionInterface
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionMixin
 from flask_wtf.csrf import CSRFProtect
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 CSP = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 HEADERS = (
@@ -28,6 +33,14 @@ HEADERS = (
     ("Cross-Origin-Opener-Policy", "same-origin"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Permissions-Policy", "camera=(), geolocation=(), microphone=()"),
+    # Pages differ by who is logged in, and the back button must not show them after log-out. Flask gives static
+    # files a value of their own.
+    ("Cache-Control", "no-store"),
+)
+# By whether the request came by https, each with its name in lower case.
+_HEADERS_BY_SCHEME = tuple(
+    tuple((name.lower(), (name, value)) for name, value in headers)
+    for headers in (HEADERS, (*HEADERS, ("Strict-Transport-Security", "max-age=31536000")))
 )
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _csrf = CSRFProtect()
@@ -42,7 +55,7 @@ def init_app(app: Flask) -> None:
     _csrf.init_app(app)
     app.session_interface = LoopbackAwareSessions()
     app.before_request(_refuse_cross_site)
-    app.after_request(_add_headers)
+    app.wsgi_app = _Headers(app.wsgi_app)  # type: ignore[method-assign]
     proxies = app.config["TRUSTED_PROXIES"]
     if proxies:
         from werkzeug.middleware.proxy_fix import ProxyFix
@@ -65,6 +78,19 @@ class LoopbackAwareSessions(SecureCookieSessionInterface):
         if configured is not None:
             return bool(configured)
         return request.is_secure or not is_loopback(request.host)
+
+    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        """Read the cookie, if there is one: the keys to check it with are not worked out for others."""
+        if not request.cookies.get(self.get_cookie_name(app)):
+            return self.session_class()
+        return super().open_session(app, request)
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        """Write the cookie, where there is one to write: what it would be like is not worked out for others."""
+        if session.modified or self.should_set_cookie(app, session):
+            super().save_session(app, session, response)
+        elif session.accessed:
+            response.vary.add("Cookie")
 
 
 # Asked for every response, and nearly always about the same few names.
@@ -101,15 +127,21 @@ def _is_cross_site(received: Request) -> bool:
     return origin is not None and origin != f"{received.scheme}://{received.host}"
 
 
-def _add_headers(response: Response) -> Response:
-    headers = response.headers
-    # What a view has set stays. Looked up once: Headers.setdefault goes through all of them for each.
-    given = {name.lower() for name in headers.keys()}  # noqa: SIM118 (Headers is no mapping)
-    wanted = [*HEADERS]
-    if request.is_secure:
-        wanted.append(("Strict-Transport-Security", "max-age=31536000"))
-    if not (request.endpoint or "").endswith("static"):
-        # Pages differ by who is logged in, and the back button must not show them after log-out.
-        wanted.append(("Cache-Control", "no-store"))
-    headers.extend([(name, value) for name, value in wanted if name.lower() not in given])
-    return response
+class _Headers:
+    """WSGI middleware that adds the headers to every response. What a view has set stays.
+
+    Behind Flask, because Werkzeug's Headers goes through all of them for each that is added.
+    """
+
+    def __init__(self, app: WSGIApplication) -> None:
+        self._app = app
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        wanted = _HEADERS_BY_SCHEME[environ["wsgi.url_scheme"] == "https"]
+
+        def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
+            given = {name.lower() for name, _ in headers}
+            added = [header for name, header in wanted if name not in given]
+            return start_response(status, headers + added, *exc_info)
+
+        return self._app(environ, start)

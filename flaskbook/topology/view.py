@@ -51,8 +51,7 @@ def page() -> str:
     except PyMongoError as error:
         if not is_unavailable(error):
             raise
-    # Who is logged in can't be known now. Not render_template: it would ask for that again.
-    return current_app.jinja_env.get_template("topology/page.html").render(context)
+    return render_template("topology/page.html", database_away=True, **context)
 
 
 @topology_app.get("/topology/data")

@@ -21,7 +21,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from bson import ObjectId
 from flask_login import UserMixin
@@ -123,9 +123,8 @@ class Attempts(AppDocument):
     }
 
 
-@dataclass(frozen=True)
-class Person:
-    """What everybody may see of a user."""
+class Person(NamedTuple):
+    """What everybody may see of a user. A tuple, because a page of people makes many."""
 
     id: str
     first_name: str
@@ -137,10 +136,10 @@ class Person:
         """Return the public part of a raw document of the collection ``user``; missing names are empty."""
         name = document.get("name") or {}
         return cls(
-            id=str(document["_id"]),
-            first_name=str(name.get("first_name") or ""),
-            last_name=str(name.get("last_name") or ""),
-            age=document.get("age"),
+            str(document["_id"]),
+            str(name.get("first_name") or ""),
+            str(name.get("last_name") or ""),
+            document.get("age"),
         )
 
 

@@ -83,9 +83,12 @@ def _set_up(state: BlueprintSetupState) -> None:
     manager = LoginManager()
     manager.user_loader(User.from_session)
     manager.unauthorized_handler(_unauthorized)
-    manager.init_app(state.app)
+    # It would mark sessions as stale for views that ask for a fresh log-in; ours ask for the password itself.
+    manager.session_protection = None
+    manager.init_app(state.app, add_context_processor=False)
     state.app.extensions[EXTENSION] = Passwords(state.app)
-    state.app.jinja_env.globals["PeopleForm"] = PeopleForm  # for what is the same on every page
+    # For what is the same on every page. A page that doesn't ask who is logged in costs no look at the database.
+    state.app.jinja_env.globals.update(PeopleForm=PeopleForm, current_user=current_user)
 
 
 @user_app.cli.command("create-indexes")
@@ -95,7 +98,7 @@ def create_indexes() -> None:
     from flaskbook.user.model import Attempts, EmailClaim
 
     for document in (User, EmailClaim, Attempts):
-        connection().ensure_indexes(document)
+        connection().collection(document)
 
 
 @user_app.route("/sign-up", methods=["GET", "POST"])
@@ -234,8 +237,12 @@ def people() -> Answer:
     following = None
     if page.following is not None:
         following = url_for("user.people", **search, after=page.following.encode())
-    data = {"people": _all_public(page.people), "next": following}
-    return respond("user/people.html", data, form=form, search=search)
+    shown = list(zip(page.people, _addresses(page.people), strict=True))
+
+    def data() -> dict[str, Any]:
+        return {"people": [_public(*each) for each in shown], "next": following}
+
+    return respond("user/people.html", data, people=shown, following=following, form=form, search=search)
 
 
 @user_app.get("/people/<person_id>")
@@ -244,7 +251,7 @@ def person(person_id: str) -> Answer:
     found = find_person(person_id)
     if found is None:
         abort(404)
-    return respond("user/person.html", _public(found), person=found)
+    return respond("user/person.html", _public(found, *_addresses([found])), person=found)
 
 
 def safe_target(target: str | None) -> str | None:
@@ -309,25 +316,22 @@ def _client() -> str:
     return request.remote_addr or ""
 
 
-def _public(person: Person) -> dict[str, Any]:
-    return _all_public([person])[0]
+def _public(person: Person, address: str) -> dict[str, Any]:
+    return {
+        "id": person.id,
+        "name": {"first_name": person.first_name, "last_name": person.last_name},
+        "age": person.age,
+        "url": address,
+    }
 
 
-def _all_public(people: Iterable[Person]) -> list[dict[str, Any]]:
-    # One address is built, and theirs are made from it: building each would take longer than the query.
-    address = url_for("user.person", person_id="")
-    return [
-        {
-            "id": person.id,
-            "name": {"first_name": person.first_name, "last_name": person.last_name},
-            "age": person.age,
-            "url": address
-            + (person.id if person.id.isascii() and person.id.isalnum() else quote(person.id, safe="")),
-        }
-        for person in people
-    ]
+def _addresses(people: Iterable[Person]) -> list[str]:
+    # One is built, and theirs are made from it: building each would take longer than the query.
+    base = url_for("user.person", person_id="")
+    ids = (person.id for person in people)
+    return [base + (each if each.isascii() and each.isalnum() else quote(each, safe="")) for each in ids]
 
 
 def _own(user: User) -> dict[str, Any]:
     shown = Person(str(user.id), user.name.first_name, user.name.last_name, user.age)
-    return {**_public(shown), "email": user.email, "created": user.created.isoformat()}
+    return {**_public(shown, *_addresses([shown])), "email": user.email, "created": user.created.isoformat()}

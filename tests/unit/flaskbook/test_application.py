@@ -146,7 +146,18 @@ def test_every_answer_carries_the_security_headers(make: Any) -> None:
         assert headers["Content-Security-Policy"].startswith("default-src 'self';")
         assert headers["X-Content-Type-Options"] == "nosniff" and headers["X-Frame-Options"] == "DENY"
         assert headers["Referrer-Policy"] == "same-origin"
-    assert client.get("/sign-up").headers["Cache-Control"] == "no-store"
+        assert headers.getlist("Cache-Control") == [
+            "no-cache" if address.startswith("/static/") else "no-store"
+        ]
+
+
+def test_a_visitor_gets_no_cookie_and_caches_are_told_that_others_get_another_page(make: Any) -> None:
+    # There is no database here: a page that asked who this is would be an error.
+    answer = make().test_client().get("/")
+    assert answer.status_code == 200
+    assert "Set-Cookie" not in answer.headers
+    assert "Cookie" in answer.headers["Vary"]
+    assert "Log in" in answer.text
 
 
 def test_pages_need_nothing_from_elsewhere_and_nothing_inline(make: Any) -> None:

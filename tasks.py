@@ -297,7 +297,7 @@ def clean(
     help={
         "require": "fail where the machine lacks one of these, for example docker,browser; --help of pytest lists them",
         "only": "only these parts: unit,native,docker,hosts,browser",
-        "workers": "processes to run the tests in (default: one for each processor)",
+        "workers": "processes to run the tests in (default: two for each processor)",
         "args": "more arguments for pytest",
     }
 )

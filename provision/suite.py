@@ -20,7 +20,7 @@ def command(root: Path, require: str, only: str, workers: int, arguments: str) -
         root: the project's top folder.
         require: comma-separated capabilities whose absence is a failure; empty: none.
         only: comma-separated parts of the suite; empty: all.
-        workers: processes to run the tests in; 0: one for each processor.
+        workers: processes to run the tests in; 0: two for each processor, because tests wait more than they compute.
         arguments: more arguments for pytest, as typed in a shell.
 
     Raises:
@@ -39,7 +39,7 @@ def command(root: Path, require: str, only: str, workers: int, arguments: str) -
         "-m",
         "pytest",
         # The tests of a file that share what it has started stay in one worker (tests/support/distribution.py).
-        *("-n", str(workers or os.cpu_count() or 1), "--dist", "loadfile"),
+        *("-n", str(workers or 2 * (os.cpu_count() or 1)), "--dist", "loadfile"),
         *("--durations", "10", "--durations-min", "0.1"),
         *(("--require", require) if require else ()),
         *shlex.split(arguments),

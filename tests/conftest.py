@@ -47,6 +47,9 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             f"--require: {', '.join(sorted(unknown))}: there are {', '.join(capabilities.PROBES)}"
         )
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Begun in the background by a shell: what the tests start would ignore Ctrl-C as well.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput"):
         found = {name: Capability(**values) for name, values in config.workerinput["capabilities"].items()}
     else:

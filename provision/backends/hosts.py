@@ -198,13 +198,18 @@ class Hosts:
             remembered.record_moves(self._paths, self._deployment, others)
 
     def log_tail(self, node: Node, lines: int) -> list[str]:
+        from provision.mongodb.logs import with_printed
+
         link = self.links[self._placement[node.name]]
         try:
             here, _ = self._settle(link)
             ran = link.script(_TAIL, f"{here}/{node.name}.log", f"{here}/{node.name}.out", str(lines))
         except Unreachable:
             return []
-        return ran.out.splitlines()[-lines:]
+        logged, _, printed = ran.out.partition(_PRINTED)
+        return with_printed(*([line for line in each.split("\n") if line] for each in (logged, printed)))[
+            -lines:
+        ]
 
     def follow_log(self, node: Node, lines: int) -> Iterator[str]:
         link = self.links[self._placement[node.name]]
@@ -466,6 +471,9 @@ for port in "$@"; do
 done
 """
 
-_TAIL = """
-for f in "$1" "$2"; do [ ! -r "$f" ] || tail -n "$3" "$f"; done
+_PRINTED = "\n\036\n"
+_TAIL = r"""
+[ ! -r "$1" ] || tail -n "$3" "$1"
+printf '\n\036\n'
+[ ! -r "$2" ] || tail -n "$3" "$2"
 """

@@ -183,13 +183,13 @@ class Processes:
             self._paths.node_record(self._deployment, node.name).unlink(missing_ok=True)
 
     def log_tail(self, node: Node, lines: int) -> list[str]:
-        from provision.mongodb.logs import follow
+        from provision.mongodb.logs import follow, with_printed
 
-        printed = self._paths.node_output(self._deployment, node.name)
-        logged = self._paths.node_log(self._deployment, node.name)
-        # What it printed is of its last start, and its log of all of them.
-        tail = [each for path in (logged, printed) for each in follow(path, stop=lambda: True, last=lines)]
-        return tail[-lines:]
+        logged, printed = (
+            follow(path(self._deployment, node.name), stop=lambda: True, last=lines)
+            for path in (self._paths.node_log, self._paths.node_output)
+        )
+        return with_printed(logged, printed)[-lines:]
 
     def follow_log(self, node: Node, lines: int) -> Iterator[str]:
         from provision.mongodb.logs import follow

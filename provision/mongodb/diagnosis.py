@@ -42,7 +42,8 @@ def explain_death(status: int | None, log: Sequence[str], layout: Layout) -> tup
             f"Another mongod uses the data directory {layout.data}{how}.",
             "Stop that one (`invoke doctor` names it), or use another data directory (paths.data).",
         )
-    if "No space left on device" in text or "ENOSPC" in text:
+    # mongod doesn't say why it could not write to its log; it gets that far only where the file could be opened.
+    if any(told in text for told in ("No space left on device", "ENOSPC", "Writing to log file failed")):
         return (
             f"The disk that holds {layout.data} is full{how}.",
             "Free some space, then type the command again; acknowledged writes are kept.",

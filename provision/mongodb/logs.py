@@ -186,24 +186,49 @@ def merge(streams: Mapping[str, Iterable[str]]) -> Iterator[tuple[str, Entry | s
         Pairs of node name and entry. A line that is no entry is given as text, after the entry it followed.
     """
 
-    def timed(
+    def named(
         position: int, node: str, lines: Iterable[str]
     ) -> Iterator[tuple[datetime, int, str, Entry | str]]:
-        latest = datetime.min.replace(tzinfo=UTC)
-        for line in lines:
-            entry = parse(line)
-            if entry is None:
-                yield latest, position, node, line.rstrip("\r\n")
-            else:
-                # A thread may write its entry a moment late; a merger needs ascending times.
-                latest = max(latest, entry.time)
-                yield latest, position, node, entry
+        for when, line, entry in _timed(lines):
+            yield when, position, node, line.rstrip("\r\n") if entry is None else entry
 
     ordered = heapq.merge(
-        *(timed(position, node, lines) for position, (node, lines) in enumerate(streams.items())),
+        *(named(position, node, lines) for position, (node, lines) in enumerate(streams.items())),
         key=lambda item: item[:2],
     )
     return ((node, what) for _, _, node, what in ordered)
+
+
+def with_printed(logged: Iterable[str], printed: Iterable[str]) -> list[str]:
+    """A log's lines, and what its node printed besides, in the order in which they were written.
+
+    Args:
+        logged: the log's lines, oldest first.
+        printed: what the node wrote to standard output and standard error at its last start. Entries go where their
+            times belong, such as those of the moments before the log is opened; any other line comes last.
+
+    Returns:
+        The lines as they are.
+    """
+    entries: list[str] = []
+    words: list[str] = []
+    for line in printed:
+        (words if parse(line) is None else entries).append(line)
+    if not entries:
+        return [*logged, *words]
+    merged = heapq.merge(_timed(logged), _timed(entries), key=lambda item: item[0])
+    return [*(line for _, line, _ in merged), *words]
+
+
+def _timed(lines: Iterable[str]) -> Iterator[tuple[datetime, str, Entry | None]]:
+    """Each line with its entry, if it is one, and a time that never goes back, for a merger."""
+    latest = datetime.min.replace(tzinfo=UTC)
+    for line in lines:
+        entry = parse(line)
+        if entry is not None:
+            # A thread may write its entry a moment late.
+            latest = max(latest, entry.time)
+        yield latest, line, entry
 
 
 def between(lines: Iterable[str], start: datetime, end: datetime) -> Iterator[str]:

@@ -291,6 +291,14 @@ def test_logs_of_several_nodes_are_merged_by_time():
     ]
 
 
+def test_what_a_node_printed_goes_where_its_time_belongs_and_words_come_last():
+    logged = [line(1), "hangs on 1", line(2)]
+    printed = [line(0), line(1.5), "Illegal instruction"]
+    assert logs.with_printed(logged, printed) == [printed[0], *logged[:2], printed[1], logged[2], printed[2]]
+    assert logs.with_printed(logged, ["no such library"]) == [*logged, "no such library"]
+    assert logs.with_printed([], printed) == printed
+
+
 def test_a_span_of_time_includes_both_ends_and_what_hangs_on_its_entries():
     noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
     written = ["early text", line(0), "hangs on 0", line(1), "hangs on 1", line(2), line(3), "hangs on 3"]

@@ -83,6 +83,7 @@ class BringUp:
         self._cancelled = threading.Event()
         self._launched: Future[None] | None = None
         self._deadline = time.monotonic() + plan.timeout
+        self._opened: list[Connection] = []
 
     @property
     def launched(self) -> bool:
@@ -125,6 +126,9 @@ class BringUp:
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+            # Also those that a part had not taken over yet when another part failed.
+            for connection in self._opened:
+                connection.close()
 
     def _bring_up_unsharded(self, until_healthy: bool) -> None:
         topology = self._plan.topology
@@ -180,15 +184,13 @@ class BringUp:
                 if any(len(each.members) > 1 for each in topology.all_sets):
                     self._prove_through(router, waiting)
                 self._reached("every member is healthy")
-        if not until_healthy:
-            for primary in primaries.values():
-                primary.result().close()
 
     def _primary(self, replica_set: ReplicaSet) -> Connection:
-        """Bring a set to its primary, and create the users there."""
+        """Bring a set to its primary, and create the users there. `run` closes the connection, if nobody did."""
         waiting = self._wait(replica_set.members)
         initiated = replica_set.name in self._plan.initiated
         connection = replication.bring_up(replica_set, self.dial, waiting, initiated)
+        self._opened.append(connection)
         self._reached(f"{replica_set.name} has a primary")
         if self._plan.secrets is not None:
             secrets = self._plan.secrets
@@ -196,7 +198,6 @@ class BringUp:
                 if not self._knows_root(replica_set):
                     users.ensure_users(connection, secrets, self._plan.app_database)
             except CommandFailed as refusal:
-                connection.close()
                 raise ProvisionError(
                     f"creating the users of {replica_set.name}", str(refusal), "Look at `invoke logs`."
                 ) from refusal

@@ -1,0 +1,58 @@
+"""A bring-up's own order and clean-up, without servers: those are in tests/native and tests/docker."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from provision.assembly import plan
+from provision.bringup import BringUp, Plan
+from provision.errors import ProvisionError
+from provision.mongodb import replica_set as replication
+from provision.schema import DeploymentSettings
+
+
+class Opened:
+    """Stands for a connection, and knows whether it was closed."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Launches:
+    """Stands for a back end whose nodes start at once."""
+
+    def launch(self, nodes: Any, checked: Any) -> None:
+        checked()
+
+
+def test_a_part_that_fails_leaves_no_connection_of_the_others_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Opened()
+    there = threading.Event()
+
+    def bring_up(replica_set: Any, *_: Any) -> Opened:
+        if replica_set.name == "config":
+            there.set()
+            return opened
+        there.wait(10)
+        raise ProvisionError(f"starting {replica_set.name}", "It died.", "Look.")
+
+    def wait_for_router(*_: Any) -> Any:
+        there.wait(10)
+        raise ProvisionError("starting the router", "It died.", "Look.")
+
+    monkeypatch.setattr(replication, "bring_up", bring_up)
+    monkeypatch.setattr(replication, "listening", wait_for_router)
+    topology = plan("cluster", DeploymentSettings(backend="processes", topology="sharded", port=4000))
+    work = Plan(topology, None, "flaskbook", (), frozenset(), 30.0)
+    backend: Any = Launches()
+    begun = BringUp(work, backend, lambda _: [], lambda *_: ProvisionError("", "", ""), print)
+    with pytest.raises(ProvisionError, match="starting"):
+        begun.run(topology.nodes, until_healthy=True)
+    assert there.is_set()
+    assert opened.closed

@@ -43,9 +43,10 @@ def explain_death(status: int | None, log: Sequence[str], layout: Layout) -> tup
             "Stop that one (`invoke doctor` names it), or use another data directory (paths.data).",
         )
     # mongod doesn't say why it could not write to its log; it gets that far only where the file could be opened.
-    if any(told in text for told in ("No space left on device", "ENOSPC", "Writing to log file failed")):
+    log_failed = "Writing to log file failed" in text
+    if log_failed or "No space left on device" in text or "ENOSPC" in text:
         return (
-            f"The disk that holds {layout.data} is full{how}.",
+            f"The disk that holds {layout.log if log_failed else layout.data} is full{how}.",
             "Free some space, then type the command again; acknowledged writes are kept.",
         )
     if "Address already in use" in text:

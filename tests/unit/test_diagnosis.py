@@ -24,7 +24,7 @@ LAYOUT = Layout(data="/data/one", log="/log/one.log", bind_ip="127.0.0.1")
         ),
         (100, ["DBPathInUse: Unable to lock the lock file"], "uses the data directory /data/one", "invoke doctor"),
         (14, ["pwrite: No space left on device"], "The disk that holds /data/one is full", "Free some space"),
-        (14, ["Writing to log file failed, aborting application"], "The disk that holds /data/one is full", "Free"),
+        (14, ["Writing to log file failed, aborting application"], "The disk that holds /log/one.log is full", "Free"),
         (48, ["Failed to set up listener: Address already in use"], "Its port was taken", "names the process"),
         (1, ["Permission denied"], "may not read or write", "/log/one.log"),
         (-4, [], "AVX", "invoke doctor"),

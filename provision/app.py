@@ -15,8 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from provision import assembly, environment
 from provision.backends.processes import port_holder
@@ -24,6 +22,7 @@ from provision.deployment import Deployment
 from provision.errors import INTERRUPTED, ProvisionError
 from provision.schema import AppSettings
 from provision.settings import Loaded
+from provision.signals import held, once
 from provision.steps import Reporter
 
 _RELOAD_STATUS = 3  # Werkzeug's: start me again, code has changed
@@ -129,12 +128,8 @@ class _App:
         with contextlib.suppress(BrokenPipeError):
             os.write(self._gate, json.dumps(variables).encode() + b"\n")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def end(self) -> None:
+        """End it, if it has not ended."""
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -166,11 +161,19 @@ def run(loaded: Loaded, name: str, keep: bool, say: Callable[[str], None], repor
     deployment = assembly.deployment(loaded, name)
     ours: list[str] = []
 
-    def start(reloaded: bool) -> _App:
-        return _App(python, folder, settings, listener, reloaded)
+    @contextlib.contextmanager
+    def start(reloaded: bool) -> Iterator[_App]:
+        app: _App | None = None
+        try:
+            with held():
+                app = _App(python, folder, settings, listener, reloaded)
+            yield app
+        finally:
+            if app is not None:
+                app.end()
 
-    with _listener(settings) as listener, contextlib.ExitStack() as cleanup:
-        cleanup.callback(lambda: _stop(deployment, say) if ours and not keep else None)
+    with _listener(settings) as listener, once(), contextlib.ExitStack() as cleanup:
+        cleanup.callback(lambda: deployment.down(say) if ours and not keep else None)
         app = cleanup.enter_context(start(reloaded=False))
         ours.extend(_up(deployment, say))
         deployment.ensure_secrets()
@@ -201,15 +204,6 @@ def _up(deployment: Deployment, say: Callable[[str], None]) -> tuple[str, ...]:
 
     with UpProgress(deployment.topology, deployment.backend.address) as progress:
         return deployment.up(progress.say, progress.reached).started
-
-
-def _stop(deployment: Deployment, say: Callable[[str], None]) -> None:
-    # A second Ctrl-C must not leave behind what the first one is cleaning up.
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        deployment.down(say)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def directory(loaded: Loaded) -> Path:

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from provision.signals import held, once
 from provision.virtualenv import BootstrapError, EnvironmentSpec, Interpreter, Progress, redact
 
 TYPE_CHECKING = False
@@ -43,28 +44,31 @@ class Runner:
         import subprocess
 
         shown = show and sys.stderr.isatty()
-        try:
-            process = subprocess.Popen(
-                command,
-                env=dict(environment),
-                cwd=self.spec.working_directory,
-                stdin=subprocess.DEVNULL,
-                stdout=2 if shown else subprocess.PIPE,
-                stderr=None if shown else subprocess.STDOUT,
-                pass_fds=(self.lock,),
-            )
-        except OSError as error:
-            raise _ToolError(f"{command[0]}: {error.strerror}") from None
-        try:
-            output = process.communicate()[0] or b""
-        except BaseException:
-            process.terminate()
+        process: subprocess.Popen[bytes] | None = None
+        with once():
             try:
-                process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            raise
+                with held():
+                    process = subprocess.Popen(
+                        command,
+                        env=dict(environment),
+                        cwd=self.spec.working_directory,
+                        stdin=subprocess.DEVNULL,
+                        stdout=2 if shown else subprocess.PIPE,
+                        stderr=None if shown else subprocess.STDOUT,
+                        pass_fds=(self.lock,),
+                    )
+                output = process.communicate()[0] or b""
+            except BaseException as error:
+                if process is not None:
+                    process.terminate()
+                    try:
+                        process.wait(timeout=5)
+                    except subprocess.TimeoutExpired:
+                        process.kill()
+                        process.wait()
+                elif isinstance(error, OSError):
+                    raise _ToolError(f"{command[0]}: {error.strerror}") from None
+                raise
         text = output.decode("utf-8", "replace")
         if process.returncode:
             lines = [line.rstrip() for line in text.splitlines() if line.strip()][-12:]

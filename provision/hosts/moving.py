@@ -26,7 +26,7 @@ from provision.hosts.link import Link, Unreachable
 from provision.hosts.placement import Move
 from provision.mongodb import binaries, membership
 from provision.mongodb import replica_set as replication
-from provision.mongodb.topology import Node
+from provision.mongodb.topology import Node, ReplicaSet
 from provision.mongodb.wire import CommandFailed, Connection, NotReachable
 from provision.rolling import patiently, said, waiting_for
 from provision.settings import Loaded
@@ -37,6 +37,7 @@ _END_SECONDS = 60.0
 _DIAL_SECONDS = 2.0
 _ELECTION_SECONDS = 30.0
 _TELL_SECONDS = 5.0
+_LOOK_SECONDS = 0.2
 # As for `cluster.stepdown`: nobody takes over before it has what was written.
 _STEP_DOWN_SECONDS, _CATCH_UP_SECONDS = 60, 10
 # Arbiters: MongoDB takes no second one, so the old one goes first.
@@ -237,7 +238,7 @@ class _Mover:
             )
 
     def check_lost(self, host: str) -> None:
-        """It does not answer; each set that has a member there has a primary without it."""
+        """It does not answer; each set that has a member there has a primary without it, or elects one."""
         with contextlib.suppress(Unreachable):
             self._links[host].run(["true"])
             raise ProvisionError(
@@ -245,11 +246,12 @@ class _Mover:
                 f"{host} answers. Nothing was changed.",
                 f"Move its nodes without --lost: invoke hosts.drain {host} --on {self.name}",
             )
+        deadline = time.monotonic() + _ELECTION_SECONDS
         leaderless = [
             each.name
             for each in self.current.topology.all_sets
             if any(self.placed[node.name] == host for node in each.members)
-            and not self._has_primary([node for node in each.members if self.placed[node.name] != host])
+            and not self._is_led(each, host, deadline)
         ]
         if leaderless:
             raise ProvisionError(
@@ -535,11 +537,28 @@ class _Mover:
         waiting.until(f"a new primary in {replica_set}", lambda: self._primary(others)).close()
         self.say(f"{replica_set}: {old.name} on {_backend(here).placement[old.name]} has stepped down")
 
-    def _has_primary(self, members: Sequence[Node]) -> bool:
-        connection = self._primary([(self.current, node) for node in members])
-        if connection is not None:
-            connection.close()
-        return connection is not None
+    def _is_led(self, members: ReplicaSet, without: str, deadline: float) -> bool:
+        """Whether a set has a primary that is not on a host. Waits for an election while a majority is there to hold it."""
+        others = [node for node in members.members if self.placed[node.name] != without]
+        majority = min(len(members.members), replication.MOST_VOTERS) // 2 + 1
+        told = False
+        while True:
+            connection = self._primary([(self.current, node) for node in others])
+            if connection is not None:
+                connection.close()
+                return True
+            if sum(map(self._is_there, others)) < majority or time.monotonic() >= deadline:
+                return False
+            if not told:
+                self.say(f"{members.name}: has no primary yet; waiting for its election")
+                told = True
+            time.sleep(_LOOK_SECONDS)
+
+    def _is_there(self, node: Node) -> bool:
+        with contextlib.suppress(NotReachable, CommandFailed):
+            self.current.dial(node, _DIAL_SECONDS).close()
+            return True
+        return False
 
     @staticmethod
     def _primary(askable: Sequence[tuple[Deployment, Node]]) -> Connection | None:

@@ -231,7 +231,9 @@ class LabHost:
         own = ["(", "-path", leaving_out, "-o", "-path", "/run/systemd", ")", "-prune"]
         files = self.run("find", *places, *own, "-o", "-print").splitlines()
         lines = self.run("ps", "-ewwo", "args", "--no-headers").splitlines()
-        lasting = [line for line in lines if not line.startswith(("ps ", "sshd: root", "sshd: operator"))]
+        # One that is about to end has its program's name alone, in brackets.
+        passing = ("ps ", "sshd: root", "sshd: operator", "sshd: [", "[sshd]")
+        lasting = [line for line in lines if not line.startswith(passing)]
         return Seen(frozenset(files), tuple(sorted(lasting)), tuple(sorted(self.listening())))
 
     def get(self, port: int, path: str) -> tuple[int, str]:

@@ -34,6 +34,7 @@ MODULES = [
     "installers",
     "env_python",
     "locks",
+    "signals",
 ]
 BASE = getattr(sys, "_base_executable", sys.executable)
 TASKS = """\

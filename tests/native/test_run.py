@@ -240,9 +240,22 @@ def test_an_app_that_never_is_ready_is_served_all_the_same_and_said_to_be(clone:
 
 def test_mongodb_is_stopped_although_the_app_does_not_want_to_end(clone: Clone) -> None:
     stubborn = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + APP
-    running = serving(clone, env=small_app(clone, stubborn))
+    running = serving(clone, env={**small_app(clone, stubborn), "INVOKE_APP_RELOAD": "false"})
     running.process.send_signal(signal.SIGTERM)
     assert running.ends() == 143
+    assert clone.processes() == [], describe(clone.processes())
+
+
+def test_a_second_signal_does_not_keep_an_app_alive_that_does_not_want_to_end(clone: Clone) -> None:
+    stubborn = (
+        "import pathlib, signal\n"
+        "signal.signal(signal.SIGTERM, lambda *_: pathlib.Path('told').touch())\n" + APP
+    )
+    running = serving(clone, env={**small_app(clone, stubborn), "INVOKE_APP_RELOAD": "false"})
+    running.process.send_signal(signal.SIGINT)
+    until("the app to be told", (clone.root / "small" / "told").exists, detail=lambda: running.text)
+    running.process.send_signal(signal.SIGINT)
+    assert running.ends() == 130, running.text
     assert clone.processes() == [], describe(clone.processes())
 
 

@@ -153,6 +153,16 @@ def _ports(rows: object) -> list[int]:
 
 
 # The shell's functions that other scripts need, too.
+UNITS = """
+units() {
+    [ -d /run/systemd/system ] || return 0
+    if [ "$(id -u)" = 0 ]; then echo system
+    elif [ -e "/var/lib/systemd/linger/$(id -un)" ] &&
+        XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/run/user/$(id -u)}" systemctl --user show-environment >/dev/null 2>&1
+    then echo user
+    fi
+}
+"""
 ABSOLUTE = """
 absolute() {
     case "$1" in
@@ -170,6 +180,7 @@ exec 2>/dev/null
 echo "clock=$(date +%s.%N)"
 """
     + ABSOLUTE
+    + UNITS
     + """
 echo "system=$(uname -s)"
 echo "machine=$(uname -m)"
@@ -195,11 +206,7 @@ echo "files=$(ulimit -Hn)"
 echo "huge_pages=$(sed -n 's/.*\\[\\([a-z]*\\)\\].*/\\1/p' /sys/kernel/mm/transparent_hugepage/enabled)"
 cat /proc/net/tcp /proc/net/tcp6 | sed -n 's/^ *[0-9]*: /tcp=0: /p' | awk '$4 == "0A"'
 for r in "$(absolute "$1")"/*/*.pid; do [ ! -r "$r" ] || sed -n 's/^port=/ours=/p' "$r"; done
-if [ -d /run/systemd/system ]; then
-    if [ "$(id -u)" = 0 ]; then echo systemd=system
-    elif [ -e "/var/lib/systemd/linger/$(id -un)" ] && systemctl --user show-environment >/dev/null; then echo systemd=user
-    fi
-fi
+echo "systemd=$(units)"
 echo "python=$("$2" -c 'import platform; print(platform.python_version())')"
 shift 2
 for t in "$@"; do command -v "$t" >/dev/null || echo "missing=$t"; done

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from provision.backends.base import Observed
-from provision.hosts.facts import ABSOLUTE
+from provision.hosts.facts import ABSOLUTE, UNITS
 from provision.hosts.link import Link, Ran
 
 SYSTEM, USER, PROCESS = "system", "user", "process"
@@ -235,14 +235,11 @@ def _pairs(services: Mapping[str, str]) -> list[str]:
 # The deployment's directory, absolute, and the kind of systemd units that this user can have.
 _SETTLE = (
     ABSOLUTE
+    + UNITS
     + """
 absolute "$1"
 echo
-if [ -d /run/systemd/system ]; then
-    if [ "$(id -u)" = 0 ]; then echo system
-    elif [ -e "/var/lib/systemd/linger/$(id -un)" ]; then echo user
-    fi
-fi
+units
 """
 )
 

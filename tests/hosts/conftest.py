@@ -36,12 +36,14 @@ def sshd(pytestconfig: pytest.Config) -> str:
 
 
 @contextlib.contextmanager
-def hosts_of_their_own(sshd: str, names: Sequence[str], systemd: bool = False) -> Iterator[Lab]:
+def hosts_of_their_own(
+    sshd: str, names: Sequence[str], systemd: bool = False, lingering: bool = False
+) -> Iterator[Lab]:
     """Hosts for the length of the block. Other users than root must be able to pass through their folder."""
     folder = Path(tempfile.mkdtemp(prefix="flaskbook-hosts-"))
     folder.chmod(0o755)
     try:
-        with lab(folder, sshd, names, systemd) as made:
+        with lab(folder, sshd, names, systemd, lingering) as made:
             yield made
     finally:
         shutil.rmtree(folder, ignore_errors=True)

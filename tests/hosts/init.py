@@ -56,6 +56,7 @@ def become_systemd(host: dict[str, Any]) -> NoReturn:
         ("etc-systemd", "/etc/systemd"),
         ("units", "/usr/lib/systemd/system"),
         ("generators", "/usr/lib/systemd/system-generators"),
+        ("var-lib-systemd", "/var/lib/systemd"),
     ):
         mount("--bind", str(folder / own), place)
     mount("--bind", "/dev/null", "/dev/console")

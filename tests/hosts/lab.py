@@ -3,7 +3,8 @@
 A host is a set of Linux namespaces. Its network namespace hangs by a veth pair on a switch: a bridge in a namespace
 of its own, where no firewall rule of this machine applies. This machine hangs there, too, and nothing else leads in
 or out. Names and subnets are the run's own, so that runs side by side don't meet. A host has nothing of systemd, unless
-it is asked for: then systemd is its first process, with units and a cgroup of its own.
+it is asked for: then systemd is its first process, with units and a cgroup of its own; and where it is to linger, its
+ordinary user's own systemd is started with the host, as `loginctl enable-linger` would have it.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ _KEPT_CLEAN = (
     "/usr/local/sbin",
 )
 SYSTEMD = Path("/usr/lib/systemd/systemd")
+_USER_MANAGER = f"user@{OPERATOR}.service"
 _GET = """
 import sys, urllib.error, urllib.request
 try:
@@ -102,6 +104,7 @@ class LabHost:
         port: the interface there that it hangs on.
         small_disks: directory → size of the tmpfs that it is, ``"4m"``.
         systemd: its first process is systemd.
+        lingering: its ordinary user has a systemd of his own there, too.
     """
 
     name: str
@@ -113,6 +116,7 @@ class LabHost:
     sshd: str
     small_disks: dict[str, str] = field(default_factory=dict)
     systemd: bool = False
+    lingering: bool = False
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -301,14 +305,20 @@ class Lab:
             lines.append(f"{each.address} {kind} {key}\n")
         return "".join(lines)
 
-    def add(self, name: str, small_disks: dict[str, str] | None = None, systemd: bool = False) -> LabHost:
+    def add(
+        self,
+        name: str,
+        small_disks: dict[str, str] | None = None,
+        systemd: bool = False,
+        lingering: bool = False,
+    ) -> LabHost:
         """Make a host and switch it on."""
         number = len(self.hosts) + 1
         folder = self.folder / name
         folder.mkdir(parents=True)
         host = LabHost(
             name, f"10.77.{self.subnet}.{number}", folder, f"{self.name}-{name}", self.switch, f"port{number}",
-            self.sshd, small_disks or {}, systemd,
+            self.sshd, small_disks or {}, systemd, lingering,
         )  # fmt: skip
         self.hosts[name] = host
         ip("netns", "add", host.namespace)
@@ -360,6 +370,18 @@ class Lab:
             "[Unit]\nDescription=sshd\n[Service]\nType=exec\nExecStartPre=mkdir -p /run/sshd\n"
             f"ExecStart={command}\nStandardError=append:{host.folder / 'sshd.log'}\n"
         )
+        linger = host.folder / "var-lib-systemd" / "linger"
+        linger.mkdir(parents=True)
+        if host.lingering:
+            (linger / "operator").touch()
+            runtime = f"/run/user/{OPERATOR}"
+            (units / _USER_MANAGER).write_text(
+                f"[Unit]\nDescription=systemd of operator\n[Service]\nType=notify\nUser={OPERATOR}\nDelegate=yes\n"
+                f"ExecStartPre=+install -d -m 0700 -o {OPERATOR} -g {OPERATOR} {runtime}\n"
+                f"Environment=XDG_RUNTIME_DIR={runtime}\nExecStart={SYSTEMD} --user --log-target=null\nKillMode=mixed\n"
+            )
+            with (units / "multi-user.target").open("a") as target:
+                target.write(f"Wants={_USER_MANAGER}\n")
 
     @contextlib.contextmanager
     def serving(self, folder: Path) -> Iterator[str]:
@@ -391,7 +413,9 @@ class Lab:
 
 
 @contextlib.contextmanager
-def lab(folder: Path, sshd: str, names: Sequence[str], systemd: bool = False) -> Iterator[Lab]:
+def lab(
+    folder: Path, sshd: str, names: Sequence[str], systemd: bool = False, lingering: bool = False
+) -> Iterator[Lab]:
     """Hosts for the length of the block.
 
     Args:
@@ -399,6 +423,7 @@ def lab(folder: Path, sshd: str, names: Sequence[str], systemd: bool = False) ->
         sshd: the binary.
         names: of the hosts.
         systemd: they run it.
+        lingering: so does their ordinary user.
     """
     subnet, lock = _take_subnet()
     made = Lab(folder, subnet, sshd, lock)
@@ -413,7 +438,7 @@ def lab(folder: Path, sshd: str, names: Sequence[str], systemd: bool = False) ->
         ip("address", "add", f"10.77.{subnet}.254/24", "dev", made.name)
         ip("link", "set", made.name, "up")
         for name in names:
-            made.add(name, systemd=systemd)
+            made.add(name, systemd=systemd, lingering=lingering)
         yield made
     finally:
         made.close()

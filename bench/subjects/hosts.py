@@ -1,7 +1,8 @@
 """Bring-up over SSH, on hosts that are namespaces of this machine, beside Docker and processes of the same topology.
 
 All hosts share this machine's processors. So hosts are compared with what starts as many nodes on the same processors,
-and what a ratio shows is SSH, TLS and the work of placing, not the nodes' own.
+and what a ratio shows is SSH, TLS and the work of placing, not the nodes' own. That hosts are worked on at the same time
+shows where each is far away: six times the way there, one after another, would be six times as long.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -36,6 +38,10 @@ _CLUSTER = {
     "routers": 1,
     "sharding": {"flaskbook": {"user": {"key": {"_id": "hashed"}}}},
 }
+_SIX = {"topology": "replica-set", "members": 6}
+_FAR = {name: f"far{name.removeprefix('host')}" for name in _NAMES}
+_FAR_PORT = 2222
+_FAR_SECONDS = 0.1
 _ROUND_TRIPS = 50
 _SESSION = "Starting session"
 
@@ -78,25 +84,41 @@ def _made(lab: Lab) -> Iterator[_Place]:
     }
     with hosts_lab(lab.emptied("hosts-lab"), sshd, _NAMES) as made:
         (home / ".ssh").mkdir(mode=0o700)
-        (home / ".ssh" / "known_hosts").write_text(made.known_hosts, encoding="utf-8")
+        (home / ".ssh" / "known_hosts").write_text(_known_hosts(made), encoding="utf-8")
         project = Project(lab.project().paths.of(root, "data", "log", str(lab.project().paths.cache)), mongod)
         _describe(project, made)
         lab.run(["./invoke", "setup"], root, environment)
         lab.run(["./invoke", "hosts.setup"], root, environment)
-        yield _Place(project, made, environment, {})
+        with contextlib.ExitStack() as stack:
+            for host in made.hosts.values():
+                distance = (host.address, str(_FAR_PORT), "22", str(_FAR_SECONDS))
+                stack.enter_context(
+                    host.running(sys.executable, str(Path(__file__).parents[1] / "far.py"), *distance)
+                )
+            _describe(project, made, far=True)
+            yield _Place(project, made, environment, {})
 
 
-def _describe(project: Project, hosts: Hosts) -> None:
-    """Put the hosts into the copy's invoke.yaml."""
+def _describe(project: Project, hosts: Hosts, far: bool = False) -> None:
+    """Put the hosts into the copy's invoke.yaml, and with `far` once more each, far away, under another name."""
     import yaml
 
     file = project.paths.settings_file
     values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    values["hosts"] = {
+    near = {
         name: {"address": host.address, "user": "root", "key": str(hosts.key), "data_dir": "/srv/mongodb"}
         for name, host in hosts.hosts.items()
     }
+    values["hosts"] = near | (
+        {_FAR[name]: {**each, "port": _FAR_PORT} for name, each in near.items()} if far else {}
+    )
     file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+def _known_hosts(hosts: Hosts) -> str:
+    """The hosts' keys, at both of their distances."""
+    lines = [line.split(" ", 1) for line in hosts.known_hosts.splitlines(keepends=True)]
+    return "".join(f"{address},[{address}]:{_FAR_PORT} {rest}" for address, rest in lines)
 
 
 def _up(lab: Lab, kind: str, settings: Mapping[str, Any], *wait: str) -> float:
@@ -122,6 +144,11 @@ def _on_hosts(lab: Lab, kind: str, settings: Mapping[str, Any], count: int, *wai
     return _up(lab, f"{kind}-on-{count}", chosen, *wait)
 
 
+def _on_far_hosts(lab: Lab, count: int) -> float:
+    chosen = {**_SIX, "backend": "hosts", "hosts": list(_FAR.values())[:count]}
+    return _up(lab, f"far-{count}", chosen, "--wait", "writable")
+
+
 def _in_docker(lab: Lab, kind: str, settings: Mapping[str, Any]) -> float:
     return _up(lab, f"{kind}-docker", {**settings, "backend": "docker"})
 
@@ -142,11 +169,12 @@ def _note(lab: Lab, kind: str) -> str:
     from provision.hosts.link import Link
 
     place = _place(lab)
+    port = _FAR_PORT if kind.startswith("far") else 22
     address = place.hosts.hosts[_NAMES[0]].address
     known = (str(Path(place.environment["HOME"]) / ".ssh" / "known_hosts"),)
     taken = []
     with contextlib.closing(
-        Link(Host(_NAMES[0], address, 22, "root", (str(place.hosts.key),), None, known))
+        Link(Host(_NAMES[0], address, port, "root", (str(place.hosts.key),), None, known))
     ) as link:
         link.run(["true"])  # connects
         for _ in range(_ROUND_TRIPS):
@@ -199,6 +227,23 @@ def _beside_processes(count: int) -> Subject:
     )
 
 
+def _beside_one(count: int) -> Subject:
+    away = f"each {1000 * _FAR_SECONDS:.0f} ms away over SSH"
+    return Subject(
+        f"hosts-far-{count}",
+        f"./invoke cluster.up --wait writable of a replica set of six over {count} hosts, {away}",
+        Bound(1.25, "x"),
+        lambda lab: _on_far_hosts(lab, count),
+        lambda lab: _on_far_hosts(lab, 1),
+        "the same six on one such host",
+        _no_hosts,
+        note=lambda lab: _note(lab, f"far-{count}"),
+    )
+
+
 SET = _beside_docker("hosts-set", "set", _SET, "a replica set of three")
 CLUSTER = _beside_docker("hosts-cluster", "cluster", _CLUSTER, "the default cluster, ten nodes,")
-GROWTH = tuple(_beside_processes(count) for count in (1, 3, 6))
+GROWTH = (
+    *(_beside_processes(count) for count in (1, 3, 6)),
+    *(_beside_one(count) for count in (3, 6)),
+)

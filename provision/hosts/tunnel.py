@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -25,6 +26,9 @@ from provision.settings import Loaded
 
 _BEAT_SECONDS = 5.0
 _ANSWER_SECONDS = 10.0
+# MongoDB holds an election ten seconds after a primary was last heard of, and a router may have to be started.
+_OTHER_SECONDS = 30.0
+_LOOK_SECONDS = 0.5
 _CHUNK_BYTES = 64 * 1024
 
 
@@ -93,10 +97,19 @@ class Forward:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         with self._guard:
-            for each in self._open:
-                with contextlib.suppress(OSError):
-                    each.shutdown(socket.SHUT_RDWR)
+            self._hang_up()
         self._thread.join()
+
+    def lead(self, link: Link, target: int) -> None:
+        """Lead somewhere else from now on. Connections that are open are closed: clients make new ones."""
+        with self._guard:
+            self._link, self._target = link, target
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        for each in self._open:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
 
     def _accept(self) -> None:
         while not self._over.is_set():
@@ -109,12 +122,13 @@ class Forward:
     def _serve(self, client: socket.socket, address: tuple[str, int]) -> None:
         with self._guard:
             self._open.add(client)
+            link, target = self._link, self._target
         try:
             # Where the host does not answer, or nothing listens there, the client is told by the closed connection.
             with (
                 client,
                 contextlib.suppress(HostError, OSError, EOFError),
-                contextlib.closing(self._link.channel_to((LOOPBACK, self._target), address)) as channel,
+                contextlib.closing(link.channel_to((LOOPBACK, target), address)) as channel,
             ):
                 _pump(client, channel)
         finally:
@@ -156,7 +170,8 @@ def hold(
 ) -> None:
     """Open a tunnel to a deployment on hosts, and hold it until it is interrupted.
 
-    An SSH connection that was lost is opened again; connections through it are lost, and clients make new ones.
+    It follows the primary, or goes on to another router, unless a node was named. An SSH connection that was lost is opened
+    again. Connections through it are lost each time, and clients make new ones.
 
     Args:
         loaded: the settings in force.
@@ -165,7 +180,7 @@ def hold(
         port: of this machine; 0: a free one.
         user: ``app`` or ``root``: who the connection string is for.
         opened: told what it leads to.
-        say: told when the connection was lost and opened again.
+        say: told when the connection was lost and opened again, and when it leads to another node.
         over: ends it when it is set.
 
     Raises:
@@ -185,16 +200,19 @@ def hold(
         if not backend.observe(chosen).running:
             raise cluster.not_running(deployment, doing)
         host = backend.placement[chosen.name]
-        links = {host: backend.links[host]}
-        forward = stack.enter_context(Forward(links[host], chosen.port, port))
+        link = backend.links[host]
+        forward = stack.enter_context(Forward(link, chosen.port, port))
         # Asked once, so that an sshd that forwards nothing is named here.
-        links[host].channel_to((LOOPBACK, chosen.port), (LOOPBACK, 0)).close()
+        link.channel_to((LOOPBACK, chosen.port), (LOOPBACK, 0)).close()
         serving = deploy.running_on(loaded, on)
+        apps: list[Link] = []
         app = None
         if serving is not None:
-            if serving.host not in links:
-                links |= stack.enter_context(operations.links(loaded, [serving.host]))
-            app = stack.enter_context(Forward(links[serving.host], serving.port))
+            if serving.host not in backend.links:
+                apps.extend(stack.enter_context(operations.links(loaded, [serving.host])).values())
+            else:
+                apps.append(backend.links[serving.host])
+            app = stack.enter_context(Forward(apps[0], serving.port))
         opened(
             Opened(
                 on,
@@ -205,20 +223,28 @@ def hold(
                 f"http://{LOOPBACK}:{app.port}/" if app else None,
             )
         )
-        _watch(list(links.values()), over, say)
+        course = _Course(deployment, backend, forward, chosen, over, say)
+        while not over.wait(_BEAT_SECONDS):
+            for each in apps:
+                course.check(each)
+            course.keep(follow=not node)
 
 
 def _best(deployment: Deployment, doing: str) -> Node:
     """A router that runs; of a replica set, its primary."""
-    if deployment.topology.routers:
-        found = next(
-            (each for each in deployment.topology.routers if deployment.backend.observe(each).running), None
-        )
-    else:
-        found = deployment.primary()
+    found = _candidate(deployment)
     if found is None:
         raise cluster.not_running(deployment, doing)
     return found
+
+
+def _candidate(deployment: Deployment) -> Node | None:
+    """A router that runs; of a replica set, its primary; None: there is none now."""
+    if not deployment.topology.routers:
+        return deployment.primary()
+    return next(
+        (each for each in deployment.topology.routers if deployment.backend.observe(each).running), None
+    )
 
 
 def _uri(loaded: Loaded, deployment: Deployment, node: Node, port: int, user: str) -> str:
@@ -239,17 +265,85 @@ def _uri(loaded: Loaded, deployment: Deployment, node: Node, port: int, user: st
     )
 
 
-def _watch(links: list[Link], over: threading.Event, say: Callable[[str], None]) -> None:
-    """Ask every host now and then whether it is there; one that was lost gets a second chance.
+@dataclass
+class _Course:
+    """Where a tunnel leads, from one look to the next.
 
-    Raises:
-        Unreachable: it does not answer.
+    Args:
+        deployment: the deployment.
+        backend: its hosts.
+        forward: the port here.
+        node: the node that it leads to.
+        over: ends the tunnel when it is set.
+        say: told what happens.
     """
-    while not over.wait(_BEAT_SECONDS):
-        for link in links:
-            try:
-                link.run(["true"], timeout=_ANSWER_SECONDS)
-            except Unreachable as lost:
-                say(f"{lost.cause} Connecting again")
-                link.run(["true"], timeout=_ANSWER_SECONDS)
-                say(f"Connected to {link.host.name} again")
+
+    deployment: Deployment
+    backend: Hosts
+    forward: Forward
+    node: Node
+    over: threading.Event
+    say: Callable[[str], None]
+
+    def check(self, link: Link) -> None:
+        """See that a host is there; one that was lost gets a second chance.
+
+        Raises:
+            Unreachable: it does not answer.
+        """
+        try:
+            link.run(["true"], timeout=_ANSWER_SECONDS)
+        except Unreachable as lost:
+            self.say(f"{lost.cause} Connecting again")
+            link.run(["true"], timeout=_ANSWER_SECONDS)
+            self.say(f"Connected to {link.host.name} again")
+
+    def keep(self, follow: bool) -> None:
+        """See that the tunnel leads to where it should.
+
+        Args:
+            follow: to whichever node is primary, or a router that runs.
+
+        Raises:
+            Unreachable: the host does not answer, and there is no other node to lead to.
+        """
+        try:
+            self.check(self.backend.links[self.backend.placement[self.node.name]])
+        except Unreachable as lost:
+            if not follow:
+                raise
+            self.say(f"{lost.cause} Looking for another node of {self.deployment.name}")
+            found = self._another()
+            if found is None:
+                if not self.over.is_set():
+                    raise
+                return
+            self._lead(found)
+        else:
+            found = self._better() if follow else None
+            if found is not None:
+                self._lead(found)
+
+    def _better(self) -> Node | None:
+        """The node that it should lead to now; None: where it does, or nobody can say."""
+        if self.deployment.topology.routers and self.backend.observe(self.node).running:
+            return None
+        found = _candidate(self.deployment)
+        return None if found == self.node else found
+
+    def _another(self) -> Node | None:
+        """Another node, once there is one to lead to."""
+        deadline = time.monotonic() + _OTHER_SECONDS
+        while time.monotonic() < deadline:
+            found = _candidate(self.deployment)
+            if found is not None and found != self.node:
+                return found
+            if self.over.wait(_LOOK_SECONDS):
+                break
+        return None
+
+    def _lead(self, node: Node) -> None:
+        host = self.backend.placement[node.name]
+        self.node = node
+        self.forward.lead(self.backend.links[host], node.port)
+        self.say(f"Port {self.forward.port} leads to {node.name} on {host} now")

@@ -15,6 +15,7 @@ import functools
 import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -247,18 +248,22 @@ class LabHost:
         return int(status), body
 
     @contextlib.contextmanager
-    def listener(self, port: int) -> Iterator[None]:
-        """A foreign program that listens on a port of it."""
-        code = f"import socket; s = socket.create_server(('0.0.0.0', {port})); print(flush=True); s.accept()"
-        command = ["nsenter", "-t", self.first(), "--net", "--pid", sys.executable, "-c", code]
+    def running(self, *argv: str) -> Iterator[None]:
+        """A program that runs on it, as root and without SSH, from its first line of output to the end of the block."""
+        command = ["nsenter", "-t", self.first(), "--net", "--pid", "--mount", *argv]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as program:
             assert program.stdout is not None
             program.stdout.readline()
             try:
                 yield
             finally:
-                self.end("socket.create_server")
+                self.end(re.escape(" ".join(argv[1:])))
                 program.kill()
+
+    def listener(self, port: int) -> contextlib.AbstractContextManager[None]:
+        """A foreign program that listens on a port of it."""
+        code = f"import socket; s = socket.create_server(('0.0.0.0', {port})); print(flush=True); s.accept()"
+        return self.running(sys.executable, "-c", code)
 
     def processes(self, program: str) -> list[str]:
         """Command lines of its processes that run a program."""

@@ -14,6 +14,7 @@ import pytest
 from pymongo.errors import PyMongoError
 
 from provision.backends.hosts import Hosts
+from provision.deployment import Deployment
 from provision.errors import ProvisionError
 from provision.hosts import tunnel
 from provision.hosts.tunnel import Opened
@@ -47,15 +48,15 @@ class Held:
 def replica_set(
     sshd: str, tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path, mongod_version: str
 ) -> Iterator[tuple[Project, Loaded]]:
-    """A replica set of two members on two hosts."""
+    """A replica set of three members on three hosts."""
     folder = tmp_path_factory.mktemp("tunnel")
     with (
-        hosts_of_their_own(sshd, ("db1", "db2")) as hosts,
+        hosts_of_their_own(sshd, ("db1", "db2", "db3")) as hosts,
         at_home(hosts, folder / "home"),
         project_on(hosts, folder, mongod_binary, mongod_version) as project,
     ):
         project.set_up().raise_first()
-        loaded = project.loaded(topology="replica-set", members=2)
+        loaded = project.loaded(topology="replica-set", members=3)
         project.deployment(loaded).up()
         yield project, loaded
 
@@ -127,6 +128,44 @@ def test_lost_connection_is_opened_again_and_clients_go_on(
         assert held.errors == []
 
 
+def test_tunnel_follows_the_primary_where_no_node_was_named(
+    replica_set: tuple[Project, Loaded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tunnel, "_BEAT_SECONDS", 0.2)
+    monkeypatch.setattr(tunnel, "_ANSWER_SECONDS", 1.0)
+    project, loaded = replica_set
+    deployment = project.made[0]
+    with _held(loaded) as held, pymongo.MongoClient(held.uri, serverSelectionTimeoutMS=10_000) as client:
+        note = client.get_default_database().note
+
+        def takes_writes() -> bool:
+            with contextlib.suppress(PyMongoError):
+                return note.insert_one({}).acknowledged
+            return False
+
+        former = deployment.primary()
+        assert former is not None
+        until("every member to have its vote", lambda: _votes(deployment) == 3)
+        with deployment.dial(former) as connection:
+            connection.command("admin", {"replSetStepDown": 60}, timeout=30.0)
+        until("writes to go to the new primary", takes_writes)
+        assert any("leads to" in each for each in held.said)
+
+        second = deployment.primary()
+        assert second not in (None, former)
+        assert second is not None
+        assert isinstance(deployment.backend, Hosts)
+        host = project.lab.hosts[deployment.backend.placement[second.name]]
+        host.end("^sshd: root")
+        host.cut_off()
+        try:
+            until("writes to go on without that host", takes_writes)
+        finally:
+            host.connect()
+        assert held.errors == []
+    until("the set to be whole again", lambda: deployment.status().state == "running", 120)
+
+
 def test_host_that_is_gone_ends_the_tunnel_with_one_error_that_names_it(
     replica_set: tuple[Project, Loaded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,3 +198,8 @@ def test_deployment_on_this_machine_needs_none(tmp_path: Path) -> None:
         tunnel.hold(loaded, "prod")
     assert "need none" in caught.value.cause
     assert "invoke uri --on prod --user app" in caught.value.remedy
+
+
+def _votes(deployment: Deployment) -> int:
+    with deployment.dial(deployment.topology.nodes[0]) as connection:
+        return int(connection.command("admin", {"replSetGetStatus": 1})["votingMembersCount"])

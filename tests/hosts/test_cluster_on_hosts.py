@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 import ssl
+import subprocess
 
+import pymongo
 import pytest
 
 from provision import assembly
@@ -127,6 +129,27 @@ def test_an_address_beyond_loopback_is_refused_without_authentication_and_tls(
 ) -> None:
     with pytest.raises(ProvisionError, match="over the network without"):
         assembly.deployment(project.loaded(**SET, **{off: False}), "prod")
+
+
+def test_the_users_own_authority_vouches_for_the_hosts(project: Project) -> None:
+    project.set_up(["db1"]).raise_first()
+    del project.hosts["db2"], project.hosts["db3"]
+    certificate, key = project.root / "company.pem", project.root / "company.key"
+    request = ("-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/O=Company/CN=Company root")
+    command = ["openssl", "req", *request, "-out", str(certificate), "-keyout", str(key)]
+    subprocess.run(command, check=True, capture_output=True)
+    loaded = project.loaded(
+        topology="single", replica_set="rs0", tls_ca_file=str(certificate), tls_ca_key_file=str(key)
+    )
+    deployment = project.deployment(loaded)
+    deployment.up()
+    [node] = deployment.topology.nodes
+    first = _served_certificate(node.host, node.port, trusting(certificate))
+    with pymongo.MongoClient(deployment.uri("flaskbook", user="app")) as client:
+        assert client.get_default_database().note.insert_one({}).acknowledged
+    assert operations.rotate_certificates(loaded, "prod").nodes == (node.name,)
+    assert _served_certificate(node.host, node.port, trusting(certificate)) != first
+    assert not list(project.lab.hosts["db1"].srv.rglob("*company*"))
 
 
 def test_a_killed_node_is_seen_as_down_and_comes_back(project: Project) -> None:

@@ -165,7 +165,10 @@ class Hosts:
         self._freeze(node, "STOP" if paused else "CONT", f"{'pausing' if paused else 'resuming'} {node.name}")
 
     def is_paused(self, node: Node) -> bool:
-        return self._freeze(node, "", f"looking at {node.name}") == "paused"
+        try:
+            return self._freeze(node, "", f"looking at {node.name}") == "paused"
+        except Unreachable:  # its host was lost after it was seen to run
+            return False
 
     def release(self, node: Node) -> bool:
         return self.is_paused(node) and self._freeze(node, "CONT", f"resuming {node.name}") != "absent"

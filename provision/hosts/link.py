@@ -119,14 +119,15 @@ class Link:
         import paramiko
 
         with self._sessions:
+            channel = self._channel(timeout)
             try:
-                with contextlib.closing(self._channel(timeout)) as channel:
+                with contextlib.closing(channel):
                     channel.exec_command(shlex.join(argv))
                     self._feed(channel, feed, fed)
                     out, err = _read(channel)
                     return Ran(self._status(channel, timeout), out, err)
             except (paramiko.SSHException, OSError, EOFError) as problem:
-                self._drop()
+                self._drop(channel.get_transport())
                 raise self._lost(problem) from problem
 
     def script(
@@ -154,15 +155,16 @@ class Link:
         import paramiko
 
         rest = b""
+        channel = self._channel(None)
         try:
-            with contextlib.closing(self._channel(None)) as channel:
+            with contextlib.closing(channel):
                 channel.exec_command(shlex.join(argv))
                 channel.shutdown_write()
                 while part := channel.recv(_CHUNK_BYTES):
                     *complete, rest = (rest + part).split(b"\n")
                     yield from (line.decode(errors="replace") for line in complete)
         except (paramiko.SSHException, OSError, EOFError) as problem:
-            self._drop()
+            self._drop(channel.get_transport())
             raise self._lost(problem) from problem
 
     def channel_to(self, address: tuple[str, int], origin: tuple[str, int]) -> Any:
@@ -179,10 +181,9 @@ class Link:
         """
         import paramiko
 
+        transport = self._transport()
         try:
-            return self._transport().open_channel(
-                "direct-tcpip", address, origin, timeout=self._connect_seconds
-            )
+            return transport.open_channel("direct-tcpip", address, origin, timeout=self._connect_seconds)
         except paramiko.ChannelException as refused:
             if refused.code != _PROHIBITED:
                 raise ConnectionRefusedError(refused.text) from None
@@ -192,7 +193,7 @@ class Link:
                 "Set AllowTcpForwarding to yes (or local) in /etc/ssh/sshd_config there, and reload sshd.",
             ) from None
         except (paramiko.SSHException, OSError, EOFError) as problem:
-            self._drop()
+            self._drop(transport)
             raise self._lost(problem) from problem
 
     def put(self, directory: str, files: Sequence[File], doing: str) -> None:
@@ -241,9 +242,34 @@ class Link:
             self._close()
 
     def _channel(self, timeout: float | None) -> Any:
+        """A channel for a command. A connection that turns out to be lost before there is one is opened again, once.
+
+        Args:
+            timeout: seconds that it may stand still; None: for ever.
+
+        Raises:
+            Unreachable: as `run`.
+        """
         import paramiko
 
         transport = self._transport()
+        asked = time.monotonic()
+        try:
+            return self._session(transport, timeout)
+        except (paramiko.SSHException, OSError, EOFError) as problem:
+            self._drop(transport)
+            if time.monotonic() - asked >= self._connect_seconds:  # it would only take as long again
+                raise self._lost(problem) from problem
+        transport = self._transport()
+        try:
+            return self._session(transport, timeout)
+        except (paramiko.SSHException, OSError, EOFError) as problem:
+            self._drop(transport)
+            raise self._lost(problem) from problem
+
+    def _session(self, transport: Any, timeout: float | None) -> Any:
+        import paramiko
+
         deadline = time.monotonic() + self._connect_seconds
         while True:
             try:
@@ -414,9 +440,11 @@ class Link:
             "Type the command again: what is done stays done.",
         )
 
-    def _drop(self) -> None:
+    def _drop(self, transport: Any) -> None:
+        """Close a connection that is of no use any more; the one that another thread has opened since is left alone."""
         with self._guard:
-            self._close()
+            if self._connections and self._connections[0].transport is transport:
+                self._close()
 
     def _close(self) -> None:
         for connection in self._connections:

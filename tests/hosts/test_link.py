@@ -14,6 +14,7 @@ from provision.hosts.link import File, HostError, Link, Unreachable
 from provision.schema import HostSettings
 from tests.hosts.conftest import Project
 from tests.hosts.lab import Lab, keygen
+from tests.support.polling import until
 
 
 @contextmanager
@@ -65,6 +66,22 @@ def test_one_connection_carries_all_commands(all_on: Lab, trusting: Path) -> Non
     with linked(all_on) as link, ThreadPoolExecutor(20) as pool:
         clients = set(pool.map(lambda _: link.run(["sh", "-c", "echo $SSH_CONNECTION"]).out, range(60)))
     assert len(clients) == 1
+
+
+def test_connection_that_was_lost_unseen_is_opened_again_before_anything_is_run(
+    all_on: Lab, trusting: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with linked(all_on) as link:
+        link.run(["true"])
+        transport = link._transport()
+        all_on.hosts["db1"].end("^sshd: root")
+        until("the connection to be over", lambda: not transport.is_active())
+        monkeypatch.setattr(transport, "is_active", lambda: True)
+        assert link.run(["echo", "once"]).out == "once\n"
+        # Whoever still had the old one closes that, and not what others have opened since.
+        fresh = link._transport()
+        link._drop(transport)
+        assert link._transport() is fresh
 
 
 def test_unknown_host_key_is_refused_with_the_command_that_accepts_it(all_on: Lab, trusting: Path) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _PREFIX = "test_"
 _DROP_SECONDS = 30
+_ABANDON_SECONDS = 5
 
 
 def new_name(run: str) -> str:
@@ -48,7 +49,7 @@ def drop(database: Database[dict[str, Any]], sharded: bool, abandon: bool) -> No
     from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 
     try:
-        with pymongo.timeout(_DROP_SECONDS):
+        with pymongo.timeout(_ABANDON_SECONDS if abandon else _DROP_SECONDS):
             if sharded:
                 database.client.drop_database(database.name)
                 return

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from provision.deployment import Deployment
     from provision.testing.processes import Binaries
 
+_CLOSE_SECONDS = 2
 Logs = Callable[[datetime], Mapping[str, list[str]]]
 """The moment from which on they are of interest → node → its raw log lines; lines from before may be among them."""
 
@@ -123,8 +124,12 @@ class Servers:
         Args:
             end: end the nodes that this process has started, too; False: they stay, for the other workers.
         """
+        import pymongo
+
         for server in self._known.values():
-            server.client.close()
+            # It ends its sessions on the server, and would wait half a minute for one that a test has ended.
+            with pymongo.timeout(_CLOSE_SECONDS):
+                server.client.close()
             if end and server.deployment is not None:
                 for node in server.deployment.topology.nodes:
                     server.deployment.backend.kill(node)

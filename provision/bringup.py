@@ -310,10 +310,10 @@ class BringUp:
                 if not self._launched.done():
                     return
                 self._launched.result()
+            found = self._backend.observe_all(nodes)
             for node in nodes:
-                observed = self._backend.observe(node)
-                if not observed.running:
-                    raise self._death(node, observed.exit_status)
+                if not found[node.name].running:
+                    raise self._death(node, found[node.name].exit_status)
 
         tail = functools.partial(self._telling_lines, nodes[0])
         poll = _POLL_SECONDS_PER_NODE * len(self._plan.topology.nodes)

@@ -619,7 +619,7 @@ def _runs_in_docker(loaded: Loaded, name: str) -> bool:
         return False
     try:
         deployment = assembly.deployment(loaded, name)
-        return any(deployment.backend.observe(node).running for node in deployment.topology.nodes)
+        return bool(deployment.running(deployment.topology.nodes))
     except (ProvisionError, OSError):
         # No engine, or the containers of another clone.
         return False

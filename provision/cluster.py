@@ -379,7 +379,7 @@ def routed(deployment: Deployment, doing: str) -> Iterator[Connection]:
 
 def not_running(deployment: Deployment, doing: str) -> ProvisionError:
     """The error for work on a deployment that does not answer."""
-    running = any(deployment.backend.observe(node).running for node in deployment.topology.nodes)
+    running = deployment.running(deployment.topology.nodes)
     return ProvisionError(
         doing,
         f"{deployment.name} {'does not answer' if running else 'is not running'}.",
@@ -453,9 +453,10 @@ def start(deployment: Deployment, wanted: Sequence[Node]) -> list[str]:
     Raises:
         ProvisionError: one can't be started, or died.
     """
-    missing = [node for node in wanted if not deployment.backend.observe(node).running]
-    for node in missing:
-        deployment.start_node(node)
+    running = deployment.running(wanted)
+    missing = [node for node in wanted if node not in running]
+    if missing:
+        deployment.start_nodes(missing)
     for node in missing:
         deployment.until_listening(node)
     return [node.name for node in missing]
@@ -467,7 +468,7 @@ def stop(deployment: Deployment, wanted: Sequence[Node], say: Say) -> list[str]:
     Returns:
         Names of those that were stopped.
     """
-    running = [node for node in wanted if deployment.backend.observe(node).running]
+    running = deployment.running(wanted)
     for node in running:
         members = deployment.topology.set_of(node)
         others = [each for each in members.members if each not in running] if members else []
@@ -487,7 +488,7 @@ def kill(deployment: Deployment, wanted: Sequence[Node]) -> list[str]:
     Returns:
         Names of those that ran.
     """
-    running = [node for node in wanted if deployment.backend.observe(node).running]
+    running = deployment.running(wanted)
     for node in running:
         deployment.kill_node(node)
     return [node.name for node in running]

@@ -229,7 +229,8 @@ class Deployment:
         with contextlib.nullcontext(-1) if holding else self._locked("starting", say) as lock:
             self.prepare()
             nodes = self.topology.nodes
-            missing = [node for node in nodes if not self.backend.observe(node).running]
+            found = self.backend.observe_all(nodes)
+            missing = [node for node in nodes if not found[node.name].running]
             for node in nodes:
                 if node not in missing and self.backend.release(node):
                     say(f"{node.name} was paused or cut off, and goes on")
@@ -282,7 +283,7 @@ class Deployment:
             Names of the nodes that were stopped.
         """
         with self._locked("stopping", say):
-            running = [node for node in self.topology.nodes if self.backend.observe(node).running]
+            running = self.running(self.topology.nodes)
             if running:
                 say(f"Stopping {self.name} ({_names(running)})")
             removes = remove or delete_data
@@ -296,15 +297,28 @@ class Deployment:
                 remembered.forget(self._paths, self.name)
         return tuple(node.name for node in running)
 
+    def running(self, nodes: Sequence[Node]) -> list[Node]:
+        """Those of some nodes that run."""
+        found = self.backend.observe_all(nodes)
+        return [node for node in nodes if found[node.name].running]
+
     def start_node(self, node: Node) -> None:
         """Start one node and leave the rest of the deployment as it is.
 
         Raises:
             ProvisionError: it can't be launched.
         """
-        with self._locked(f"starting {node.name} of"):
+        self.start_nodes([node])
+
+    def start_nodes(self, nodes: Sequence[Node]) -> None:
+        """The same for several nodes, at once.
+
+        Raises:
+            ProvisionError: one can't be launched.
+        """
+        with self._locked(f"starting {', '.join(node.name for node in nodes)} of"):
             self.prepare()
-            self.backend.launch([node])
+            self.backend.launch(nodes)
 
     def until_listening(self, node: Node) -> None:
         """Wait until a node that was started answers.

@@ -367,8 +367,9 @@ def waiting_for(deployment: Deployment, nodes: Sequence[Node], doing: str) -> Wa
     """
 
     def check_alive() -> None:
+        found = deployment.backend.observe_all(nodes)
         for node in nodes:
-            if not deployment.backend.observe(node).running:
+            if not found[node.name].running:
                 raise ProvisionError(
                     doing,
                     f"{node.name} has ended.",

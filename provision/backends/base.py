@@ -5,7 +5,7 @@ A back end knows processes, containers or SSH. It knows nothing of replica sets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,11 +21,13 @@ class Observed:
         running: it is there, and it is ours.
         pid: its process id where it has one of its own on this machine.
         exit_status: how it ended, if that is known: negative for a signal.
+        paused: it runs and is frozen; None: that was not looked at.
     """
 
     running: bool
     pid: int | None = None
     exit_status: int | None = None
+    paused: bool | None = None
 
 
 class Backend(Protocol):
@@ -67,6 +69,13 @@ class Backend(Protocol):
 
     def observe(self, node: Node) -> Observed:
         """Whether the node's process runs. Changes nothing; cheap enough to be asked every 10 ms."""
+
+    def observe_all(self, nodes: Sequence[Node]) -> Mapping[str, Observed]:
+        """The same for several nodes, in the time that one takes: those on other machines are asked at the same time.
+
+        Returns:
+            Node name → what `observe` says of it.
+        """
 
     def terminate(self, nodes: Sequence[Node], timeout: float) -> None:
         """End the nodes that run: ask all, wait, and kill after the timeout in seconds. Data stay."""

@@ -238,6 +238,9 @@ class Docker:
             return Observed(False)
         return Observed(container.running, None, container.exit_status)
 
+    def observe_all(self, nodes: Sequence[Node]) -> dict[str, Observed]:
+        return {node.name: self.observe(node) for node in nodes}
+
     def terminate(self, nodes: Sequence[Node], timeout: float) -> None:
         running = self._running(nodes)
         frozen = [each.id for each in running if each.state == "paused"]

@@ -27,6 +27,7 @@ from provision.mongodb.topology import LOOPBACK, Node, Topology
 from provision.paths import Paths
 
 _OBSERVED_SECONDS = 0.25
+_REST = 3.0
 _STOP_SECONDS = 30.0
 
 
@@ -82,7 +83,7 @@ class Hosts:
         self._check_locked()
         self.links = {name: Link(host) for name, host in self._hosts.items()}
         self._guards = {name: threading.Lock() for name in self._hosts}
-        self._seen: dict[str, tuple[float, dict[str, Observed]]] = {}
+        self._seen: dict[str, tuple[float, Mapping[str, Observed]]] = {}
         self._settled: dict[str, units.Supervisor] = {}
 
     @property
@@ -143,17 +144,35 @@ class Hosts:
             raise all_of(doing, errors)
 
     def observe(self, node: Node) -> Observed:
-        name = self._placement[node.name]
-        link = self.links[name]
+        return self.observe_all([node])[node.name]
+
+    def observe_all(self, nodes: Sequence[Node]) -> dict[str, Observed]:
+        now = time.monotonic()
+        names = set(self._by_host(nodes))
+        known = {name: self._seen[name] for name in names if name in self._seen}
+        seen = {name: found for name, (until, found) in known.items() if now < until}
+        asked, errors = everywhere({name: self.links[name] for name in names - seen.keys()}, self._seen_on)
+        for error in errors.values():
+            if not isinstance(error, Unreachable):
+                raise error
+        seen |= asked
+        return {
+            node.name: seen.get(self._placement[node.name], {}).get(node.name, Observed(False))
+            for node in nodes
+        }
+
+    def _seen_on(self, link: Link) -> Mapping[str, Observed]:
+        """The nodes of a host as they were found a moment ago, or now."""
+        name = link.host.name
         with self._guards[name]:
-            when, seen = self._seen.get(name, (0.0, {}))
-            if time.monotonic() - when >= _OBSERVED_SECONDS:
-                try:
-                    seen = self._look(link)
-                except Unreachable:
-                    return Observed(False)
-                self._seen[name] = (time.monotonic(), seen)
-        return seen.get(node.name, Observed(False))
+            until, seen = self._seen.get(name, (0.0, {}))
+            begun = time.monotonic()
+            if begun >= until:
+                seen = self._look(link)
+                done = time.monotonic()
+                # Of a host that is far away, most of the time is not to go into asking.
+                self._seen[name] = (done + max(_OBSERVED_SECONDS, _REST * (done - begun)), seen)
+        return seen
 
     def terminate(self, nodes: Sequence[Node], timeout: float) -> None:
         self._end(nodes, timeout, f"stopping {self._deployment}")
@@ -165,13 +184,10 @@ class Hosts:
         self._freeze(node, "STOP" if paused else "CONT", f"{'pausing' if paused else 'resuming'} {node.name}")
 
     def is_paused(self, node: Node) -> bool:
-        try:
-            return self._freeze(node, "", f"looking at {node.name}") == "paused"
-        except Unreachable:  # its host was lost after it was seen to run
-            return False
+        return self.observe(node).paused is True
 
     def release(self, node: Node) -> bool:
-        return self.is_paused(node) and self._freeze(node, "CONT", f"resuming {node.name}") != "absent"
+        return self.is_paused(node) and self._freeze(node, "CONT", f"resuming {node.name}") == "paused"
 
     def remove(self, nodes: Sequence[Node], data: bool, at_once: bool = False) -> None:
         by_host = self._everywhere(nodes)
@@ -409,14 +425,15 @@ class Hosts:
         self._supervisor(link).end(self._services(names), patience, doing)
 
     def _freeze(self, node: Node, signal: str, doing: str) -> str:
-        """Send a signal, or none, to a node that runs: ``running`` or ``paused``, as it was before."""
+        """Send a signal to a node that runs: ``running`` or ``paused``, as it was before."""
         link = self.links[self._placement[node.name]]
         here, kind = self._settle(link)
         unit = units.unit_name(self._deployment, node.name)
         ran = link.script(units.FREEZE, here, kind, node.name, unit, signal)
         self._must(link, doing, ran)
         state = ran.out.strip()
-        if signal and state == "absent":
+        self._seen.pop(link.host.name, None)
+        if state == "absent":
             raise ProvisionError(
                 f"{doing} of {self._deployment}",
                 f"It does not run on {link.host.name}.",

@@ -104,6 +104,9 @@ class Processes:
             return Observed(True, pid)
         return Observed(False)
 
+    def observe_all(self, nodes: Sequence[Node]) -> dict[str, Observed]:
+        return {node.name: self.observe(node) for node in nodes}
+
     def terminate(self, nodes: Sequence[Node], timeout: float) -> None:
         import psutil
 

@@ -100,7 +100,7 @@ def running(loaded: Loaded, on: str, doing: str) -> Deployment:
     from provision import assembly, cluster
 
     deployment = assembly.deployment(loaded, on)
-    if not any(deployment.backend.observe(node).running for node in deployment.topology.seeds):
+    if not deployment.running(deployment.topology.seeds):
         raise cluster.not_running(deployment, doing)
     return deployment
 

@@ -400,8 +400,7 @@ def heal(ctx: Context, node: str | None = None, on: str = "cluster") -> None:
     from provision import assembly, cluster, display
 
     deployment = assembly.deployment(load(ctx), on)
-    running_nodes = [each for each in deployment.topology.nodes if deployment.backend.observe(each).running]
-    wanted = cluster.nodes(deployment, node) if node else running_nodes
+    wanted = cluster.nodes(deployment, node) if node else deployment.running(deployment.topology.nodes)
     healed = cluster.isolate(deployment, wanted, False)
     display.line("\n".join(f"{name}: connected" for name in healed) or "No node was cut off.")
 

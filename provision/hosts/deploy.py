@@ -110,13 +110,13 @@ def deploy(
 
     with (
         exclusive(loaded.paths.lock(f"app-{on}"), doing),
-        contextlib.closing(cast("Hosts", deployment.backend)) as backend,
+        contextlib.closing(cast("Hosts", deployment.backend)),
         operations.links(loaded, names) as links,
         Wheels() as wheels,
     ):
         requirements = app_environment.wanted(loaded)
         made = release.of(loaded, deployment, requirements, keep=not dry_run)
-        if not dry_run and not any(backend.observe(node).running for node in deployment.topology.seeds):
+        if not dry_run and not deployment.running(deployment.topology.seeds):
             raise cluster.not_running(deployment, doing)
         targets = {
             name: Target(link, made, AppEnvironment(link, requirements, wheels))

@@ -146,8 +146,9 @@ def rotate_certificates(loaded: Loaded, on: str, say: Callable[[str], None] = la
         say(f"Sending new certificates to the hosts of {on}")
         backend.send_certificates(renew=True)
         rotated, restart, down = [], [], []
+        running = deployment.running(deployment.topology.nodes)
         for node in deployment.topology.nodes:
-            if not backend.observe(node).running:
+            if node not in running:
                 down.append(node.name)
                 continue
             try:

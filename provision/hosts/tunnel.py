@@ -242,9 +242,7 @@ def _candidate(deployment: Deployment) -> Node | None:
     """A router that runs; of a replica set, its primary; None: there is none now."""
     if not deployment.topology.routers:
         return deployment.primary()
-    return next(
-        (each for each in deployment.topology.routers if deployment.backend.observe(each).running), None
-    )
+    return next(iter(deployment.running(deployment.topology.routers)), None)
 
 
 def _uri(loaded: Loaded, deployment: Deployment, node: Node, port: int, user: str) -> str:

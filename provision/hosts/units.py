@@ -94,7 +94,7 @@ def parse_observed(text: str) -> dict[str, Observed]:
         state, _, value = rest.partition(" ")
         number = int(value) if value.lstrip("-").isdigit() else None
         if state == "running":
-            found[node] = Observed(True)
+            found[node] = Observed(True, paused=value == "paused")
         elif state == "ended":
             # A shell turns signal n into status 128 + n.
             signalled = number is not None and number > 128
@@ -244,15 +244,22 @@ units
 )
 
 # Every script below: $1 is the deployment's directory on the host. A node there is any unit: the app, too.
-_COMMON = """
-here=$1
-shift
-read -r boot < /proc/sys/kernel/random/boot_id
+# started PID: whether that process is there; sets when it was started, and `frozen` if it is.
+_COMMON_STATE = """
 started() {
     { read -r stat < "/proc/$1/stat"; } 2>/dev/null || return 1
     set -- ${stat##*) }
+    frozen=
+    [ "$1" != T ] || frozen=paused
     [ "$1" != Z ] && start_now=${20}
 }
+"""
+_COMMON = (
+    _COMMON_STATE
+    + """
+here=$1
+shift
+read -r boot < /proc/sys/kernel/random/boot_id
 alive() {
     pid= start= on=
     [ -r "$here/$1.pid" ] || return 1
@@ -262,13 +269,14 @@ alive() {
     [ -n "$pid" ] && [ "$on" = "$boot" ] && started "$pid" && [ "$start_now" = "$start" ]
 }
 """
+)
 
 # Arguments: the names of nodes.
 OBSERVE = (
     _COMMON
     + """
 for node in "$@"; do
-    if alive "$node"; then echo "$node running"
+    if alive "$node"; then echo "$node running $frozen"
     elif [ -s "$here/$node.exit" ]; then read -r status < "$here/$node.exit"; echo "$node ended $status"
     else echo "$node absent"; fi
 done
@@ -343,7 +351,7 @@ done
 """
 )
 
-# $2: process, system or user; $3: the node; $4: its unit; $5: a signal, or nothing. Prints how it was before.
+# $2: process, system or user; $3: the node; $4: its unit; $5: a signal. Prints how it was before.
 FREEZE = (
     _COMMON
     + """
@@ -355,10 +363,8 @@ else
     pid=$(systemctl $own show "$unit" -p MainPID --value)
     started "${pid:-0}" || { echo absent; exit 0; }
 fi
-read -r stat < "/proc/$pid/stat"
-set -- ${stat##*) }
-if [ "$1" = T ]; then echo paused; else echo running; fi
-[ -z "$signal" ] || kill -s "$signal" "$pid"
+echo "${frozen:-running}"
+kill -s "$signal" "$pid"
 """
 )
 
@@ -391,25 +397,27 @@ own=
 
 # Arguments: node and unit, in turn.
 UNITS_OBSERVE = (
-    _SYSTEMD
+    _COMMON_STATE
+    + _SYSTEMD
     + """
 while [ $# -gt 0 ]; do
     node=$1 unit=$2
     shift 2
-    state= sub= status= code=
+    state= sub= status= code= pid= frozen=
     while IFS='=' read -r key value; do
         case $key in
             ActiveState) state=$value ;; SubState) sub=$value ;;
-            ExecMainStatus) status=$value ;; ExecMainCode) code=$value ;;
+            ExecMainStatus) status=$value ;; ExecMainCode) code=$value ;; MainPID) pid=$value ;;
         esac
     done <<END
-$(systemctl $own show "$unit" -p ActiveState -p SubState -p ExecMainStatus -p ExecMainCode)
+$(systemctl $own show "$unit" -p ActiveState -p SubState -p ExecMainStatus -p ExecMainCode -p MainPID)
 END
+    started "${pid:-0}" || frozen=
     # 2: it was ended by a signal, as a shell would say it.
     [ "$code" != 2 ] || status=$((128 + status))
     case $state:$sub in
         *:auto-restart|failed:*) echo "$node ended $status" ;;
-        active:*|activating:*|reloading:*|deactivating:*) echo "$node running" ;;
+        active:*|activating:*|reloading:*|deactivating:*) echo "$node running $frozen" ;;
         *) echo "$node absent" ;;
     esac
 done

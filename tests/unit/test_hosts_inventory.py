@@ -129,9 +129,10 @@ def test_scripts_are_valid_for_a_posix_shell() -> None:
 
 
 def test_a_signal_is_told_from_an_exit_status() -> None:
-    seen = units.parse_observed("a running\nb ended 137\nc ended 14\nd absent\n")
+    seen = units.parse_observed("a running \nb ended 137\nc ended 14\nd absent\ne running paused\n")
     assert [seen[name].running for name in "abcd"] == [True, False, False, False]
     assert [seen[name].exit_status for name in "bcd"] == [-9, 14, None]
+    assert [seen[name].paused for name in "abe"] == [False, None, True]
 
 
 def test_default_ports_do_not_depend_on_placement() -> None:

@@ -66,6 +66,8 @@ class Runner:
                     except subprocess.TimeoutExpired:
                         process.kill()
                         process.wait()
+                    if process.stdout is not None:
+                        process.stdout.close()
                 elif isinstance(error, OSError):
                     raise _ToolError(f"{command[0]}: {error.strerror}") from None
                 raise

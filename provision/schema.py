@@ -189,6 +189,14 @@ class DeploymentSettings:
             "with the back end hosts: the names, under `hosts`, of those that `hosts.deploy` puts the app on"
         ),
     ] = field(default_factory=list)
+    app_port: Annotated[
+        int | None,
+        Rule(
+            "port of the app on those hosts, on their loopback; null: app.port. Two deployments that share a host need two",
+            ge=1,
+            le=65535,
+        ),
+    ] = None
     tls: Annotated[
         bool | None, Rule("TLS for every connection; null: with hosts yes, otherwise no (only hosts have it)")
     ] = None

@@ -388,8 +388,8 @@ class RunningApp:
             return HostError(
                 self._doing,
                 f"Port {port} of {link.host.name} ({link.host.address}) is taken by something that this tool did not start.",
-                f"`sudo ss -ltnp 'sport = :{port}'` there names it. Stop it, or choose another port: app.port in "
-                "invoke.yaml.",
+                f"`sudo ss -ltnp 'sport = :{port}'` there names it. Stop it, or choose another port: "
+                f"deployments.{target.release.deployment}.app_port in invoke.yaml.",
             )
         if supervisor.kind != PROCESS:
             template = self.loaded.paths.app_unit_template.read_text(encoding="utf-8")

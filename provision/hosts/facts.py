@@ -40,7 +40,7 @@ class Facts:
         files: most files that a process may have open.
         huge_pages: transparent huge pages: ``always``, ``madvise``, ``never``; empty: not known.
         listening: TCP ports in use there.
-        ours: port → the record of a node of ours that listens on it.
+        ours: those of them that programs listen on which this tool has started.
         systemd: ``system``, ``user`` or empty: where units of this user can run, beyond his session.
         missing: tools that it lacks.
         python: version of its Python; empty: none.
@@ -197,6 +197,7 @@ echo "uid=$(id -u)"
 echo "home=$HOME"
 if [ "$(id -u)" != 0 ] && sudo -n true; then echo sudo=yes; else echo sudo=no; fi
 d=$(absolute "$1")
+d0=$d
 echo "data_dir=$d"
 if [ -d "$d" ]; then echo exists=yes; else echo exists=no; fi
 while [ ! -e "$d" ]; do d=$(dirname "$d"); done
@@ -205,8 +206,26 @@ df -Pk "$d" | awk 'NR == 2 {print "size=" $2; print "free=" $4}'
 echo "files=$(ulimit -Hn)"
 echo "huge_pages=$(sed -n 's/.*\\[\\([a-z]*\\)\\].*/\\1/p' /sys/kernel/mm/transparent_hugepage/enabled)"
 cat /proc/net/tcp /proc/net/tcp6 | sed -n 's/^ *[0-9]*: /tcp=0: /p' | awk '$4 == "0A"'
-for r in "$(absolute "$1")"/*/*.pid; do [ ! -r "$r" ] || sed -n 's/^port=/ours=/p' "$r"; done
-echo "systemd=$(units)"
+for r in "$d0"/*/*.pid; do [ ! -r "$r" ] || sed -n 's/^port=/ours=/p' "$r"; done
+k=$(units)
+echo "systemd=$k"
+if [ -n "$k" ]; then
+    own=
+    [ "$k" = system ] || { own=--user; export XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/run/user/$(id -u)}"; }
+    for c in "$d0"/*/*.conf "$d0"/*/app/current; do
+        [ -r "$c" ] || continue
+        p=${c#"$d0"/}
+        p=${p%%/*}
+        n=${c##*/}
+        if [ "$n" = current ]; then
+            read -r n < "$c"
+            ! systemctl $own is-active --quiet "flask-$p.service" ||
+                sed -n 's/.*"bind": *".*:\\([0-9]*\\)".*/ours=\\1/p' "${c%current}releases/$n/serve.json"
+        else
+            ! systemctl $own is-active --quiet "mongodb-$p-${n%.conf}.service" || sed -n 's/^ *port: */ours=/p' "$c"
+        fi
+    done
+fi
 echo "python=$("$2" -c 'import platform; print(platform.python_version())')"
 shift 2
 for t in "$@"; do command -v "$t" >/dev/null || echo "missing=$t"; done

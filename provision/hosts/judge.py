@@ -202,7 +202,9 @@ def _ports(facts: Facts, wanted: Wanted) -> list[Finding]:
         return []
     taken = sorted(set(wanted.ports) & (facts.listening - facts.ours))
     if not taken:
-        return [ok("ports", f"{_listed(wanted.ports)} are free or ours")]
+        return [
+            ok("ports", f"{_listed(wanted.ports)} {'is' if len(wanted.ports) == 1 else 'are'} free or ours")
+        ]
     return [
         error(
             "ports",

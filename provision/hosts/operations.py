@@ -11,7 +11,7 @@ from provision import assembly
 from provision.backends.hosts import Hosts
 from provision.deployment import Deployment
 from provision.errors import ProvisionError
-from provision.hosts import app_environment, inventory, judge, placement, setup
+from provision.hosts import app_environment, inventory, judge, placement, release, setup
 from provision.hosts.app_environment import AppEnvironment, Wheels
 from provision.hosts.judge import HostFinding, Wanted
 from provision.hosts.link import Link
@@ -55,14 +55,16 @@ def check(loaded: Loaded, on: str | None = None) -> list[HostFinding]:
     if on is not None:
         backend = deployed(loaded, on).backend
         assert isinstance(backend, Hosts)  # noqa: S101 — `deployed` has looked
-        ports: dict[str, list[int]] = {}
+        planned: dict[str, list[int]] = {}
         for node in assembly.deployment(loaded, on).topology.nodes:
-            ports.setdefault(backend.placement[node.name], []).append(node.port)
-        wanted = {host: Wanted(len(each), tuple(each)) for host, each in ports.items()}
+            planned.setdefault(backend.placement[node.name], []).append(node.port)
+        wanted = {host: Wanted(len(each), tuple(each)) for host, each in planned.items()}
     for host in _roles(loaded, on)[1]:
-        wanted[host] = replace(wanted.get(host, Wanted()), app=True)
-    with links(loaded, _hosts_of(loaded, on)) as found:
-        return judge.check(found, wanted)
+        found = wanted.get(host, Wanted())
+        ports = found.ports if on is None else (*found.ports, release.port_of(loaded, on))
+        wanted[host] = replace(found, app=True, ports=ports)
+    with links(loaded, _hosts_of(loaded, on)) as reached:
+        return judge.check(reached, wanted)
 
 
 def set_up(

@@ -147,12 +147,17 @@ def of(
         name,
         tuple(code(loaded)),
         settings.factory,
-        settings.port,
+        port_of(loaded, name),
         environment,
         authority.trusted.read_bytes() if authority else None,
         _secret_key(loaded.paths.app_secret_key(name), keep),
         requirements.text + requirements.constraining,
     )
+
+
+def port_of(loaded: Loaded, on: str) -> int:
+    """Where the app of a deployment listens on its hosts, by the settings in force."""
+    return loaded.deployment(on).app_port or loaded.settings.app.port
 
 
 def _secret_key(path: Path, keep: bool) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from provision.deployment import Deployment
+from provision.doctor.finding import Level
 from provision.errors import ProvisionError
 from provision.hosts import deploy, operations
 from provision.hosts.units import unit_name
@@ -137,6 +138,8 @@ def test_app_is_a_unit_too_that_is_started_again_and_comes_back_with_its_host(
     unit = deploy.service("prod")
     assert host.run("systemctl", "is-active", unit).strip() == "active"
     assert host.get(APP_PORT, "/readyz")[0] == 200
+    ports = [each for each in operations.check(loaded, "prod") if each.check == "ports"]
+    assert [(each.level, each.what) for each in ports] == [(Level.OK, "ports 27300, 8000 are free or ours")]
 
     before = _main_pid(host, unit)
     host.run("systemctl", "kill", "--signal=KILL", unit)

@@ -62,6 +62,8 @@ def test_node_is_a_unit_of_the_user_is_started_again_and_comes_back_with_its_hos
     assert _systemctl(host, "is-active", UNIT) == "active"
     assert f"user@{OPERATOR}.service" in host.run("cat", f"/proc/{first.split()[1]}/cgroup")
     assert deployment.up().started == ()
+    found = operations.check(project.loaded(**SINGLE), "prod")
+    assert [each.what for each in found if each.check == "ports"] == ["port 27300 is free or ours"]
 
     host.end("mongod --config")
     until("systemd to start it again", lambda: _mongods(host) not in ([], [first]))

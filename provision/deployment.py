@@ -455,6 +455,8 @@ class Deployment:
 
         if node.arbiter:
             return True
+        if self.backend.is_paused(node):
+            return False
         try:
             with self.dial(node, _ASK_SECONDS) as connection:
                 connection.command("admin", {"fsync": 1}, timeout=_STOP_SECONDS)
@@ -463,12 +465,14 @@ class Deployment:
         return True
 
     def _ask_to_end(self, node: Node) -> None:
-        """Have a node shut down now; one that refuses or does not answer is left to the back end.
+        """Have a node shut down now; one that is paused, refuses or does not answer is left to the back end.
 
         https://www.mongodb.com/docs/manual/reference/command/shutdown/
         """
         from provision.mongodb.wire import CommandFailed, NotReachable
 
+        if self.backend.is_paused(node):
+            return
         command = {"shutdown": 1, "timeoutSecs": 0} | ({} if node.is_router else {"force": True})
         # It answers by closing the connection.
         with contextlib.suppress(NotReachable, CommandFailed), self.dial(node, _ASK_SECONDS) as connection:

@@ -33,7 +33,7 @@ _SESSIONS = 6
 _SESSION_POLL_SECONDS = 0.02
 _WINDOW_BYTES = 8 * 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
-# After a host did not answer, how long it is not asked again: what follows would only take as long once more.
+# After a host did not answer, it is not asked again for as long as that took, and for this long at least.
 _GIVEN_UP_SECONDS = 3.0
 _PROHIBITED = 1  # RFC 4254, 5.1: SSH_OPEN_ADMINISTRATIVELY_PROHIBITED
 
@@ -289,13 +289,15 @@ class Link:
                 if transport is not None and transport.is_active():
                     return transport
                 self._close()
-            if self._given_up is not None and time.monotonic() - self._given_up[0] < _GIVEN_UP_SECONDS:
+            begun = time.monotonic()
+            if self._given_up is not None and begun < self._given_up[0]:
                 known = self._given_up[1]
                 raise Unreachable(known.doing, known.cause, known.remedy)
             try:
                 self._open()
             except Unreachable as problem:
-                self._given_up = (time.monotonic(), problem)
+                now = time.monotonic()
+                self._given_up = (now + max(_GIVEN_UP_SECONDS, now - begun), problem)
                 self._close()
                 raise
             self._given_up = None

@@ -68,7 +68,7 @@ def test_a_foreign_mongod_on_the_port_is_named_and_not_taken_for_ours(
 ) -> None:
     (tmp_path / "foreign").mkdir()
     foreign = clone.begin(
-        "--dbpath", str(tmp_path / "foreign"), "--port", str(clone.port), "--bind_ip", "127.0.0.1",
+        "--nounixsocket", "--dbpath", str(tmp_path / "foreign"), "--port", str(clone.port), "--bind_ip", "127.0.0.1",
         command=[str(mongod_binary)],
     )  # fmt: skip
     until("the foreign mongod to listen", lambda: listens(clone.port), detail=lambda: foreign.text)
@@ -417,7 +417,7 @@ def test_two_deployments_on_one_data_directory_are_explained(clone: Clone, mongo
     clone.data.mkdir(parents=True)
     other = free_port()
     by_hand = clone.begin(
-        "--dbpath", str(clone.data), "--port", str(other), "--bind_ip", "127.0.0.1",
+        "--nounixsocket", "--dbpath", str(clone.data), "--port", str(other), "--bind_ip", "127.0.0.1",
         command=[str(mongod_binary)],
     )  # fmt: skip
     until("mongod to listen", lambda: listens(other), detail=lambda: by_hand.text)

@@ -72,7 +72,16 @@ def server(
     tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path, mongod_version: str
 ) -> Iterator[Server]:
     folder, port = tmp_path_factory.mktemp("mongod"), free_port()
-    command = [str(mongod_binary), "--dbpath", str(folder), "--port", str(port), "--bind_ip", "127.0.0.1"]
+    command = [
+        str(mongod_binary),
+        "--nounixsocket",
+        "--dbpath",
+        str(folder),
+        "--port",
+        str(port),
+        "--bind_ip",
+        "127.0.0.1",
+    ]
     command += ["--auth", "--wiredTigerCacheSizeGB", "0.25"]
     environ = {**os.environ, **binaries.environment(mongod_version)}
     uri = f"mongodb://root:{ENCODED}@127.0.0.1:{port}/?directConnection=true"

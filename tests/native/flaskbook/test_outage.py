@@ -32,7 +32,14 @@ class OwnMongod:
     def start(self) -> None:
         self.process = subprocess.Popen(
             [
-                *(str(self._binary), "--dbpath", str(self._directory), "--port", str(self.port)),
+                *(
+                    str(self._binary),
+                    "--nounixsocket",
+                    "--dbpath",
+                    str(self._directory),
+                    "--port",
+                    str(self.port),
+                ),
                 *("--bind_ip", "127.0.0.1", "--wiredTigerCacheSizeGB", "0.25"),
                 *("--logpath", str(self._directory / "mongod.log")),
             ],

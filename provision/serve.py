@@ -68,6 +68,10 @@ def main() -> int:
             use_debugger=order["debug"],
             threaded=True,
         )
+    except KeyboardInterrupt:
+        # It came before Werkzeug listens for it: end as before, by the signal and without a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGINT)
     finally:
         # It is ending. A further signal, or the one of our parent, ends it now and without a traceback out of
         # the clean-up of some library: Werkzeug's reloader would raise SystemExit in there.

@@ -6,6 +6,7 @@ itself there.
 
 from __future__ import annotations
 
+import atexit
 import signal
 import sys
 from collections.abc import Sequence
@@ -43,6 +44,8 @@ def _interrupted(number: int, _frame: object) -> None:
 for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     if signal.getsignal(_number) is not signal.SIG_IGN:
         signal.signal(_number, _interrupted)
+        # What is done is done: Python, as it ends, would let a late signal say otherwise.
+        atexit.register(signal.signal, _number, signal.SIG_IGN)
 
 
 def _load(ctx: Context, remember: bool = True, **flags: Any) -> Any:

@@ -138,7 +138,7 @@ def start(ctx: Context, on: str = "local", timings: bool = False, json: bool = F
     from provision.progress import UpProgress
 
     deployment = ready(_load(ctx), on)
-    with UpProgress(deployment.topology, deployment.backend.address, quiet=json) as progress:
+    with UpProgress(deployment.topology, deployment.dial_unnamed, quiet=json) as progress:
         done = deployment.up(progress.say, progress.reached)
     show_up(done, timings, json)
 
@@ -162,8 +162,9 @@ def restart(ctx: Context, on: str = "local") -> None:
     from provision.progress import UpProgress
 
     deployment = ready(_load(ctx), on)
+    deployment.look(deployment.topology.nodes).certain(f"restarting {on}")
     deployment.down(display.note)
-    with UpProgress(deployment.topology, deployment.backend.address) as progress:
+    with UpProgress(deployment.topology, deployment.dial_unnamed) as progress:
         done = deployment.up(progress.say, progress.reached)
     show_up(done, timings=False, json=False)
 

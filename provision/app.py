@@ -202,7 +202,7 @@ def _up(deployment: Deployment, say: Callable[[str], None]) -> tuple[str, ...]:
         return deployment.up(say).started
     from provision.progress import UpProgress
 
-    with UpProgress(deployment.topology, deployment.backend.address) as progress:
+    with UpProgress(deployment.topology, deployment.dial_unnamed) as progress:
         return deployment.up(progress.say, progress.reached).started
 
 

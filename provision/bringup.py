@@ -312,7 +312,10 @@ class BringUp:
                 self._launched.result()
             found = self._backend.observe_all(nodes)
             for node in nodes:
-                if not found[node.name].running:
+                # Of a node that nobody can look at, nothing is known that would be worth waiting for.
+                if (unknown := found[node.name].unknown) is not None:
+                    raise unknown
+                if found[node.name].ended:
                     raise self._death(node, found[node.name].exit_status)
 
         tail = functools.partial(self._telling_lines, nodes[0])
@@ -330,6 +333,18 @@ def dial(backend: Backend, secrets: users.Secrets | None, node: Node, timeout: f
     host, port = backend.address(node)
     who = None if secrets is None else secrets.root if node.is_router else secrets.system
     return Connection(host, port, timeout, who, _tls(backend, secrets, node))
+
+
+def dial_unnamed(backend: Backend, secrets: users.Secrets | None, node: Node, timeout: float) -> Connection:
+    """Connect to a node as nobody, which is enough for `hello`. Encrypted where the node demands that.
+
+    Raises:
+        NotReachable: it does not answer, or what it is to be trusted by is not there yet.
+    """
+    tls = _tls(backend, secrets, node)
+    if tls is None and backend.layout(node).tls is not None:
+        raise NotReachable("its certificate authority is not there yet")
+    return Connection(*backend.address(node), timeout, None, tls)
 
 
 def _tls(backend: Backend, secrets: users.Secrets | None, node: Node) -> ssl.SSLContext | None:

@@ -379,7 +379,13 @@ def routed(deployment: Deployment, doing: str) -> Iterator[Connection]:
 
 def not_running(deployment: Deployment, doing: str) -> ProvisionError:
     """The error for work on a deployment that does not answer."""
-    running = deployment.running(deployment.topology.nodes)
+    look = deployment.look(deployment.topology.nodes)
+    running = look.running
+    if not running:
+        try:
+            look.certain(doing)
+        except ProvisionError as unknown:
+            return unknown
     return ProvisionError(
         doing,
         f"{deployment.name} {'does not answer' if running else 'is not running'}.",
@@ -453,8 +459,9 @@ def start(deployment: Deployment, wanted: Sequence[Node]) -> list[str]:
     Raises:
         ProvisionError: one can't be started, or died.
     """
-    running = deployment.running(wanted)
-    missing = [node for node in wanted if node not in running]
+    look = deployment.look(wanted)
+    look.certain(f"starting {_names(wanted)} of {deployment.name}")
+    missing = look.ended
     if missing:
         deployment.start_nodes(missing)
     for node in missing:
@@ -467,8 +474,13 @@ def stop(deployment: Deployment, wanted: Sequence[Node], say: Say) -> list[str]:
 
     Returns:
         Names of those that were stopped.
+
+    Raises:
+        ProvisionError: nobody can say whether one runs; nothing was stopped.
     """
-    running = deployment.running(wanted)
+    look = deployment.look(wanted)
+    look.certain(f"stopping {_names(wanted)} of {deployment.name}")
+    running = look.running
     for node in running:
         members = deployment.topology.set_of(node)
         others = [each for each in members.members if each not in running] if members else []
@@ -487,8 +499,13 @@ def kill(deployment: Deployment, wanted: Sequence[Node]) -> list[str]:
 
     Returns:
         Names of those that ran.
+
+    Raises:
+        ProvisionError: nobody can say whether one runs; none was ended.
     """
-    running = deployment.running(wanted)
+    look = deployment.look(wanted)
+    look.certain(f"killing {_names(wanted)} of {deployment.name}")
+    running = look.running
     for node in running:
         deployment.kill_node(node)
     return [node.name for node in running]
@@ -652,3 +669,7 @@ def moments(timings: Sequence[Timing]) -> list[Moment]:
     """An `up`'s timings in order, with its critical path marked. Pure."""
     critical = critical_path(timings)
     return [Moment(each.what, each.seconds, each in critical) for each in timings]
+
+
+def _names(nodes: Sequence[Node]) -> str:
+    return ", ".join(node.name for node in nodes)

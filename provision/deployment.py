@@ -13,7 +13,7 @@ from pathlib import Path
 from provision import remembered
 from provision import status as reading
 from provision.backends.base import Backend
-from provision.bringup import BringUp, Plan, dial
+from provision.bringup import BringUp, Plan, dial, dial_unnamed
 from provision.errors import ProvisionError
 from provision.files import read_json, write_json
 from provision.locks import exclusive
@@ -32,6 +32,46 @@ _STOP_SECONDS = 30.0
 _ASK_SECONDS = 2.0
 _ABANDON_SECONDS = 5.0  # a mongod that is still starting may hear a request to end only when it has started
 _LOG_LINES = 400
+
+
+@dataclass(frozen=True)
+class Look:
+    """Which nodes of a deployment run.
+
+    Args:
+        running: those that run.
+        ended: those that don't.
+        unknown: those that nobody could look at, and why: their host is away, and they may run or not.
+    """
+
+    running: tuple[Node, ...]
+    ended: tuple[Node, ...]
+    unknown: tuple[tuple[Node, ProvisionError], ...]
+
+    def certain(self, doing: str, done: Sequence[Node] = (), again: str = "") -> None:
+        """See that nothing about them is unknown.
+
+        Args:
+            doing: the work, for the error.
+            done: nodes with which it was done.
+            again: the command to type when their hosts answer again; empty: the same.
+
+        Raises:
+            ProvisionError: naming the nodes that nobody could look at, and why.
+        """
+        if not self.unknown:
+            return
+        reasons: dict[str, list[str]] = {}
+        for node, error in self.unknown:
+            reasons.setdefault(error.cause, []).append(node.name)
+        causes = [
+            f"It is not known whether {', '.join(names)} runs: {cause}" for cause, names in reasons.items()
+        ]
+        if done:
+            causes.append(f"Done with {_names(done)}.")
+        remedies = dict.fromkeys(error.remedy for _, error in self.unknown)
+        typed = f"type: {again}" if again else "type the same again."
+        raise ProvisionError(doing, "\n".join(causes), "\n".join([*remedies, f"Then {typed}"]))
 
 
 @dataclass(frozen=True)
@@ -229,8 +269,9 @@ class Deployment:
         with contextlib.nullcontext(-1) if holding else self._locked("starting", say) as lock:
             self.prepare()
             nodes = self.topology.nodes
-            found = self.backend.observe_all(nodes)
-            missing = [node for node in nodes if not found[node.name].running]
+            look = self.look(nodes)
+            look.certain(f"starting {self.name}")
+            missing = look.ended
             for node in nodes:
                 if node not in missing and self.backend.release(node):
                     say(f"{node.name} was paused or cut off, and goes on")
@@ -274,6 +315,8 @@ class Deployment:
     ) -> tuple[str, ...]:
         """Stop every node that runs. Data stay, unless they are to be deleted.
 
+        Nodes that nobody can look at keep none of the others from being stopped; then they are an error.
+
         Args:
             say: told what is going on.
             remove: remove what the nodes ran in, too (containers and their network).
@@ -281,26 +324,42 @@ class Deployment:
 
         Returns:
             Names of the nodes that were stopped.
+
+        Raises:
+            ProvisionError: naming the nodes that may still run, because their hosts are away.
         """
         with self._locked("stopping", say):
-            running = self.running(self.topology.nodes)
+            look = self.look(self.topology.nodes)
+            running = look.running
             if running:
                 say(f"Stopping {self.name} ({_names(running)})")
             removes = remove or delete_data
-            at_once = delete_data or (remove and self._flush(running))
+            flushes = remove and self.backend.may_be_killed_after_flush
+            at_once = delete_data or (flushes and self._flush(running))
             if not at_once:
                 self._stop(running, ends_by_removal=removes)
             if removes:
                 self.backend.remove(self.topology.nodes, delete_data, at_once)
+            else:
+                look.certain(f"stopping {self.name}", running, f"invoke stop --on {self.name}")
             if delete_data:
                 self._initiated_record.unlink(missing_ok=True)
                 remembered.forget(self._paths, self.name)
         return tuple(node.name for node in running)
 
+    def look(self, nodes: Sequence[Node]) -> Look:
+        """Which of some nodes run, and of which nobody can say that now."""
+        observed = self.backend.observe_all(nodes)
+        unknown = [(node, observed[node.name].unknown) for node in nodes]
+        return Look(
+            tuple(node for node in nodes if observed[node.name].running),
+            tuple(node for node in nodes if observed[node.name].ended),
+            tuple((node, error) for node, error in unknown if error is not None),
+        )
+
     def running(self, nodes: Sequence[Node]) -> list[Node]:
-        """Those of some nodes that run."""
-        found = self.backend.observe_all(nodes)
-        return [node for node in nodes if found[node.name].running]
+        """Those of some nodes that are known to run."""
+        return list(self.look(nodes).running)
 
     def start_node(self, node: Node) -> None:
         """Start one node and leave the rest of the deployment as it is.
@@ -329,7 +388,9 @@ class Deployment:
 
         def check_alive() -> None:
             observed = self.backend.observe(node)
-            if not observed.running:
+            if observed.unknown is not None:
+                raise observed.unknown
+            if observed.ended:
                 raise self._death(node, observed.exit_status)
 
         deadline = time.monotonic() + self._start_timeout
@@ -358,6 +419,14 @@ class Deployment:
             CommandFailed: it refused the credentials.
         """
         return dial(self.backend, self.secrets(), node, timeout)
+
+    def dial_unnamed(self, node: Node, timeout: float) -> Connection:
+        """The same as nobody, encrypted where it must be: what a node says of itself without a log-in.
+
+        Raises:
+            NotReachable: it does not answer.
+        """
+        return dial_unnamed(self.backend, self.secrets(), node, timeout)
 
     def log(self, node: Node, lines: int, follow: bool) -> Iterator[str]:
         """A node's raw log lines.

@@ -23,6 +23,7 @@ from bench.lab import Lab, Project
 from bench.measure import Bound, Subject
 from bench.subjects.deployments import declare, docker_is_missing, remove_from_docker
 from tests.hosts.lab import Lab as Hosts
+from tests.hosts.lab import client_at_home
 from tests.hosts.lab import lab as hosts_lab
 from tests.support import capabilities
 from tests.support.router_standin.install import install
@@ -79,6 +80,7 @@ def _made(lab: Lab) -> Iterator[_Place]:
         install(binaries, mongod.version)
     environment = {
         "HOME": str(home),
+        "PATH": f"{client_at_home(home / 'bin')}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "INVOKE_MONGODB_SOURCE": "path",
         "INVOKE_MONGODB_PATH": str(binaries / "mongod"),
     }
@@ -173,9 +175,9 @@ def _note(lab: Lab, kind: str) -> str:
     address = place.hosts.hosts[_NAMES[0]].address
     known = (str(Path(place.environment["HOME"]) / ".ssh" / "known_hosts"),)
     taken = []
-    with contextlib.closing(
-        Link(Host(_NAMES[0], address, port, "root", (str(place.hosts.key),), None, known))
-    ) as link:
+    keys = (str(place.hosts.key),)
+    host = Host(name=_NAMES[0], address=address, port=port, user="root", keys=keys, known_hosts=known)
+    with contextlib.closing(Link(host)) as link:
         link.run(["true"])  # connects
         for _ in range(_ROUND_TRIPS):
             begun = time.perf_counter()

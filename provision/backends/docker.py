@@ -118,6 +118,7 @@ class Docker:
     """
 
     name = "docker"
+    may_be_killed_after_flush = True
 
     def __init__(
         self,

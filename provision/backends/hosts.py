@@ -52,6 +52,8 @@ class Hosts:
     """
 
     name = "hosts"
+    # Others may write there without a router, and systemd would see a failure.
+    may_be_killed_after_flush = False
 
     def __init__(
         self,
@@ -156,10 +158,14 @@ class Hosts:
             if not isinstance(error, Unreachable):
                 raise error
         seen |= asked
-        return {
-            node.name: seen.get(self._placement[node.name], {}).get(node.name, Observed(False))
-            for node in nodes
-        }
+
+        def of(node: Node) -> Observed:
+            host = self._placement[node.name]
+            if host in errors:
+                return Observed(False, unknown=errors[host])
+            return seen[host].get(node.name, Observed(False))
+
+        return {node.name: of(node) for node in nodes}
 
     def _seen_on(self, link: Link) -> Mapping[str, Observed]:
         """The nodes of a host as they were found a moment ago, or now."""

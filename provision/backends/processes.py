@@ -41,6 +41,7 @@ class Processes:
     """
 
     name = "processes"
+    may_be_killed_after_flush = True
 
     def __init__(
         self,

@@ -75,7 +75,7 @@ def up(
         show_plan(loaded, on, json)
         return
     deployment = ready(loaded, on)
-    with UpProgress(deployment.topology, deployment.backend.address, quiet=json) as progress:
+    with UpProgress(deployment.topology, deployment.dial_unnamed, quiet=json) as progress:
         done = cluster.up(
             loaded,
             on,
@@ -190,7 +190,7 @@ def add_shard(ctx: Context, on: str = "cluster", timings: bool = False, json: bo
 
     loaded = load(ctx)
     deployment = ready(loaded, on)
-    with UpProgress(deployment.topology, deployment.backend.address, quiet=json) as progress:
+    with UpProgress(deployment.topology, deployment.dial_unnamed, quiet=json) as progress:
         done = cluster.add_shard(loaded, on, progress.say, progress.reached)
     show_up(done, timings, json)
 

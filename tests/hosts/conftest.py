@@ -16,13 +16,13 @@ import pytest
 from provision import assembly
 from provision.backends.hosts import Hosts
 from provision.deployment import Deployment
-from provision.hosts import inventory
+from provision.hosts import inventory, ssh
 from provision.hosts import setup as hosts_setup
 from provision.hosts.link import Link
 from provision.mongodb import binaries
 from provision.settings import Layer, Loaded, load
 from provision.steps import Silent
-from tests.hosts.lab import Lab, lab
+from tests.hosts.lab import Lab, client_at_home, lab
 from tests.support.capabilities import ROOT
 from tests.support.router_standin.install import install
 
@@ -133,7 +133,7 @@ class Project:
 
 @contextlib.contextmanager
 def at_home(hosts: Lab, home: Path) -> Iterator[Path]:
-    """A home directory whose known_hosts has the keys of all hosts; it is $HOME in the block.
+    """A home directory whose known_hosts has the keys of all hosts; it is $HOME in the block, and home to `ssh`.
 
     Args:
         hosts: the hosts.
@@ -143,8 +143,11 @@ def at_home(hosts: Lab, home: Path) -> Iterator[Path]:
     (home / ".ssh" / "known_hosts").write_text(hosts.known_hosts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(home))
+        patch.setenv("PATH", f"{client_at_home(home / 'bin')}{os.pathsep}{os.environ['PATH']}")
         patch.delenv("SSH_AUTH_SOCK", raising=False)
+        ssh.ask.cache_clear()
         yield home
+    ssh.ask.cache_clear()
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ CONNECT_SECONDS = 10.0
 COMMAND_SECONDS = 60.0
 _KEEPALIVE_SECONDS = 5
 _PROXY_SECONDS = 0.5
+_NO_KEY = "No authentication methods available"  # how paramiko says so
 # sshd allows ten sessions of a connection (MaxSessions), and some are left for logs that are followed. One that is
 # over counts until sshd has seen that.
 _SESSIONS = 6
@@ -385,13 +386,15 @@ class Link:
 
         host = self.host
         doing = f"connecting to {host.name} ({_reached(host)})"
-        through = "" if to is host else f"{to.address}, which {host.name} is reached through, "
-        subject = through.rstrip(", ") or f"{host.name} ({to.address})"
+        subject = f"{host.name} ({to.address})"
+        if to is not host:
+            subject = f"{to.address}, which {host.name} is reached through,"
         try:
             options = connection.connect_kwargs
             options["sock"] = self._socket(to, before)
-            keys = _log_in_with(to, options)
-            connection.open()
+            with contextlib.ExitStack() as agent:
+                keys = _log_in_with(to, options, agent)
+                connection.open()
             connection.transport.set_keepalive(_KEEPALIVE_SECONDS)
         except _UnknownHostKey as unknown:
             raise _unreachable(
@@ -432,13 +435,15 @@ class Link:
             ) from None
         except (paramiko.SSHException, OSError, EOFError) as problem:
             cause = f"{subject} does not answer on port {to.port}: {_reason(problem)}."
-            if before is not None and getattr(problem, "code", None) == _PROHIBITED:
+            remedy = f"Is it up, and is that its address? `{to.ssh} true` must work."
+            if str(problem) == _NO_KEY:
+                cause = f"There is no key to offer to {subject}: no agent holds one, and no file of `ssh` has one."
+                remedy = f"Set hosts.{host.name}.key in invoke.yaml, or IdentityFile in ~/.ssh/config."
+            elif before is not None and getattr(problem, "code", None) == _PROHIBITED:
                 cause = f"The hop before {subject} forwards no connections (AllowTcpForwarding of its sshd)."
             elif before is None and self._proxy is not None:
                 cause = f"The ProxyCommand of {subject} does not lead there: {self._proxy.said() or _reason(problem)}."
-            raise _unreachable(
-                to, doing, cause, f"Is it up, and is that its address? `{to.ssh} true` must work."
-            ) from None
+            raise _unreachable(to, doing, cause, remedy) from None
 
     def _feed(self, channel: Any, feed: bytes | IO[bytes], fed: Callable[[int], None]) -> None:
         """Send standard input; a program that ends before it has read all of it says why itself."""
@@ -629,19 +634,28 @@ def _read(channel: Any) -> tuple[str, str]:
     return out.decode(errors="replace"), error.decode(errors="replace")
 
 
-def _log_in_with(to: Hop, options: dict[str, Any]) -> tuple[str, ...]:
-    """Put the keys that are offered at a hop into the options of its connection; returns their files."""
+def _log_in_with(to: Hop, options: dict[str, Any], agent: contextlib.ExitStack) -> tuple[str, ...]:
+    """Put the keys that are offered at a hop into the options of its connection.
+
+    Args:
+        to: the hop.
+        options: the options.
+        agent: holds what must stay open for the log-in.
+
+    Returns:
+        The keys' files.
+    """
     keys = to.keys if to.key_given else tuple(each for each in to.keys if Path(each).is_file())
     options["look_for_keys"] = False
     if keys:
         options["key_filename"] = list(keys)
     if to.identities_only:
         options["allow_agent"] = False
-        options["pkey"] = _of_agent(to.keys)
+        options["pkey"] = _of_agent(to.keys, agent)
     return keys
 
 
-def _of_agent(keys: Sequence[str]) -> Any:
+def _of_agent(keys: Sequence[str], held: contextlib.ExitStack) -> Any:
     """The agent's key that belongs to one of some files, by the public half beside it; None: it has none of them."""
     import paramiko
 
@@ -651,7 +665,8 @@ def _of_agent(keys: Sequence[str]) -> Any:
             with contextlib.suppress(OSError, UnicodeDecodeError, IndexError):
                 public.add(path.read_text(encoding="utf-8").split()[1])
     with contextlib.suppress(OSError, paramiko.SSHException):
-        return next((key for key in paramiko.Agent().get_keys() if key.get_base64() in public), None)
+        agent = held.enter_context(contextlib.closing(paramiko.Agent()))
+        return next((key for key in agent.get_keys() if key.get_base64() in public), None)
     return None
 
 

@@ -223,7 +223,7 @@ def ask(question: Question) -> SshOptions:
         raise ProvisionError(
             doing,
             f"{cause}.",
-            f"Correct that line, until this succeeds: {shlex.join(('ssh', '-G', question.alias))}",
+            f"Correct that, until this succeeds: {shlex.join(('ssh', '-G', question.alias))}",
         )
     return parse(done.stdout.decode(errors="replace"), question.alias, local)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import os
 import shutil
 import tempfile
@@ -145,6 +147,8 @@ def at_home(hosts: Lab, home: Path) -> Iterator[Path]:
         patch.setenv("HOME", str(home))
         patch.setenv("PATH", f"{client_at_home(home / 'bin')}{os.pathsep}{os.environ['PATH']}")
         patch.delenv("SSH_AUTH_SOCK", raising=False)
+        # The wrapped client's idea of the user's home is this process's, too.
+        patch.setattr(ssh, "_local", functools.partial(dataclasses.replace, ssh._local(), home=str(home)))
         ssh.ask.cache_clear()
         yield home
     ssh.ask.cache_clear()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from provision.errors import ProvisionError
+from provision.hosts import ssh
 from provision.hosts.link import Link, Unreachable
 from tests.hosts.conftest import Project
 from tests.hosts.lab import Lab, keygen
@@ -201,29 +201,20 @@ def test_key_that_only_the_agent_has_is_used_with_identities_only(
 def test_without_a_client_the_configuration_is_read_and_what_it_cannot_follow_is_an_error(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config(project, f"Host target\n  HostName {address(project.lab, 'db3')}\n  ProxyJump operator@db1,db2")
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    monkeypatch.setenv("PATH", str(empty))
-    monkeypatch.setattr("provision.hosts.ssh._local", _at_home)
-    with target(project) as link:
-        assert seen_by(link) == [address(project.lab, "db2"), "root"]
-    project.lab.hosts["db1"].cut_off()
-    with target(project) as link, pytest.raises(Unreachable) as caught:
-        link.run(["true"])
-    assert "no `ssh`" in caught.value.cause
-    assert "apt-get install openssh-client" in caught.value.remedy
-    from provision.hosts import ssh
-
-    ssh.ask.cache_clear()
-    config(project, "Include config.d/*")
-    with pytest.raises(ProvisionError, match="Line 1 includes other files") as refused, target(project):
-        pass
-    assert "apt-get install openssh-client" in refused.value.remedy
-
-
-def _at_home() -> object:
-    """This user as the `ssh` of the tests has them: $HOME is their home directory."""
-    from provision.hosts.ssh import Local
-
-    return Local("root", os.getuid(), os.environ["HOME"], "here", dict(os.environ))
+    lab = project.lab
+    config(project, f"Host target\n  HostName {address(lab, 'db3')}\n  ProxyJump operator@db1,db2")
+    (tmp_path / "empty").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path / "empty"))
+        with target(project) as link:
+            assert seen_by(link) == [address(lab, "db2"), "root"]
+        (Path.home() / ".ssh" / "known_hosts").unlink()
+        with target(project) as link, pytest.raises(Unreachable) as caught:
+            link.run(["true"])
+        assert "no `ssh`" in caught.value.cause
+        assert "apt-get install openssh-client" in caught.value.remedy
+        ssh.ask.cache_clear()
+        config(project, "Include config.d/*")
+        with pytest.raises(ProvisionError, match="Line 1 includes other files") as refused, target(project):
+            pass
+        assert "apt-get install openssh-client" in refused.value.remedy

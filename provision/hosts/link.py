@@ -11,6 +11,7 @@ import contextlib
 import io
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -515,7 +516,7 @@ class _Proxy:
         try:
             # In a session of its own: Ctrl-C is not for it, and it finds no terminal to ask for a password.
             self._process = subprocess.Popen(
-                [os.environ.get("SHELL") or "/bin/sh", "-c", f"exec {command}"],
+                [shutil.which(os.environ.get("SHELL") or "sh") or "/bin/sh", "-c", f"exec {command}"],
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=self._errors,

@@ -174,7 +174,11 @@ class Hosts:
             until, seen = self._seen.get(name, (0.0, {}))
             begun = time.monotonic()
             if begun >= until:
-                seen = self._look(link)
+                try:
+                    seen = self._look(link)
+                except Unreachable:
+                    # A connection that broke is opened again; a host that did not answer is not asked twice.
+                    seen = self._look(link)
                 done = time.monotonic()
                 # Of a host that is far away, most of the time is not to go into asking.
                 self._seen[name] = (done + max(_OBSERVED_SECONDS, _REST * (done - begun)), seen)

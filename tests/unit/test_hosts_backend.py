@@ -116,6 +116,23 @@ def test_nodes_of_a_host_that_does_not_answer_are_unknown_and_the_others_run(
     assert {name for name, each in found.items() if each.running} == found.keys() - unknown.keys()
 
 
+def test_a_connection_that_breaks_while_a_host_is_asked_is_opened_again(
+    backend: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = []
+
+    def look(link: Link) -> dict[str, Observed]:
+        if link.host.name == "db2" and not broken:
+            broken.append(link)
+            raise Unreachable("asking db2", "The connection to db2 was lost.", "Type the command again.")
+        return answers(backend, link)
+
+    monkeypatch.setattr(backend, "_look", look)
+    found = backend.observe_all(nodes(backend))
+    assert broken
+    assert all(each.running for each in found.values())
+
+
 def test_a_host_that_answers_nonsense_is_an_error_that_names_it(
     backend: Hosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:

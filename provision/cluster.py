@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from provision import assembly, remembered
+from provision.bringup import NotSharded
 from provision.deployment import Deployment, Timing, Up
 from provision.errors import ProvisionError, did_you_mean
 from provision.locks import exclusive
@@ -49,6 +50,7 @@ def up(
         until_healthy: as for `Deployment.up`.
 
     Raises:
+        NotSharded: it is up, but for a collection that could not be sharded; the flags hold.
         ProvisionError: it could not be brought up; the flags are then forgotten again.
     """
     settings = loaded.deployment(name)
@@ -76,6 +78,8 @@ def _up_with(
         try:
             changed = with_flags(loaded, name, flags)
             return assembly.deployment(changed, name).up(say, reached, until_healthy)
+        except NotSharded:
+            raise  # it is up with these flags
         except BaseException:
             remembered.restore(loaded.paths, name, before)
             raise
@@ -302,7 +306,7 @@ def shard_collection(deployment: Deployment, wanted: ShardedCollection) -> bool:
     with routed(deployment, doing) as router:
         try:
             has_documents = router.command(database, {"find": collection, "limit": 1})["cursor"]["firstBatch"]
-            if has_documents and not sharding.is_sharded(router, wanted.namespace):
+            if has_documents and sharding.entry(router, wanted.namespace) is None:
                 name = "_".join(f"{field}_{kind}" for field, kind in wanted.key.items())
                 index: dict[str, Any] = {"key": dict(wanted.key), "name": name}
                 if wanted.unique and set(wanted.key) != {"_id"}:

@@ -181,7 +181,8 @@ def _drain(router: Connection, shard: str, say: Say, doing: str) -> None:
             "Switch it on: invoke cluster.shell --eval 'sh.startBalancer()'",
         )
     told, since = "", time.monotonic()
-    while (answer := sharding.remove_shard(router, shard))["state"] != "completed":
+    draining = sharding.Drain(router, shard)
+    while (answer := draining.ask())["state"] != "completed":
         remaining = answer.get("remaining", {})
         # Databases and unsharded collections stay where they are until they are told to go.
         for namespace in answer.get("collectionsToMove", ()):

@@ -104,18 +104,44 @@ def shards(router: Connection) -> list[dict[str, Any]]:
     return list(router.command("admin", {"listShards": 1})["shards"])
 
 
-def remove_shard(router: Connection, name: str) -> dict[str, Any]:
-    """Begin to drain a shard, or ask how far that is.
+class Drain:
+    """A shard on its way out of the cluster: `ask` begins to drain it, says how far that is, and takes it out at the end.
 
-    Follows https://www.mongodb.com/docs/manual/reference/command/removeShard/
+    From MongoDB 8.3 on each step is a command of its own, and `removeShard`, which is all of them, is deprecated:
+    https://www.mongodb.com/docs/manual/tutorial/remove-shards-from-cluster/
 
-    Returns:
-        The router's answer: ``state`` is ``started``, ``ongoing`` (with ``remaining``) or ``completed``.
+    Args:
+        router: connection to a router.
+        shard: the shard's name.
 
     Raises:
         CommandFailed: the router refused.
     """
-    return router.command("admin", {"removeShard": name, "writeConcern": _MAJORITY}, timeout=60)
+
+    def __init__(self, router: Connection, shard: str) -> None:
+        self._router = router
+        self._shard = shard
+        self._in_steps = "startShardDraining" in router.command("admin", {"listCommands": 1})["commands"]
+
+    def ask(self) -> dict[str, Any]:
+        """The router's answer: ``state`` is ``started``, ``ongoing`` (with ``remaining``) or ``completed``.
+
+        Raises:
+            CommandFailed: the router refused.
+        """
+        if not self._in_steps:
+            return self._run({"removeShard": self._shard, "writeConcern": _MAJORITY})
+        if not any(each["_id"] == self._shard and each.get("draining") for each in shards(self._router)):
+            self._run({"startShardDraining": self._shard, "writeConcern": _MAJORITY})
+            return {"state": "started"}
+        answer = self._run({"shardDrainingStatus": self._shard})
+        if answer["state"] == "drainingComplete":
+            self._run({"commitShardRemoval": self._shard, "writeConcern": _MAJORITY})
+            return {"state": "completed"}
+        return answer
+
+    def _run(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        return self._router.command("admin", command, timeout=60)
 
 
 def entry(router: Connection, namespace: str) -> dict[str, Any] | None:

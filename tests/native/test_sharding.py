@@ -160,7 +160,9 @@ class _Listener(pymongo.monitoring.CommandListener):
         self._sent = sent
 
     def started(self, event: pymongo.monitoring.CommandStartedEvent) -> None:
-        self._sent.note(event.connection_id[1] or 0, event.database_name, dict(event.command))
+        # The driver takes the fields away of commands that log in.
+        command = {event.command_name: 1, **event.command}
+        self._sent.note(event.connection_id[1] or 0, event.database_name, command)
 
     def succeeded(self, event: pymongo.monitoring.CommandSucceededEvent) -> None: ...
 

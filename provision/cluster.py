@@ -27,6 +27,7 @@ _STEP_DOWN_SECONDS = 60
 _ELECTION_SECONDS = 30.0
 _DRAIN_POLL_SECONDS = 0.25
 _STALLED_SECONDS = 60.0
+_LEAST_MOVE = "reshardingMinimumOperationDurationMillis"
 # The primary's data must be elsewhere before it steps down; where none has them within this, it stays.
 _CATCH_UP_SECONDS = 10
 
@@ -157,7 +158,7 @@ def remove_shard(loaded: Loaded, name: str, shard: str, say: Say) -> None:
                 )
             if shard in present:
                 try:
-                    _drain(router, shard, say, doing)
+                    _drain(deployment, router, shard, say, doing)
                 except CommandFailed as refusal:
                     raise ProvisionError(
                         doing, str(refusal), "Mend that, then type it again: it goes on where it was."
@@ -172,7 +173,7 @@ def remove_shard(loaded: Loaded, name: str, shard: str, say: Say) -> None:
             deployment.remove_nodes(nodes, replace(extent, shards=left), f"removing {shard} of")
 
 
-def _drain(router: Connection, shard: str, say: Say, doing: str) -> None:
+def _drain(deployment: Deployment, router: Connection, shard: str, say: Say, doing: str) -> None:
     """Have the balancer move everything off a shard, and move the databases that have their primary there."""
     if sharding.balancer(router)["mode"] == "off":
         raise ProvisionError(
@@ -188,7 +189,8 @@ def _drain(router: Connection, shard: str, say: Say, doing: str) -> None:
         for namespace in answer.get("collectionsToMove", ()):
             say(f"{shard}: moving {namespace}")
             target = _emptiest(router, shard)
-            router.command("admin", {"moveCollection": namespace, "toShard": target}, timeout=3600)
+            with moved_at_once(deployment):
+                router.command("admin", {"moveCollection": namespace, "toShard": target}, timeout=3600)
         if not int(remaining.get("chunks", 0)) and answer["state"] == "ongoing":
             for database in answer.get("dbsToMove", ()):
                 target = _emptiest(router, shard)
@@ -214,6 +216,28 @@ def _drain(router: Connection, shard: str, say: Say, doing: str) -> None:
             )
         time.sleep(_DRAIN_POLL_SECONDS)
     say(f"{shard}: drained")
+
+
+@contextlib.contextmanager
+def moved_at_once(deployment: Deployment) -> Iterator[None]:
+    """Let collections be moved as fast as they can for the length of the block, on a deployment for development.
+
+    MongoDB lets each move last five minutes at least, so that clients can retry their writes. The primary of the config
+    servers leads a move, and keeps that time. A deployment on hosts has clients that matter: it keeps MongoDB's time.
+    """
+    config = deployment.topology.config
+    leader = primary(deployment, config) if config and deployment.backend.name != "hosts" else None
+    if leader is None:
+        yield
+        return
+    with deployment.dial(leader) as connection:
+        before = connection.command("admin", {"getParameter": 1, _LEAST_MOVE: 1})[_LEAST_MOVE]
+        connection.command("admin", {"setParameter": 1, _LEAST_MOVE: 0})
+        try:
+            yield
+        finally:
+            with contextlib.suppress(NotReachable, CommandFailed):  # a leader that is gone has it no longer
+                connection.command("admin", {"setParameter": 1, _LEAST_MOVE: before})
 
 
 def _move_primary(router: Connection, database: str, target: str) -> None:

@@ -137,6 +137,24 @@ def test_flags_of_a_cluster_that_came_up_hold_although_a_collection_was_refused(
     assert "router-2" in names
 
 
+def test_a_collection_is_moved_without_the_five_minutes_that_mongodb_waits(
+    tmp_path: Path, mongod_binary: Path, mongod_version: str
+) -> None:
+    shape = {"topology": "sharded", "members": 1, "config_servers": 1, "shards": 1, "auth": True}
+    parameter = "reshardingMinimumOperationDurationMillis"
+
+    def least() -> int:
+        with deployment.dial(deployment.node("config-1")) as connection:
+            return int(connection.command("admin", {"getParameter": 1, parameter: 1})[parameter])
+
+    with deployed(tmp_path, mongod_binary, mongod_version, **shape) as deployment:
+        before = least()
+        assert before > 0
+        with cluster.moved_at_once(deployment):
+            assert least() == 0
+        assert least() == before
+
+
 # What is sent through the router
 
 
@@ -221,7 +239,7 @@ def test_every_command_that_is_sent_through_a_router_is_accepted_by_mongos(
         with cluster.routed(deployment, "recording") as router:
             sharding.stop_balancer(router, 30.0)
             sharding.start_balancer(router)
-            cluster._drain(router, "shard2", lambda _: None, "recording")
+            cluster._drain(deployment, router, "shard2", lambda _: None, "recording")
             assert [each["_id"] for each in sharding.shards(router)] == ["shard1"]
         deployment.down(remove=True)
     assert sent.names() >= {

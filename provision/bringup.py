@@ -2,7 +2,8 @@
 
 All nodes start together. Each replica set is initiated with one member as soon as that member listens; routers are
 usable as soon as the config servers have a primary; each shard is added as soon as it has one. After the first
-acknowledged write the sets get their other members, one by one. The first failure ends it all.
+acknowledged write the sets get their other members, one by one. The first failure ends it all, except that the cluster
+refuses to shard a collection: the rest is brought up, and the refusal is the last word.
 """
 
 from __future__ import annotations
@@ -29,6 +30,26 @@ T = TypeVar("T")
 _POLL_SECONDS = 0.05
 _CHECKED_POLL_SECONDS = 0.005
 _POLL_SECONDS_PER_NODE = 0.005  # ten nodes, with their waits side by side: 50 ms; three: 15 ms
+
+
+class NotSharded(ProvisionError):
+    """The deployment is up, and has refused to shard some of its collections as the settings declare.
+
+    Args:
+        deployment: its name.
+        refusals: why, one for each collection.
+    """
+
+    def __init__(self, deployment: str, refusals: Sequence[ProvisionError]) -> None:
+        remedies = dict.fromkeys(each.remedy for each in refusals)
+        others = len(refusals) > 1
+        super().__init__(
+            refusals[0].doing if not others else f"sharding {len(refusals)} collections of {deployment}",
+            "\n".join(f"{each.doing}: {each.cause}" if others else each.cause for each in refusals)
+            + f"\n{deployment} is up and takes writes: it stays up, without "
+            + ("these collections being sharded." if others else "this collection being sharded."),
+            "\n".join((*remedies, f"Then type: invoke start --on {deployment}")),
+        )
 
 
 class _CancelledError(Exception):
@@ -100,6 +121,7 @@ class BringUp:
                 members that the sets do not have yet are left for another bring-up to add.
 
         Raises:
+            NotSharded: all else was done.
             ProvisionError: naming the node at fault.
         """
         topology = self._plan.topology
@@ -168,9 +190,13 @@ class BringUp:
             self._result(future, everything)
         waiting = self._wait(topology.routers[:1])
         with replication.listening(topology.routers[0], self.dial, waiting) as router:
+            refusals = []
             for collection in self._plan.collections:
-                if sharding.shard_collection(router, collection):
-                    self._reached(f"{collection.namespace} is sharded")
+                try:
+                    if sharding.shard_collection(router, collection):
+                        self._reached(f"{collection.namespace} is sharded")
+                except ProvisionError as refusal:
+                    refusals.append(refusal)
             self._prove_through(router, waiting)
             self._reached("majority write acknowledged through the router")
             if until_healthy:
@@ -184,6 +210,8 @@ class BringUp:
                 if any(len(each.members) > 1 for each in topology.all_sets):
                     self._prove_through(router, waiting)
                 self._reached("every member is healthy")
+        if refusals:
+            raise NotSharded(topology.name, refusals)
 
     def _primary(self, replica_set: ReplicaSet) -> Connection:
         """Bring a set to its primary, and create the users there. `run` closes the connection, if nobody did."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from provision import assembly, remembered
+from provision.bringup import NotSharded
 from provision.deployment import Deployment, Timing, Up
 from provision.errors import ProvisionError, did_you_mean
 from provision.locks import exclusive
@@ -26,6 +27,7 @@ _STEP_DOWN_SECONDS = 60
 _ELECTION_SECONDS = 30.0
 _DRAIN_POLL_SECONDS = 0.25
 _STALLED_SECONDS = 60.0
+_LEAST_MOVE = "reshardingMinimumOperationDurationMillis"
 # The primary's data must be elsewhere before it steps down; where none has them within this, it stays.
 _CATCH_UP_SECONDS = 10
 
@@ -49,6 +51,7 @@ def up(
         until_healthy: as for `Deployment.up`.
 
     Raises:
+        NotSharded: it is up, but for a collection that could not be sharded; the flags hold.
         ProvisionError: it could not be brought up; the flags are then forgotten again.
     """
     settings = loaded.deployment(name)
@@ -76,6 +79,8 @@ def _up_with(
         try:
             changed = with_flags(loaded, name, flags)
             return assembly.deployment(changed, name).up(say, reached, until_healthy)
+        except NotSharded:
+            raise  # it is up with these flags
         except BaseException:
             remembered.restore(loaded.paths, name, before)
             raise
@@ -153,7 +158,7 @@ def remove_shard(loaded: Loaded, name: str, shard: str, say: Say) -> None:
                 )
             if shard in present:
                 try:
-                    _drain(router, shard, say, doing)
+                    _drain(deployment, router, shard, say, doing)
                 except CommandFailed as refusal:
                     raise ProvisionError(
                         doing, str(refusal), "Mend that, then type it again: it goes on where it was."
@@ -168,7 +173,7 @@ def remove_shard(loaded: Loaded, name: str, shard: str, say: Say) -> None:
             deployment.remove_nodes(nodes, replace(extent, shards=left), f"removing {shard} of")
 
 
-def _drain(router: Connection, shard: str, say: Say, doing: str) -> None:
+def _drain(deployment: Deployment, router: Connection, shard: str, say: Say, doing: str) -> None:
     """Have the balancer move everything off a shard, and move the databases that have their primary there."""
     if sharding.balancer(router)["mode"] == "off":
         raise ProvisionError(
@@ -177,13 +182,15 @@ def _drain(router: Connection, shard: str, say: Say, doing: str) -> None:
             "Switch it on: invoke cluster.shell --eval 'sh.startBalancer()'",
         )
     told, since = "", time.monotonic()
-    while (answer := sharding.remove_shard(router, shard))["state"] != "completed":
+    draining = sharding.Drain(router, shard)
+    while (answer := draining.ask())["state"] != "completed":
         remaining = answer.get("remaining", {})
         # Databases and unsharded collections stay where they are until they are told to go.
         for namespace in answer.get("collectionsToMove", ()):
             say(f"{shard}: moving {namespace}")
             target = _emptiest(router, shard)
-            router.command("admin", {"moveCollection": namespace, "toShard": target}, timeout=3600)
+            with moved_at_once(deployment):
+                router.command("admin", {"moveCollection": namespace, "toShard": target}, timeout=3600)
         if not int(remaining.get("chunks", 0)) and answer["state"] == "ongoing":
             for database in answer.get("dbsToMove", ()):
                 target = _emptiest(router, shard)
@@ -209,6 +216,28 @@ def _drain(router: Connection, shard: str, say: Say, doing: str) -> None:
             )
         time.sleep(_DRAIN_POLL_SECONDS)
     say(f"{shard}: drained")
+
+
+@contextlib.contextmanager
+def moved_at_once(deployment: Deployment) -> Iterator[None]:
+    """Let collections be moved as fast as they can for the length of the block, on a deployment for development.
+
+    MongoDB lets each move last five minutes at least, so that clients can retry their writes. The primary of the config
+    servers leads a move, and keeps that time. A deployment on hosts has clients that matter: it keeps MongoDB's time.
+    """
+    config = deployment.topology.config
+    leader = primary(deployment, config) if config and deployment.backend.name != "hosts" else None
+    if leader is None:
+        yield
+        return
+    with deployment.dial(leader) as connection:
+        before = connection.command("admin", {"getParameter": 1, _LEAST_MOVE: 1})[_LEAST_MOVE]
+        connection.command("admin", {"setParameter": 1, _LEAST_MOVE: 0})
+        try:
+            yield
+        finally:
+            with contextlib.suppress(NotReachable, CommandFailed):  # a leader that is gone has it no longer
+                connection.command("admin", {"setParameter": 1, _LEAST_MOVE: before})
 
 
 def _move_primary(router: Connection, database: str, target: str) -> None:
@@ -302,7 +331,7 @@ def shard_collection(deployment: Deployment, wanted: ShardedCollection) -> bool:
     with routed(deployment, doing) as router:
         try:
             has_documents = router.command(database, {"find": collection, "limit": 1})["cursor"]["firstBatch"]
-            if has_documents and not sharding.is_sharded(router, wanted.namespace):
+            if has_documents and sharding.entry(router, wanted.namespace) is None:
                 name = "_".join(f"{field}_{kind}" for field, kind in wanted.key.items())
                 index: dict[str, Any] = {"key": dict(wanted.key), "name": name}
                 if wanted.unique and set(wanted.key) != {"_id"}:

@@ -13,7 +13,7 @@ from pathlib import Path
 from provision import remembered
 from provision import status as reading
 from provision.backends.base import Backend
-from provision.bringup import BringUp, Plan, dial, dial_unnamed
+from provision.bringup import BringUp, NotSharded, Plan, dial, dial_unnamed
 from provision.errors import ProvisionError
 from provision.files import read_json, write_json
 from provision.locks import exclusive
@@ -253,6 +253,7 @@ class Deployment:
             holding: this process holds the deployment's lock already.
 
         Raises:
+            NotSharded: it is up, and stays up; some collection could not be sharded.
             ProvisionError: naming the node at fault, with its last log lines.
         """
         if self._conflict is not None:
@@ -288,8 +289,11 @@ class Deployment:
             before = Extent.recorded(self._paths, self.name)
             Extent.record(self._paths, self.name, self._extent)
             bring_up = BringUp(plan, self.backend, self._telling_lines, self._death, note)
+            refused: NotSharded | None = None
             try:
                 bring_up.run(missing, until_healthy)
+            except NotSharded as refusal:
+                refused = refusal  # what is up is not at fault
             except BaseException:
                 self._undo(missing)
                 if before is None or not bring_up.launched:
@@ -298,6 +302,8 @@ class Deployment:
             self._remember_initiated()
             if not until_healthy and self._finish is not None and len(nodes) > 1:
                 self._finish(lock)
+            if refused is not None:
+                raise refused
         return Up(
             self.name,
             tuple(node.name for node in missing),

@@ -26,7 +26,7 @@ from provision.settings import Layer, Loaded, load
 from provision.steps import Silent
 from tests.hosts.lab import Lab, client_at_home, lab
 from tests.support.capabilities import ROOT
-from tests.support.router_standin.install import install
+from tests.support.router_standin.install import beside
 
 
 @pytest.fixture(scope="session")
@@ -164,20 +164,15 @@ def project_on(hosts: Lab, folder: Path, mongod: Path, version: str) -> Iterator
         mongod: the binary that it uses.
         version: its version.
     """
-    root, beside = folder / "project", folder / "bin"
+    root = folder / "project"
     root.mkdir()
-    beside.mkdir()
     shutil.copy2(ROOT / "mongod.conf.j2", root)
-    try:
-        os.link(mongod, beside / "mongod")
-    except OSError:
-        shutil.copy2(mongod, beside / "mongod")
-    install(beside, version)
+    routed = beside(mongod, version, folder / "bin")
     settings = {
         name: {"address": host.address, "user": "root", "key": str(hosts.key), "data_dir": "/srv/mongodb"}
         for name, host in hosts.hosts.items()
     }
-    made = Project(root, hosts, beside / "mongod", settings)
+    made = Project(root, hosts, routed, settings)
     try:
         yield made
     finally:

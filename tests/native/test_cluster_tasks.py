@@ -14,7 +14,7 @@ from pymongo import MongoClient
 
 from tests.support.clones import Clone
 from tests.support.polling import until
-from tests.support.router_standin.install import install
+from tests.support.router_standin.install import beside
 
 pytestmark = pytest.mark.timeout(300)
 SHARDING = {"flaskbook": {"user": {"key": {"_id": "hashed"}}}}
@@ -37,12 +37,8 @@ def free_range(ports: list[int]) -> int:
 @pytest.fixture
 def team(clone: Clone, mongod_binary: Path, mongod_version: str) -> Clone:
     """A clone with the deployments `rs` and `sh`, and a mongos beside its mongod."""
-    if not (mongod_binary.parent / "mongos").exists():
-        folder = clone.root.parent / "bin"
-        folder.mkdir()
-        (folder / "mongod").symlink_to(mongod_binary)
-        install(folder, mongod_version)
-        clone.environment["INVOKE_MONGODB_PATH"] = str(folder / "mongod")
+    routed = beside(mongod_binary, mongod_version, clone.root.parent / "bin")
+    clone.environment["INVOKE_MONGODB_PATH"] = str(routed)
     first = free_range([*range(8), *(100 + at for at in (0, 1, 20, 50, 51, 100, 101, 150, 151, 200, 201))])
 
     def add(settings: dict[str, Any]) -> None:

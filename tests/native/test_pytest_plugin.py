@@ -15,7 +15,7 @@ from pymongo import MongoClient
 
 from tests.support.plugin_project import ROOT, SIX_LINES, Project
 from tests.support.polling import until
-from tests.support.router_standin.install import install
+from tests.support.router_standin.install import beside, link
 
 # Writes a line of JSON to a file of the project.
 TELL = """
@@ -40,7 +40,7 @@ BLOCKED = """
 def project(tmp_path: Path, mongod_binary: Path) -> Iterator[Project]:
     """A project whose mongod has no mongos beside it."""
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "mongod").symlink_to(mongod_binary)
+    link(mongod_binary, tmp_path / "bin" / "mongod")
     made = Project(tmp_path / "project", str(tmp_path / "bin" / "mongod"))
     made.write("tell.py", TELL)
     try:
@@ -50,9 +50,9 @@ def project(tmp_path: Path, mongod_binary: Path) -> Iterator[Project]:
 
 
 @pytest.fixture
-def with_router(project: Project, mongod_version: str) -> Project:
-    """The same with a router: the stand-in."""
-    install(Path(project.mongod).parent, mongod_version)
+def with_router(project: Project, tmp_path: Path, mongod_binary: Path, mongod_version: str) -> Project:
+    """The same with a router."""
+    project.mongod = str(beside(mongod_binary, mongod_version, tmp_path / "routed"))
     return project
 
 

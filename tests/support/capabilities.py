@@ -163,6 +163,17 @@ def _mongod() -> Answer:
     return told, values | ({"mongos": str(mongod.mongos)} if mongod.mongos else {})
 
 
+def _mongos() -> Answer:
+    """The router of that mongod. Without one the tests of sharded clusters use their stand-in."""
+    from tests.support.router_standin.install import real_mongos
+
+    _, values = _mongod()
+    router = real_mongos(Path(values["path"]))
+    if router is None:
+        raise _Missing(f"there is no mongos beside {values['path']}: the stand-in would serve")
+    return _run([str(router), "--version"]), {"path": str(router)}
+
+
 def _docker() -> Answer:
     engine = _run(["docker", "version", "--format", "{{.Server.Version}}"])
     compose = _run(["docker", "compose", "version", "--short"])
@@ -280,6 +291,10 @@ def _run(command: list[str]) -> str:
 PROBES: Mapping[str, tuple[str, Callable[[], Answer]]] = {
     "index": ("a network connection, or PIP_INDEX_URL / ~/.config/pip/pip.conf for a mirror", _index),
     "mongod": ("./invoke doctor, which says how to get one here", _mongod),
+    "mongos": (
+        "INVOKE_MONGODB_SOURCE=archive ./invoke setup, where MongoDB's downloads can be reached",
+        _mongos,
+    ),
     "docker": (_PREPARE, _docker),
     "browser": (_PREPARE, _browser),
     "sshd": (_PREPARE, _sshd),

@@ -279,12 +279,18 @@ def test_what_a_killed_bench_left_is_removed_by_the_next(loaded: Loaded) -> None
     left.mkdir(parents=True)
     with (
         subprocess.Popen(
-            python("import time; time.sleep(600)"), env={**os.environ, MARK: str(left)}
+            python("import time", "print('runs', flush=True)", "time.sleep(600)"),
+            env={**os.environ, MARK: str(left)},
+            stdout=subprocess.PIPE,
         ) as orphan,
-        Lab(loaded, lambda _: None),
     ):
-        assert not psutil.pid_exists(orphan.pid)
-        assert not left.exists()
+        assert orphan.stdout is not None
+        assert (
+            orphan.stdout.readline() == b"runs\n"
+        )  # a process that is only just made shows no environment yet
+        with Lab(loaded, lambda _: None):
+            assert not psutil.pid_exists(orphan.pid)
+            assert not left.exists()
 
 
 def test_processes_of_others_are_not_touched(loaded: Loaded) -> None:

@@ -199,11 +199,15 @@ def run(loaded: Loaded, name: str, keep: bool, say: Callable[[str], None], repor
 def _up(deployment: Deployment, say: Callable[[str], None]) -> tuple[str, ...]:
     """Start the deployment; that of several nodes takes long enough to be watched."""
     if len(deployment.topology.nodes) == 1:
-        return deployment.up(say).started
-    from provision.progress import UpProgress
+        done = deployment.up(say)
+    else:
+        from provision.progress import UpProgress
 
-    with UpProgress(deployment.topology, deployment.backend.address) as progress:
-        return deployment.up(progress.say, progress.reached).started
+        with UpProgress(deployment.topology, deployment.backend.address) as progress:
+            done = deployment.up(progress.say, progress.reached)
+    for notice in done.notices:
+        say(notice)
+    return done.started
 
 
 def directory(loaded: Loaded) -> Path:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from provision import remembered
+from provision import launched, remembered
 from provision import status as reading
 from provision.backends.base import Backend
 from provision.bringup import BringUp, Plan, dial
 from provision.errors import ProvisionError
 from provision.files import read_json, write_json
+from provision.launched import Launched
 from provision.locks import exclusive
 from provision.mongodb import replica_set as replication
 from provision.mongodb import users
@@ -73,9 +74,11 @@ class Deployment:
         auth: it has a key file and users.
         app_database: the database on which the app's user has rights.
         collections: the collections that `up` shards.
-        extent: how large it is with what `up` adds; None: a single mongod.
+        extent: what it consists of, with what `up` adds; None: that is not recorded.
+        program: what its nodes run if they are launched now: ``"mongod 8.0.17"``, or a Docker image.
         notices: where it is left as it is although the settings ask for something else.
-        conflict: why `up` can't bring about what the settings ask for.
+        conflict: why `up` can't bring about what the settings ask for, as it runs, or has data, with others.
+        restart_applies: a restart brings that about.
         certify: makes the authority that vouches for its hosts, where that is missing; None: it has no TLS.
         finish: starts a process that finishes an `up` that returned early, given the descriptor of the lock that
             it is to hold on.
@@ -93,8 +96,10 @@ class Deployment:
         app_database: str = "flaskbook",
         collections: tuple[ShardedCollection, ...] = (),
         extent: Extent | None = None,
+        program: str = "",
         notices: tuple[str, ...] = (),
         conflict: ProvisionError | None = None,
+        restart_applies: bool = True,
         certify: Callable[[], object] | None = None,
         finish: Callable[[int], None] | None = None,
     ) -> None:
@@ -108,7 +113,10 @@ class Deployment:
         self.collections = collections
         self._extent = extent
         self._kept = notices
-        self._conflict = conflict
+        self._program = program
+        self._template = template
+        self.conflict = conflict
+        self.restart_applies = restart_applies
         self._certify = certify
         self._finish = finish
 
@@ -215,8 +223,8 @@ class Deployment:
         Raises:
             ProvisionError: naming the node at fault, with its last log lines.
         """
-        if self._conflict is not None:
-            raise self._conflict
+        if self.conflict is not None:
+            raise self.conflict
         begun = time.monotonic()
         timings: list[Timing] = []
         guard = threading.Lock()
@@ -255,6 +263,8 @@ class Deployment:
                     Extent.record(self._paths, self.name, before)
                 raise
             self._remember_initiated()
+            self._record_launch(missing)
+            differing = self._differing(node.name for node in nodes if node not in missing)
             if not until_healthy and self._finish is not None and len(nodes) > 1:
                 self._finish(lock)
         return Up(
@@ -262,7 +272,7 @@ class Deployment:
             tuple(node.name for node in missing),
             self.uri(),
             tuple(sorted(timings, key=lambda each: each.seconds)),
-            (*self._kept, *self._notices()),
+            (*differing, *self._kept, *self._notices()),
         )
 
     def down(
@@ -318,7 +328,48 @@ class Deployment:
         """
         with self._locked(f"starting {', '.join(node.name for node in nodes)} of"):
             self.prepare()
-            self.backend.launch(nodes)
+            self.launch(nodes)
+
+    def launch(self, nodes: Sequence[Node]) -> None:
+        """Have the back end launch nodes, and note what they were launched with. The caller holds the lock.
+
+        Raises:
+            ProvisionError: one can't be launched.
+        """
+        self.backend.launch(nodes)
+        self._record_launch(nodes)
+
+    def differences(self, running: Sequence[Node] | None = None) -> tuple[str, ...]:
+        """How what runs differs from what the settings ask for, a sentence each, with the command that applies it.
+
+        Args:
+            running: the nodes that run; None: they are looked for.
+        """
+        if self.conflict is not None:
+            return (f"{self.conflict.cause} {self.conflict.remedy}",)
+        if running is None:
+            running = self.running(self.topology.nodes)
+        return tuple(self._differing(node.name for node in running))
+
+    def _differing(self, running: Iterable[str]) -> list[str]:
+        names = list(running)
+        if not names:
+            return []
+        return launched.notices(
+            self.name, names, launched.recorded(self._paths, self.name), self._to_launch()
+        )
+
+    def _to_launch(self) -> dict[str, Launched]:
+        """Node name → what it would be launched with now."""
+        return {
+            node.name: Launched.of(node, self.backend.layout(node), self._program, self._template)
+            for node in self.topology.nodes
+        }
+
+    def _record_launch(self, nodes: Sequence[Node]) -> None:
+        if nodes:
+            asked = self._to_launch()
+            launched.record(self._paths, self.name, {node.name: asked[node.name] for node in nodes})
 
     def until_listening(self, node: Node) -> None:
         """Wait until a node that was started answers.
@@ -348,7 +399,9 @@ class Deployment:
 
     def status(self) -> Status:
         """Read the state of every node; changes nothing."""
-        return reading.read(self.topology, self.backend, self.dial, self.uri())
+        found = reading.read(self.topology, self.backend, self.dial, self.uri())
+        running = [self.node(each.name) for each in found.nodes if each.state != "DOWN"]
+        return replace(found, differences=self.differences(running))
 
     def dial(self, node: Node, timeout: float = 10.0) -> Connection:
         """A direct connection to a node, as whoever may manage it.

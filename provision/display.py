@@ -230,6 +230,8 @@ def status(found: Mapping[str, Any]) -> None:
     if found["balancer"] is not None:
         busy = ", moving chunks" if found["balancer"]["running"] else ""
         line(f"\nbalancer: {found['balancer']['mode']}{busy}")
+    for difference in found["differences"]:
+        line(f"\n{difference}")
 
 
 def distribution(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:

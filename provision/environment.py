@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provision import assembly, bootstrap
+from provision.deployment import Deployment
 from provision.errors import ProvisionError
 from provision.files import write_atomically
 from provision.mongodb import binaries
@@ -109,14 +110,17 @@ class Configuration:
         return "mongod.conf" if self.deployment == "local" else f"{self.deployment} conf"
 
     def decide(self) -> Decision:
-        drifted = assembly.deployment(self.loaded, self.deployment).rendering.drifted()
+        drifted = self._asked().rendering.drifted()
         if not drifted:
             return Decision(False, "matches mongod.conf.j2 and the settings")
         return Decision(True, "; ".join(f"{name} {why}" for name, why in drifted.items()))
 
     def act(self, progress: Progress) -> str:
-        written = assembly.deployment(self.loaded, self.deployment).prepare()
+        written = self._asked().prepare()
         return f"rendered for {', '.join(written)}"
+
+    def _asked(self) -> Deployment:
+        return assembly.deployment(self.loaded, self.deployment, as_asked=True)
 
 
 @dataclass(frozen=True)

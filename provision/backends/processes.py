@@ -266,7 +266,9 @@ class Processes:
             doing,
             f"A sharded cluster needs mongos, and there is none beside {self._mongod}.",
             "MongoDB's archive has both: set mongodb.source to archive in invoke.yaml, or mongodb.path to a mongod that "
-            "has mongos beside it.\nOr run it in Docker: --backend docker.",
+            "has mongos beside it.\nOr use a replica set, which needs no mongos: "
+            f"invoke cluster.up --topology replica-set --backend processes --on {self._deployment}\n"
+            f"Or use Docker: invoke cluster.up --backend docker --on {self._deployment}",
         )
 
     def _mark(self, node: Node) -> str:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import random
 import re
 import shlex
+import shutil
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +16,27 @@ from pymongo import MongoClient
 
 from tests.support.clones import Clone
 from tests.support.processes import free_port
+from tests.support.router_standin.install import install
 
 PORT = "INVOKE_DEPLOYMENTS_LOCAL_PORT"
 SET = "INVOKE_DEPLOYMENTS_LOCAL_REPLICA_SET"
 AUTH = "INVOKE_DEPLOYMENTS_LOCAL_AUTH"
 TOPOLOGY = "INVOKE_DEPLOYMENTS_LOCAL_TOPOLOGY"
 CACHE = "INVOKE_DEPLOYMENTS_LOCAL_CACHE_SIZE_GB"
+
+
+def free_range(distances: list[int]) -> int:
+    """A first port from which all of the ports at the given distances are free."""
+    for _ in range(200):
+        first = random.randrange(33_000, 60_000, 100)
+        try:
+            for distance in distances:
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", first + distance))
+        except OSError:
+            continue
+        return first
+    raise AssertionError("no free ports")
 
 
 def insert(uri: str) -> None:
@@ -149,9 +169,61 @@ def test_other_parameters_are_named_and_the_restart_that_is_printed_applies_them
 
 
 def test_data_that_were_deleted_by_hand_are_in_nobodys_way(clone: Clone) -> None:
-    import shutil
-
     clone.succeeds("start")
     clone.succeeds("stop")
     shutil.rmtree(clone.data)
     assert "replicaSet=other" in clone.succeeds("start", env={SET: "other"})
+
+
+# ---- flags of cluster.up, and what is printed where they would help
+
+
+def shrink(clone: Clone) -> None:
+    """Make the cluster of the shipped invoke.yaml one that is started in seconds."""
+    clone.change_settings(
+        lambda settings: settings["deployments"]["cluster"].update(
+            members=1, shards=1, config_servers=1, port=free_range([0, 1, 2, 20, 50])
+        )
+    )
+
+
+def test_the_shipped_cluster_is_brought_up_as_a_replica_set_and_says_that_sharding_is_left_out(
+    clone: Clone,
+) -> None:
+    flags = ("--topology", "replica-set", "--backend", "processes", "--port", str(free_range([0, 1, 2])))
+    done = clone.invoke("cluster.up", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "cluster is a replica set: deployments.cluster.sharding is left out." in done.stderr
+    assert done.stdout.strip().endswith("replicaSet=rs0")
+    assert json.loads(clone.succeeds("cluster.status", "--json"))["state"] == "running"
+    clone.succeeds("cluster.down")
+
+
+def test_without_docker_the_command_that_is_printed_brings_the_cluster_up(
+    clone: Clone, mongod_binary: Path, mongod_version: str
+) -> None:
+    shrink(clone)
+    clone.environment["DOCKER_HOST"] = f"unix://{clone.home}/nobody.sock"
+    if not (mongod_binary.parent / "mongos").exists():
+        folder = clone.root.parent / "bin"
+        folder.mkdir()
+        (folder / "mongod").symlink_to(mongod_binary)
+        install(folder, mongod_version)
+        clone.environment["INVOKE_MONGODB_PATH"] = str(folder / "mongod")
+    said = clone.fails("cluster.status")
+    (up,) = commands(said)
+    typed(clone, up)
+    assert json.loads(clone.succeeds("cluster.status", "--json"))["state"] == "running"
+    clone.succeeds("cluster.down")
+
+
+def test_without_mongos_the_replica_set_that_is_printed_comes_up(clone: Clone, mongod_binary: Path) -> None:
+    shrink(clone)
+    folder = clone.root.parent / "alone"
+    folder.mkdir()
+    (folder / "mongod").symlink_to(mongod_binary)
+    clone.environment["INVOKE_MONGODB_PATH"] = str(folder / "mongod")
+    said = clone.fails("cluster.up", "--backend", "processes")
+    replica_set = next(each for each in commands(said) if "replica-set" in each)
+    typed(clone, replica_set)
+    clone.succeeds("cluster.down")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from provision import launched, remembered
 from provision import status as reading
@@ -28,6 +29,9 @@ from provision.paths import Paths
 from provision.remembered import Extent
 from provision.rendering import Rendering
 from provision.status import Status
+
+if TYPE_CHECKING:
+    from provision.mongodb.diagnosis import Salvage
 
 _STOP_SECONDS = 30.0
 _ASK_SECONDS = 2.0
@@ -593,7 +597,7 @@ class Deployment:
         from provision.mongodb.diagnosis import explain_death
 
         log = self.backend.log_tail(node, _LOG_LINES)
-        cause, remedy = explain_death(status, log, self.backend.layout(node))
+        cause, remedy = explain_death(status, log, self.backend.layout(node), self.salvage(node))
         kind = "mongos" if node.is_router else "mongod"
         machine = self.backend.machine(node)
         place = f"port {node.port}" + (f" of {machine}" if machine else "")
@@ -602,6 +606,21 @@ class Deployment:
             cause,
             remedy,
             self._telling_lines(node),
+        )
+
+    def salvage(self, node: Node) -> Salvage:
+        """What can be done about a node's data where they are corrupt."""
+        from provision.mongodb.diagnosis import Salvage
+
+        members = self.topology.set_of(node)
+        others = members is not None and sum(not each.arbiter for each in members.members) > 1
+        record = read_json(self._paths.node_record(self.name, node.name)) or {}
+        return Salvage(
+            self.name,
+            self.backend.name == "processes",
+            str(record.get("mongod", "mongod")),
+            others,
+            node.replica_set,
         )
 
 

@@ -406,7 +406,20 @@ class Deployment:
         """Read the state of every node; changes nothing."""
         found = reading.read(self.topology, self.backend, self.dial, self.uri())
         running = [self.node(each.name) for each in found.nodes if each.state != "DOWN"]
-        return replace(found, differences=self.differences(running))
+        return replace(found, notes=(*self.differences(running), *self._started_by_hand(found)))
+
+    def _started_by_hand(self, found: Status) -> Iterator[str]:
+        from provision.backends.processes import Processes
+
+        if found.state != "stopped" or not isinstance(self.backend, Processes):
+            return
+        for node in self.topology.nodes:
+            if (pid := self.backend.started_by_hand(node)) is not None:
+                yield (
+                    f"A mongod that was started by hand (process {pid}) uses the data of {node.name}. Nothing has "
+                    f"initiated it as a replica set. End it, then have the tool start it: "
+                    f"kill {pid}; invoke start --on {self.name}"
+                )
 
     def dial(self, node: Node, timeout: float = 10.0) -> Connection:
         """A direct connection to a node, as whoever may manage it.

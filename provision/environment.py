@@ -50,7 +50,17 @@ class Directories:
 
     def _wanted(self) -> Sequence[tuple[Path, int]]:
         paths = self.loaded.paths
-        return ((paths.data, 0o755), (paths.log, 0o755), (paths.state, 0o700))
+        above = ((paths.data, 0o755), (paths.log, 0o755), (paths.state, 0o700))
+        # `mongod -f` makes none: with these, what is rendered can be started by hand.
+        nodes = [
+            (name, node.name)
+            for name, settings in self.loaded.settings.deployments.items()
+            if settings.backend == "processes"
+            for node in assembly.plan(name, settings).nodes
+        ]
+        own = {paths.node_data(*node): 0o700 for node in nodes}
+        own |= {paths.node_log(*node).parent: 0o700 for node in nodes}
+        return (*above, *own.items())
 
     def _shown(self, directory: Path) -> str:
         root = self.loaded.paths.root

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provision import assembly
+from provision.backends.processes import is_mongod, locking_pid
 from provision.doctor.finding import Finding, error, ok, warning
 from provision.doctor.ports import DEFAULT_DEPLOYMENT
-from provision.doctor.traces import AppProcess, NodeProcess, Record, is_mongod, lock_pid
+from provision.doctor.traces import AppProcess, NodeProcess, Record
 from provision.mongodb.diagnosis import explain_corruption, is_corrupt
 from provision.mongodb.logs import follow
 from provision.paths import Paths
@@ -67,7 +68,7 @@ def read_nodes(
     found = []
     for key in sorted(configured | by_record.keys() | by_process.keys()):
         data = loaded.paths.node_data(*key)
-        pid = lock_pid(data)
+        pid = locking_pid(data)
         found.append(
             NodeTrace(
                 *key,

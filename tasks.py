@@ -165,6 +165,7 @@ def restart(ctx: Context, on: str = "local") -> None:
     running = ready(loaded, on)
     if running.conflict is not None and not running.restart_applies:
         raise running.conflict
+    assembly.deployment(loaded, on, as_asked=True)  # settings that contradict each other stop nothing
     running.down(display.note)
     deployment = assembly.deployment(loaded, on)
     with UpProgress(deployment.topology, deployment.backend.address) as progress:

@@ -116,7 +116,7 @@ class Deployment:
         self._app_database = app_database
         self.collections = collections
         self._extent = extent
-        self._kept = notices
+        self.kept = notices
         self._program = program
         self._template = template
         self.conflict = conflict
@@ -277,7 +277,7 @@ class Deployment:
             tuple(node.name for node in missing),
             self.uri(),
             tuple(sorted(timings, key=lambda each: each.seconds)),
-            (*differing, *self._kept, *self._notices()),
+            (*differing, *self.kept, *self._notices()),
         )
 
     def down(
@@ -352,17 +352,16 @@ class Deployment:
         """
         if self.conflict is not None:
             return (f"{self.conflict.cause} {self.conflict.remedy}",)
-        if running is None:
-            running = self.running(self.topology.nodes)
-        return tuple(self._differing(node.name for node in running))
+        if running is not None:
+            return tuple(self._differing(node.name for node in running))
+        if not self._differing(node.name for node in self.topology.nodes):
+            return ()  # whatever of it runs
+        return tuple(self._differing(node.name for node in self.running(self.topology.nodes)))
 
     def _differing(self, running: Iterable[str]) -> list[str]:
         names = list(running)
-        if not names:
-            return []
-        return launched.notices(
-            self.name, names, launched.recorded(self._paths, self.name), self._to_launch()
-        )
+        present = launched.recorded(self._paths, self.name) if names else {}
+        return launched.notices(self.name, names, present, self._to_launch()) if present else []
 
     def _to_launch(self) -> dict[str, Launched]:
         """Node name → what it would be launched with now."""

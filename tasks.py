@@ -26,7 +26,7 @@ from invoke.context import Context  # noqa: E402
 
 from provision.commands import JSON as _JSON  # noqa: E402
 from provision.commands import ON as _ON  # noqa: E402
-from provision.commands import command, load, ready, show_up  # noqa: E402
+from provision.commands import command, load, ready, show_up, tell_differences  # noqa: E402
 from provision.commands.clients import seed, shell, tour, tunnel  # noqa: E402
 from provision.commands.cluster import namespace as cluster  # noqa: E402
 from provision.commands.hosts import namespace as hosts  # noqa: E402
@@ -113,7 +113,7 @@ def render(
         show(ctx, on or "cluster", check)
         return
     on = on or "local"
-    deployment = assembly.deployment(_load(ctx), on)
+    deployment = assembly.deployment(_load(ctx), on, as_asked=True)
     if check:
         drifted = deployment.rendering.drifted()
         for name, why in drifted.items():
@@ -158,12 +158,17 @@ def stop(ctx: Context, on: str = "local", json: bool = False) -> None:
 @command(help=_ON)
 def restart(ctx: Context, on: str = "local") -> None:
     """Stop MongoDB, then start it with the settings as they are now."""
-    from provision import display
+    from provision import assembly, display
     from provision.progress import UpProgress
 
-    deployment = ready(_load(ctx), on)
-    deployment.look(deployment.topology.nodes).certain(f"restarting {on}")
-    deployment.down(display.note)
+    loaded = _load(ctx)
+    running = ready(loaded, on)
+    if running.conflict is not None and not running.restart_applies:
+        raise running.conflict
+    assembly.deployment(loaded, on, as_asked=True)  # settings that contradict each other stop nothing
+    running.look(running.topology.nodes).certain(f"restarting {on}")
+    running.down(display.note)
+    deployment = assembly.deployment(loaded, on)
     with UpProgress(deployment.topology, deployment.dial_unnamed) as progress:
         done = deployment.up(progress.say, progress.reached)
     show_up(done, timings=False, json=False)
@@ -225,7 +230,9 @@ def uri(
     from provision import assembly, display
     from provision import cluster as operations
 
-    display.line(operations.uri(assembly.deployment(_load(ctx), on), database, for_, node, user))
+    deployment = assembly.deployment(_load(ctx), on)
+    tell_differences(deployment)
+    display.line(operations.uri(deployment, database, for_, node, user))
 
 
 @command(

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from provision import assembly, virtualenv
+from provision.backends.processes import is_mongod, locking_pid
 from provision.doctor import traces
 from provision.errors import ProvisionError
 from provision.files import read_json
@@ -246,6 +247,7 @@ class _Search:
                 known = {self.paths.node_data(name, node) for node in nodes}
                 others = [entry for entry in sorted(folder.iterdir()) if entry not in known]
                 self._name(others, "it is no data directory of a node")
+            if folder.is_dir() and not folder.is_symlink():
                 self._parent(folder, f"directory of the data of {name}", anywhere=True)
         if wanted and self.paths.data.is_relative_to(self.paths.root) and self.paths.data.is_dir():
             ours = {self.paths.node_data(name, "x").parent for name in self.rendered}
@@ -414,8 +416,7 @@ class _Search:
         what = f"data of {node} of {name}"
         holds_data = (path / "WiredTiger").is_file() or (path / "storage.bson").is_file()
         if not holds_data and not any(path.iterdir()):
-            if wanted:
-                self._add(path, what, Way.IF_EMPTY)
+            self._add(path, what, Way.IF_EMPTY)
             return
         self.with_data.add(name)
         foreign = list(_foreign(path))
@@ -538,8 +539,8 @@ def _foreign(folder: Path) -> Iterator[Path]:
 
 def _user_of(data: Path) -> int | None:
     """The mongod that uses a data directory now."""
-    pid = traces.lock_pid(data)
-    return pid if pid is not None and traces.is_mongod(pid) else None
+    pid = locking_pid(data)
+    return pid if pid is not None and is_mongod(pid) else None
 
 
 def _is_download(entry: Path) -> bool:

@@ -448,7 +448,8 @@ def uri(deployment: Deployment, database: str, audience: str, node: str, user: s
         raise ProvisionError(
             doing,
             "Its nodes are processes that listen on loopback, which no container reaches.",
-            "Run it in Docker: --backend docker. Or make one for this machine: --for host.",
+            f"Make one for this machine: invoke uri --for host --on {deployment.name}\n"
+            f"Or set deployments.{deployment.name}.backend in invoke.yaml to docker.",
         )
     direct = None
     if audience == "direct":
@@ -557,7 +558,7 @@ def isolate(deployment: Deployment, wanted: Sequence[Node], isolated: bool) -> l
             f"{'isolating' if isolated else 'connecting'} nodes of {deployment.name}",
             f"The nodes of {deployment.name} are processes: they have no network of their own to be cut off.",
             f"Freeze one instead: invoke cluster.pause {deployment.node().name} --on {deployment.name}\n"
-            "Or run the deployment in Docker: --backend docker.",
+            f"Or set deployments.{deployment.name}.backend in invoke.yaml to docker.",
         )
     return [node.name for node in wanted if backend.isolate(node, isolated)]
 

@@ -267,7 +267,7 @@ class Roll:
             write_json(self.record, {**(read_json(self.record) or {}), "node": node.name})
             self.say(f"{node.name}: restarting")
             backend.terminate([node], _STOP_SECONDS)
-            backend.launch([node])
+            self.deployment.launch([node])
             self._await(node)
         except ProvisionError as error:
             raise self._resumable(error, node) from None

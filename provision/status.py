@@ -56,6 +56,7 @@ class Status:
         nodes: every node.
         shards: of a sharded cluster that answers: ``name``, ``state`` and ``chunks`` of each shard.
         balancer: of a sharded cluster that answers: ``mode`` and ``running``.
+        notes: what there is to do: how what runs differs from what the settings ask for, a mongod that was started by hand.
     """
 
     deployment: str
@@ -65,6 +66,7 @@ class Status:
     nodes: tuple[NodeStatus, ...]
     shards: tuple[Mapping[str, Any], ...] | None = None
     balancer: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

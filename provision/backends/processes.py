@@ -178,6 +178,11 @@ class Processes:
             if data:
                 shutil.rmtree(self._paths.node_data(self._deployment, node.name), ignore_errors=True)
 
+    def started_by_hand(self, node: Node) -> int | None:
+        """The pid of a mongod that this tool did not start, on this node's data; None: there is none."""
+        pid = locking_pid(self._paths.node_data(self._deployment, node.name))
+        return None if pid is None or self.observe(node).running or not is_mongod(pid) else pid
+
     def forget(self, nodes: Sequence[Node]) -> None:
         """Drop the records of nodes that have ended."""
         for node in nodes:
@@ -267,7 +272,9 @@ class Processes:
             doing,
             f"A sharded cluster needs mongos, and there is none beside {self._mongod}.",
             "MongoDB's archive has both: set mongodb.source to archive in invoke.yaml, or mongodb.path to a mongod that "
-            "has mongos beside it.\nOr run it in Docker: --backend docker.",
+            "has mongos beside it.\nOr use a replica set, which needs no mongos: "
+            f"invoke cluster.up --topology replica-set --backend processes --on {self._deployment}\n"
+            f"Or use Docker: invoke cluster.up --backend docker --on {self._deployment}",
         )
 
     def _mark(self, node: Node) -> str:
@@ -295,12 +302,8 @@ class Processes:
                 if self._carries_mark(process, node):
                     return int(process.pid)
             return None
-        lock = self._paths.node_data(self._deployment, node.name) / "mongod.lock"
-        try:
-            pid = int(lock.read_text(encoding="ascii").strip() or 0)
-        except (OSError, ValueError):
-            return None
-        if not _exists(pid):
+        pid = locking_pid(self._paths.node_data(self._deployment, node.name))
+        if pid is None or not _exists(pid):
             return None
         import psutil
 
@@ -386,6 +389,34 @@ def is_alive(record: Mapping[str, Any]) -> bool:
         return False
     now = _created(pid)
     return now is not None and abs(now - created) < 0.05
+
+
+def locking_pid(data: Path) -> int | None:
+    """The process that a data directory's ``mongod.lock`` names; None: none, it was shut down cleanly.
+
+    Args:
+        data: a node's data directory.
+    """
+    try:
+        return int((data / "mongod.lock").read_text(encoding="ascii").strip() or 0) or None
+    except (OSError, ValueError):
+        return None
+
+
+def is_mongod(pid: int) -> bool:
+    """Whether a process runs and is a mongod, as far as can be told: a pid may long be another's."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        words = process.cmdline()
+        return "mongod" in process.name() or bool(words and "mongod" in Path(words[0]).name)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
 
 
 def _created(pid: int) -> float | None:

@@ -102,7 +102,16 @@ def running(loaded: Loaded, on: str, doing: str) -> Deployment:
     deployment = assembly.deployment(loaded, on)
     if not deployment.running(deployment.topology.seeds):
         raise cluster.not_running(deployment, doing)
+    tell_differences(deployment)
     return deployment
+
+
+def tell_differences(deployment: Deployment) -> None:
+    """Say on standard error how what runs differs from what the settings ask for, and what applies it."""
+    from provision import display
+
+    for difference in deployment.differences():
+        display.note(difference)
 
 
 def show_up(done: Up, timings: bool, json: bool) -> None:

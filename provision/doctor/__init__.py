@@ -170,7 +170,7 @@ def _configurations(loaded: Loaded) -> Iterator[Finding]:
     for name, settings in loaded.settings.deployments.items():
         if settings.backend != "processes":
             continue
-        for node, why in assembly.deployment(loaded, name).rendering.drifted().items():
+        for node, why in assembly.deployment(loaded, name, as_asked=True).rendering.drifted().items():
             if why == "was edited by hand":
                 file = loaded.paths.node_conf(name, node)
                 yield warning(

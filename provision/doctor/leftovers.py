@@ -9,11 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provision import assembly
+from provision.backends.processes import is_mongod, locking_pid
 from provision.doctor.finding import Finding, error, ok, warning
 from provision.doctor.ports import DEFAULT_DEPLOYMENT
-from provision.doctor.traces import AppProcess, NodeProcess, Record, is_mongod, lock_pid
+from provision.doctor.traces import AppProcess, NodeProcess, Record
+from provision.mongodb.diagnosis import explain_corruption, is_corrupt
+from provision.mongodb.logs import follow
 from provision.paths import Paths
 from provision.settings import Loaded
+
+_LOG_LINES = 400
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class NodeTrace:
         data: its data directory.
         lock_pid: the process that ``mongod.lock`` in it names.
         locked: that is a mongod that runs.
+        corrupt: what its last run, or its data directory, says of corrupt data, with what can be done; None: nothing.
     """
 
     deployment: str
@@ -39,6 +45,7 @@ class NodeTrace:
     data: Path
     lock_pid: int | None
     locked: bool
+    corrupt: tuple[str, str] | None = None
 
 
 def read_nodes(
@@ -61,7 +68,7 @@ def read_nodes(
     found = []
     for key in sorted(configured | by_record.keys() | by_process.keys()):
         data = loaded.paths.node_data(*key)
-        pid = lock_pid(data)
+        pid = locking_pid(data)
         found.append(
             NodeTrace(
                 *key,
@@ -71,9 +78,23 @@ def read_nodes(
                 data,
                 pid,
                 pid is not None and is_mongod(pid),
+                _corruption(loaded, *key) if key in configured else None,
             )
         )
     return found
+
+
+def _corruption(loaded: Loaded, name: str, node: str) -> tuple[str, str] | None:
+    data = loaded.paths.node_data(name, node)
+    if not (data / "WiredTiger").is_file():
+        return None
+    turtle = data / "WiredTiger.turtle"
+    emptied = turtle.is_file() and turtle.stat().st_size == 0
+    tail = follow(loaded.paths.node_log(name, node), stop=lambda: True, last=_LOG_LINES)
+    if not (emptied or is_corrupt(list(tail))):
+        return None
+    deployment = assembly.deployment(loaded, name, as_asked=True)
+    return explain_corruption(str(data), deployment.salvage(deployment.node(node)))
 
 
 def judge_node(facts: NodeTrace) -> Finding | None:
@@ -104,6 +125,9 @@ def judge_node(facts: NodeTrace) -> Finding | None:
             f"{facts.data} is used by a mongod (process {facts.lock_pid}) that this tool did not start.",
             f"End that one, or use another data directory: paths.data in invoke.yaml\nps -p {facts.lock_pid} -o user,args",
         )
+    if facts.corrupt is not None:
+        level = error if facts.deployment == DEFAULT_DEPLOYMENT else warning
+        return level("data", *facts.corrupt)
     if record is not None:
         return warning(
             "leftovers",

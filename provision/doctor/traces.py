@@ -153,34 +153,6 @@ def app_processes(directory: Path) -> tuple[AppProcess, ...]:
     return tuple(found)
 
 
-def lock_pid(data: Path) -> int | None:
-    """The process that a data directory's ``mongod.lock`` names; None: none, it was shut down cleanly.
-
-    Args:
-        data: a node's data directory.
-    """
-    try:
-        return int((data / "mongod.lock").read_text(encoding="ascii").strip() or 0) or None
-    except (OSError, ValueError):
-        return None
-
-
-def is_mongod(pid: int) -> bool:
-    """Whether a process runs and is a mongod, as far as can be told: a pid may long be another's."""
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        words = process.cmdline()
-        return "mongod" in process.name() or bool(words and "mongod" in Path(words[0]).name)
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True
-
-
 def temporary_files(paths: Paths) -> tuple[Path, ...]:
     """Files under a temporary name that a killed run left before it could move them into place.
 

@@ -421,7 +421,7 @@ class _Search:
         foreign = list(_foreign(path))
         if not wanted:
             self.kept.append(Kept(path, "data stay; --data removes them too"))
-        elif (pid := _user_of(path)) is not None:
+        elif (pid := traces.data_user(path)) is not None:
             self.kept.append(Kept(path, f"a mongod uses it (process {pid})"))
         elif foreign and not holds_data:
             self.kept.append(Kept(path, "it holds no data of a mongod"))
@@ -488,7 +488,7 @@ def _remove_but(folder: Path, spare: Callable[[Path], bool]) -> None:
 
 
 def _remove_data(folder: Path) -> None:
-    if (pid := _user_of(folder)) is not None:
+    if (pid := traces.data_user(folder)) is not None:
         raise OSError(errno.EBUSY, f"a mongod uses it by now (process {pid})", str(folder))
     foreign = frozenset(_foreign(folder))
     # Until all else is gone these say that a mongod's data were here.
@@ -534,12 +534,6 @@ def _foreign(folder: Path) -> Iterator[Path]:
                 yield from _foreign(entry)
         elif entry.is_symlink() or not entry.is_file() or not _MONGODS.fullmatch(entry.name):
             yield entry
-
-
-def _user_of(data: Path) -> int | None:
-    """The mongod that uses a data directory now."""
-    pid = traces.lock_pid(data)
-    return pid if pid is not None and traces.is_mongod(pid) else None
 
 
 def _is_download(entry: Path) -> bool:

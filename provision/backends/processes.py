@@ -16,6 +16,7 @@ from provision.files import read_json, write_if_changed, write_json
 from provision.mongodb.config import Layout
 from provision.mongodb.topology import LOOPBACK, Node
 from provision.paths import Paths
+from provision.process_identity import identity_of, is_recorded_alive, require_processes
 
 if TYPE_CHECKING:
     import psutil
@@ -96,8 +97,9 @@ class Processes:
         if child is not None:
             status = child.poll()
             return Observed(status is None, child.pid, status)
+        require_processes(f"looking for {node.name} of {self._deployment}")
         record = read_json(self._paths.node_record(self._deployment, node.name))
-        if record is not None and is_alive(record) and self._may_be_ours(int(record["pid"]), node):
+        if record is not None and is_recorded_alive(record) and self._may_be_ours(int(record["pid"]), node):
             return Observed(True, int(record["pid"]))
         if (pid := self._orphan(node, record)) is not None:
             self._record(node, pid)
@@ -273,11 +275,11 @@ class Processes:
         return f"{self._paths.root}:{self._deployment}:{node.name}"
 
     def _record(self, node: Node, pid: int) -> None:
-        created = _created(pid)
-        if created is not None:
+        identity = identity_of(pid)
+        if identity is not None:
             write_json(
                 self._paths.node_record(self._deployment, node.name),
-                {"pid": pid, "created": created, "mongod": str(self._binary(node)), "port": node.port},
+                {**identity.as_record(), "mongod": str(self._binary(node)), "port": node.port},
             )
 
     def _orphan(self, node: Node, record: Mapping[str, Any] | None) -> int | None:
@@ -299,7 +301,7 @@ class Processes:
             pid = int(lock.read_text(encoding="ascii").strip() or 0)
         except (OSError, ValueError):
             return None
-        if not _exists(pid):
+        if identity_of(pid) is None:
             return None
         import psutil
 
@@ -319,9 +321,9 @@ class Processes:
             return False
 
     def _may_be_ours(self, pid: int, node: Node) -> bool:
-        """Whether the mark, where it can be read, speaks for a process whose pid and start time fit the record.
+        """Whether the mark, where it can be read, speaks for a process that fits the record.
 
-        A record out of a backup, or a clock that was set back, can fit by chance. The project's directory is not
+        A record of an earlier version can fit by chance, where the clock was set back. The project's directory is not
         compared: it may have been moved since.
         """
         import psutil
@@ -373,43 +375,6 @@ def port_holder(host: str, port: int) -> str | None:
 
 def _shortened(text: str) -> str:
     return text if len(text) <= 100 else text[:97] + "..."
-
-
-def is_alive(record: Mapping[str, Any]) -> bool:
-    """Whether the recorded process still runs: its pid may long be another's."""
-    try:
-        pid, created = int(record["pid"]), float(record["created"])
-    except (KeyError, TypeError, ValueError):
-        return False
-    if not _exists(pid):
-        return False
-    now = _created(pid)
-    return now is not None and abs(now - created) < 0.05
-
-
-def _created(pid: int) -> float | None:
-    """When a process began, in seconds since 1970; None: it is gone, or dead and not yet reaped."""
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        return float(process.create_time())
-    except psutil.Error:
-        return None
-
-
-def _exists(pid: int) -> bool:
-    if pid <= 0:  # to kill(2), these are groups of processes
-        return False
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _read_only(directory: Path) -> bool:

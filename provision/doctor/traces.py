@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from provision.backends.processes import MARK as NODE_MARK
-from provision.backends.processes import is_alive
 from provision.files import read_json
 from provision.paths import Paths
+from provision.process_identity import (
+    ProcessIdentity,
+    is_alive,
+    is_record,
+    is_recorded_alive,
+    recorded,
+)
 
 # A younger temporary file may be that of a command at work in this moment.
 _STALE_SECONDS = 60.0
@@ -65,7 +72,7 @@ class AppProcess:
     Args:
         pid: its process id.
         ports: the TCP ports that it listens on.
-        orphan: the `invoke run` that launched it is gone.
+        orphan: the `invoke run` that launched it is certainly gone.
     """
 
     pid: int
@@ -82,7 +89,7 @@ def records(paths: Paths) -> tuple[Record, ...]:
     found = []
     for file in sorted((paths.state / "deployments").glob("*/*.json")):
         content = read_json(file)
-        if content is None or not isinstance(content.get("pid"), int) or "created" not in content:
+        if content is None or not is_record(content):
             continue
         port = content.get("port")
         found.append(
@@ -91,7 +98,7 @@ def records(paths: Paths) -> tuple[Record, ...]:
                 file.stem,
                 content["pid"],
                 port if isinstance(port, int) else 0,
-                is_alive(content),
+                is_recorded_alive(content),
                 file,
             )
         )
@@ -140,8 +147,7 @@ def app_processes(directory: Path) -> tuple[AppProcess, ...]:
         try:
             if Path(process.cwd()) != directory.resolve():
                 continue
-            parent = process.parent()
-            launched = parent is not None and any(Path(word).name == "invoke" for word in parent.cmdline())
+            owner = _launched_by(process.environ())
             listening = tuple(
                 each.laddr.port
                 for each in process.net_connections("tcp")
@@ -149,8 +155,16 @@ def app_processes(directory: Path) -> tuple[AppProcess, ...]:
             )
         except psutil.Error:
             continue
-        found.append(AppProcess(process.pid, listening, orphan=not launched))
+        found.append(AppProcess(process.pid, listening, orphan=owner is not None and not is_alive(owner)))
     return tuple(found)
+
+
+def _launched_by(environment: Mapping[str, str]) -> ProcessIdentity | None:
+    """The `invoke run` that an app's environment names; None: an earlier version's, which did not name itself."""
+    try:
+        return recorded(json.loads(environment["PROVISION_SERVE"])["owner"])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def lock_pid(data: Path) -> int | None:
@@ -165,20 +179,29 @@ def lock_pid(data: Path) -> int | None:
         return None
 
 
-def is_mongod(pid: int) -> bool:
-    """Whether a process runs and is a mongod, as far as can be told: a pid may long be another's."""
-    import psutil
+def data_user(data: Path) -> int | None:
+    """The mongod that uses a data directory now; None: none does.
 
-    try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        words = process.cmdline()
-        return "mongod" in process.name() or bool(words and "mongod" in Path(words[0]).name)
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True
+    A mongod holds a lock on its ``mongod.lock`` as long as it lives. The pid in that file may long be that of another
+    mongod, after a crash.
+
+    Args:
+        data: a node's data directory.
+    """
+    pid, lock = lock_pid(data), data / "mongod.lock"
+    if pid is None:
+        return None
+    return pid if (is_held(lock) if os.access(lock, os.R_OK) else _is_mongod(pid)) else None
+
+
+def is_at_work(paths: Paths, deployment: str) -> bool:
+    """Whether a command changes a deployment now: its nodes may be between two states.
+
+    Args:
+        paths: of the project.
+        deployment: its name.
+    """
+    return is_held(paths.lock(f"deployment-{deployment}"))
 
 
 def temporary_files(paths: Paths) -> tuple[Path, ...]:
@@ -220,6 +243,22 @@ def is_held(lock: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def _is_mongod(pid: int) -> bool:
+    """Whether a process runs and is a mongod, as far as can be told."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        words = process.cmdline()
+        return "mongod" in process.name() or bool(words and "mongod" in Path(words[0]).name)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
 
 
 def _temporary(paths: Paths) -> Iterator[Path]:

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from invoke.context import Context
 from invoke.exceptions import Exit
 
+from provision.commands import command
 from provision.errors import ProvisionError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,10 +33,23 @@ def test_without_log_lines_there_is_no_log() -> None:
     assert "log:" not in ProvisionError("a", "b", "c").text()
 
 
-def test_invoke_prints_it_and_leaves_with_its_code() -> None:
-    error = ProvisionError("a", "b", "c")
-    assert isinstance(error, Exit)
-    assert (error.code, error.message) == (1, error.text())
+@pytest.mark.parametrize("code", [1, 2])
+def test_a_task_prints_it_and_leaves_with_its_code(code: int) -> None:
+    @command()
+    def failing(_ctx: Context) -> None:
+        raise ProvisionError("a", "b", "c", code=code)
+
+    with pytest.raises(Exit) as raised:
+        failing(Context())
+    assert (raised.value.code, raised.value.message) == (code, ProvisionError("a", "b", "c").text())
+
+
+def test_an_error_needs_no_invoke() -> None:
+    program = "import sys\nsys.modules['invoke'] = None\nfrom provision.errors import ProvisionError"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_scripts_get_the_same_parts() -> None:

@@ -149,13 +149,15 @@ def test_a_quiet_mongod_is_said_to_be_quiet() -> None:
 
 def test_this_process_is_alive_and_one_that_had_its_pid_before_is_not() -> None:
     me = Owner.here()
-    assert me.pid == os.getpid()
+    assert me.process.pid == os.getpid()
     assert not me.is_dead
-    assert dataclasses.replace(me, created=me.created - 100).is_dead
+    before = dataclasses.replace(me.process, start_ticks=me.process.start_ticks - 1)
+    assert dataclasses.replace(me, process=before).is_dead
 
 
 def test_what_runs_on_another_machine_is_never_taken_for_dead() -> None:
-    elsewhere = dataclasses.replace(Owner.here(), pid=2**22 + 1, host="another-machine")
+    none_has_this_pid = dataclasses.replace(Owner.here().process, pid=2**22 + 1)
+    elsewhere = dataclasses.replace(Owner.here(), process=none_has_this_pid, host="another-machine")
     assert not elsewhere.is_dead
     assert dataclasses.replace(elsewhere, host=Owner.here().host).is_dead
 

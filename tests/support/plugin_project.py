@@ -40,6 +40,9 @@ class Project:
         root: its folder.
         mongod: passed as --mongod; empty: not passed.
         options: of every run of pytest in it.
+        python: runs pytest.
+        installed: that Python has this package; otherwise the plugin is named on the command line.
+        prefix: what every run of pytest is written behind.
     """
 
     root: Path
@@ -47,6 +50,7 @@ class Project:
     options: tuple[str, ...] = ()
     python: str = sys.executable
     installed: bool = False
+    prefix: tuple[str, ...] = ()
     _started: list[Running] = field(default_factory=list)
 
     @property
@@ -146,7 +150,17 @@ class Project:
     def _command(self) -> list[str]:
         plugin = [] if self.installed else ["-p", "provision.pytest_plugin"]
         mongod = [f"--mongod={self.mongod}"] if self.mongod else []
-        return [self.python, "-m", "pytest", *plugin, "-p", "no:cacheprovider", *mongod, *self.options]
+        return [
+            *self.prefix,
+            self.python,
+            "-m",
+            "pytest",
+            *plugin,
+            "-p",
+            "no:cacheprovider",
+            *mongod,
+            *self.options,
+        ]
 
     def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
         kept = {

@@ -19,7 +19,7 @@ from provision.backends.processes import port_holder
 from provision.mongodb.topology import LOOPBACK
 from provision.process_identity import ProcessIdentity, is_alive, this_process
 
-RUN = "FLASKBOOK_TEST_RUN"
+RUN = "FLASKBOOK_TEST_RUN_OF"
 TEST = "FLASKBOOK_TEST"
 
 
@@ -72,9 +72,7 @@ def _lives(run: str) -> bool:
         pid, boot_id, start_ticks = run.split(":")
         return is_alive(ProcessIdentity(int(pid), boot_id, int(start_ticks)))
     except ValueError:
-        # The name that an earlier version of the suite gave itself: by a moment, which the clock moves.
-        pid = run.partition(":")[0]
-        return pid.isdigit() and psutil.pid_exists(int(pid))
+        return False
 
 
 def describe(processes: list[psutil.Process]) -> list[str]:

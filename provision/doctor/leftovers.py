@@ -112,8 +112,8 @@ def judge_node(facts: NodeTrace) -> Finding | None:
         return level(
             "data in use",
             f"{facts.data} is used by a mongod (process {facts.lock_pid}) that this tool did not start.",
-            "Use another data directory: paths.data in invoke.yaml\n"
-            f"Or end that one, if nobody uses it: ps -p {facts.lock_pid} -o user,args",
+            "End that one if nobody uses it, or use another data directory: paths.data in invoke.yaml\n"
+            f"ps -p {facts.lock_pid} -o user,args",
         )
     if record is not None:
         return warning(

@@ -147,7 +147,7 @@ def app_processes(directory: Path) -> tuple[AppProcess, ...]:
         try:
             if Path(process.cwd()) != directory.resolve():
                 continue
-            owner = _launched_by(process.environ())
+            owner = launched_by(process.environ())
             listening = tuple(
                 each.laddr.port
                 for each in process.net_connections("tcp")
@@ -159,7 +159,7 @@ def app_processes(directory: Path) -> tuple[AppProcess, ...]:
     return tuple(found)
 
 
-def _launched_by(environment: Mapping[str, str]) -> ProcessIdentity | None:
+def launched_by(environment: Mapping[str, str]) -> ProcessIdentity | None:
     """The `invoke run` that an app's environment names; None: an earlier version's, which did not name itself."""
     try:
         return recorded(json.loads(environment["PROVISION_SERVE"])["owner"])

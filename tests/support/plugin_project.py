@@ -42,6 +42,7 @@ class Project:
         options: of every run of pytest in it.
         python: runs pytest.
         installed: that Python has this package; otherwise the plugin is named on the command line.
+        named: it is; False: each run names it itself.
         prefix: what every run of pytest is written behind.
     """
 
@@ -50,6 +51,7 @@ class Project:
     options: tuple[str, ...] = ()
     python: str = sys.executable
     installed: bool = False
+    named: bool = True
     prefix: tuple[str, ...] = ()
     _started: list[Running] = field(default_factory=list)
 
@@ -148,7 +150,7 @@ class Project:
         processes.end(self.nodes())
 
     def _command(self) -> list[str]:
-        plugin = [] if self.installed else ["-p", "provision.pytest_plugin"]
+        plugin = [] if self.installed or not self.named else ["-p", "provision.pytest_plugin"]
         mongod = [f"--mongod={self.mongod}"] if self.mongod else []
         return [
             *self.prefix,

@@ -1,7 +1,7 @@
 """Errors a person can act on, and what happens to those that reach the top.
 
-Every expected failure is a `ProvisionError`. It is a plain exception, and knows nothing of who shows it: in a task
-`commands.command` ends Invoke with its text and its exit status, in a test the pytest plugin fails the test with it.
+Every expected failure is a `ProvisionError`. It is a plain exception, and knows nothing of who shows it: of a command,
+`uncaught` prints it and ends with its status, and the pytest plugin fails the test with it.
 The status is 1 for what the user can change, 130 after Ctrl-C. A traceback means a bug of ours and leaves with 3.
 """
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
-from invoke.exceptions import Exit
 from invoke.parser.argument import Argument
 from invoke.tasks import Task, task
 
@@ -29,7 +28,7 @@ JSON = {"json": "print the result as JSON, for scripts"}
 
 
 def command(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """A task that ends with the exit status of its error, which is shown as JSON to those who asked for JSON."""
+    """A task whose errors are shown as JSON to those who asked for JSON."""
 
     def decorate(body: Callable[..., Any]) -> Any:
         @functools.wraps(body)
@@ -41,7 +40,7 @@ def command(**options: Any) -> Callable[[Callable[..., Any]], Any]:
                     from provision import display
 
                     display.as_json(error.as_json())
-                raise Exit(error.text(), error.code) from None
+                raise
 
         return task(klass=_Task, **options)(run)
 

@@ -663,10 +663,9 @@ def test_the_live_server_of_pytest_flask_serves_our_app(project: Project, other_
         "test_it.py",
         """
         import urllib.request
-        from flask import url_for
 
         def test_it(live_server, database, client):
-            with urllib.request.urlopen(url_for("index", _external=True)) as answer:
+            with urllib.request.urlopen(f"http://{live_server.host}:{live_server.port}/") as answer:
                 assert answer.read() == b"1"
             assert database.orders.count_documents({}) == 1
             assert client.get("/").text == "2"

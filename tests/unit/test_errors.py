@@ -7,10 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from invoke.context import Context
-from invoke.exceptions import Exit
 
-from provision.commands import command
 from provision.errors import ProvisionError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,17 +30,6 @@ def test_without_log_lines_there_is_no_log() -> None:
     assert "log:" not in ProvisionError("a", "b", "c").text()
 
 
-@pytest.mark.parametrize("code", [1, 2])
-def test_a_task_prints_it_and_leaves_with_its_code(code: int) -> None:
-    @command()
-    def failing(_ctx: Context) -> None:
-        raise ProvisionError("a", "b", "c", code=code)
-
-    with pytest.raises(Exit) as raised:
-        failing(Context())
-    assert (raised.value.code, raised.value.message) == (code, ProvisionError("a", "b", "c").text())
-
-
 def test_an_error_needs_no_invoke() -> None:
     program = "import sys\nsys.modules['invoke'] = None\nfrom provision.errors import ProvisionError"
     done = subprocess.run(
@@ -63,6 +49,15 @@ def raised(statement: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )
+
+
+@pytest.mark.parametrize("code", [1, 2])
+def test_it_is_printed_without_a_traceback_and_the_command_ends_with_its_code(code: int) -> None:
+    done = raised(
+        f"from provision.errors import ProvisionError\nraise ProvisionError('a', 'b', 'c', code={code})"
+    )
+    assert done.returncode == code
+    assert done.stderr == ProvisionError("a", "b", "c").text() + "\n"
 
 
 def test_a_bug_of_ours_shows_its_traceback_and_says_so() -> None:

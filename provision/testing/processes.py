@@ -124,17 +124,23 @@ def obtain(request: Request, folder: Path, run: Run, binaries: Binaries) -> Foun
         try:
             deployment.up()
             _check_ours(deployment)
-        except ProvisionError:
+        except ProvisionError as error:
             record.unlink(missing_ok=True)
             _kill(deployment)
             if before is not None or attempt == _ATTEMPTS - 1 or not _ports_taken(deployment):
-                raise
+                raise _for_pytest(error) from None
             continue
         break
     importing.join()
     return Found(
         deployment.uri(user="root" if request.auth else None), lambda _: _logs(deployment), deployment
     )
+
+
+def _for_pytest(error: ProvisionError) -> ProvisionError:
+    """A failure to start, with what can be done about it in pytest: the tool's commands may not be there."""
+    remedy = "Run pytest again. On another disk: TMPDIR=/path pytest\nWith another mongod: pytest --mongod=/path/to/mongod"
+    return ProvisionError(error.doing, error.cause, remedy, error.log_lines)
 
 
 def _deployment(

@@ -500,6 +500,21 @@ def test_an_app_that_is_not_named_is_asked_for(project: Project) -> None:
     assert "flaskbook" not in printed
 
 
+def test_a_mongod_that_ends_at_once_is_explained_for_pytest(project: Project, tmp_path: Path) -> None:
+    broken = tmp_path / "mongod"
+    broken.write_text(
+        f'#!/bin/sh\n[ "$1" != --version ] || exec {project.mongod} --version\necho broken >&2\nexit 9\n'
+    )
+    broken.chmod(0o755)
+    project.mongod = str(broken)
+    project.write("test_it.py", SIX_LINES)
+    printed = project.fails()
+    assert "error: starting" in printed
+    assert "next: Run pytest again." in printed
+    assert "invoke" not in printed.partition("error: ")[2]
+    assert project.nodes() == []
+
+
 def test_no_settings_of_a_project_are_read(project: Project) -> None:
     project.write(
         "invoke.yaml", "env: {stage: dev}\napp: {name: shop, factory: [1]}\nmongodb: {path: /nowhere}\n"

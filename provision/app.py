@@ -20,6 +20,7 @@ from provision import assembly, environment
 from provision.backends.processes import port_holder
 from provision.deployment import Deployment
 from provision.errors import INTERRUPTED, ProvisionError
+from provision.process_identity import this_process
 from provision.runs import Run, told_of_deaths
 from provision.schema import AppSettings
 from provision.settings import Loaded
@@ -105,6 +106,8 @@ class _App:
             "socket": listener.fileno(),
             "gate": reader,
             "reloaded": reloaded,
+            # For `doctor`, which finds the app by this order: whose it is.
+            "owner": this_process().as_record(),
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("INVOKE_")}
         try:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from provision import assembly, virtualenv
-from provision.backends.processes import is_mongod, locking_pid
+from provision.backends.processes import data_user
 from provision.doctor import traces
 from provision.errors import ProvisionError
 from provision.files import read_json
@@ -422,7 +422,7 @@ class _Search:
         foreign = list(_foreign(path))
         if not wanted:
             self.kept.append(Kept(path, "data stay; --data removes them too"))
-        elif (pid := _user_of(path)) is not None:
+        elif (pid := data_user(path)) is not None:
             self.kept.append(Kept(path, f"a mongod uses it (process {pid})"))
         elif foreign and not holds_data:
             self.kept.append(Kept(path, "it holds no data of a mongod"))
@@ -489,7 +489,7 @@ def _remove_but(folder: Path, spare: Callable[[Path], bool]) -> None:
 
 
 def _remove_data(folder: Path) -> None:
-    if (pid := _user_of(folder)) is not None:
+    if (pid := data_user(folder)) is not None:
         raise OSError(errno.EBUSY, f"a mongod uses it by now (process {pid})", str(folder))
     foreign = frozenset(_foreign(folder))
     # Until all else is gone these say that a mongod's data were here.
@@ -535,12 +535,6 @@ def _foreign(folder: Path) -> Iterator[Path]:
                 yield from _foreign(entry)
         elif entry.is_symlink() or not entry.is_file() or not _MONGODS.fullmatch(entry.name):
             yield entry
-
-
-def _user_of(data: Path) -> int | None:
-    """The mongod that uses a data directory now."""
-    pid = locking_pid(data)
-    return pid if pid is not None and is_mongod(pid) else None
 
 
 def _is_download(entry: Path) -> bool:

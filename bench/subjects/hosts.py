@@ -8,6 +8,7 @@ shows where each is far away: six times the way there, one after another, would 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping

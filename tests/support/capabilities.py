@@ -87,6 +87,7 @@ def needed_by(arguments: Iterable[str]) -> tuple[str, ...]:
                             "another-user": None,
                             "mongosh": None,
                             "other-mongods": None,
+                            "stepping-clock": None,
                         }
                     )
     return tuple(wanted)
@@ -266,6 +267,22 @@ def _mount() -> Answer:
     return "tmpfs", {}
 
 
+def _stepping_clock() -> Answer:
+    """Processes can be given a clock that steps: a C compiler for a small library, and a mount namespace."""
+    if sys.platform != "linux":
+        raise _Missing("the tests lay a file over /proc/stat, which is Linux's")
+    from tests.support.stepping_clock import SteppingClock
+
+    told = _run(["cc", "--version"])
+    with tempfile.TemporaryDirectory(prefix="flaskbook-clock-") as folder:
+        try:
+            clock = SteppingClock(Path(folder))
+        except subprocess.CalledProcessError as error:
+            raise _Missing(f"{told}: {error.stderr.strip() or 'it failed'}") from None
+        _run([*clock.prefix, "true"])
+    return told, {}
+
+
 def _another_user() -> Answer:
     """Another user can be become, and may read what the tests run from."""
     if sys.platform != "linux":
@@ -306,5 +323,6 @@ PROBES: Mapping[str, tuple[str, Callable[[], Answer]]] = {
         _another_user,
     ),
     "other-mongods": (f"{_PREPARE} with x86_64 processors", _other_mongods),
+    "stepping-clock": (f"{_PREPARE}; and run the tests as root", _stepping_clock),
     "mount": ("run the tests as root: sudo ./invoke test", _mount),
 }

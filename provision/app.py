@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision import assembly, environment
+from provision import assembly, environment, output
 from provision.backends.processes import port_holder
 from provision.deployment import Deployment
 from provision.errors import INTERRUPTED, ProvisionError
@@ -174,6 +174,7 @@ def run(loaded: Loaded, name: str, keep: bool, say: Callable[[str], None], repor
 
     with _listener(settings) as listener, once(), contextlib.ExitStack() as cleanup:
         cleanup.callback(lambda: deployment.down(say) if ours and not keep else None)
+        cleanup.callback(output.hurry)
         app = cleanup.enter_context(start(reloaded=False))
         ours.extend(_up(deployment, say))
         deployment.ensure_secrets()

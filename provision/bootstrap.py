@@ -105,7 +105,9 @@ def main(arguments: Sequence[str]) -> int:
     """
     import signal
 
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _terminated)
     try:
         spec = project_environment()
         leave_environment(spec, arguments)
@@ -122,7 +124,9 @@ def main(arguments: Sequence[str]) -> int:
                 return 0
         else:
             steps = ensure(spec)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is _terminated:
+                signal.signal(number, signal.SIG_DFL)
         enter(spec, arguments, steps)
     except BootstrapError as error:
         sys.stderr.write(f"{error}\n")

@@ -172,9 +172,13 @@ def run(loaded: Loaded, name: str, keep: bool, say: Callable[[str], None], repor
             if app is not None:
                 app.end()
 
+    def stop() -> None:
+        if ours and not keep:
+            with output.briefly():
+                deployment.down(say)
+
     with _listener(settings) as listener, once(), contextlib.ExitStack() as cleanup:
-        cleanup.callback(lambda: deployment.down(say) if ours and not keep else None)
-        cleanup.callback(output.hurry)
+        cleanup.callback(stop)
         app = cleanup.enter_context(start(reloaded=False))
         ours.extend(_up(deployment, say))
         deployment.ensure_secrets()

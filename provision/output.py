@@ -19,6 +19,7 @@ import io
 import os
 import select
 import signal
+import stat
 import sys
 import threading
 
@@ -32,12 +33,13 @@ _LOOK_MILLISECONDS = 100
 _LAST_WORDS_MILLISECONDS = 1000
 # Linux: poll says that a pipe has room where a write of this size does not wait.
 _AT_ONCE = getattr(select, "PIPE_BUF", 512)
-# The reader has gone, or was never there: that is the reader's choice, and no fault of the output.
-_GONE = frozenset({errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO, errno.ECONNRESET})
+# The reader has gone: that is the reader's choice, and no fault of the output. A terminal says EIO for it.
+_GONE = frozenset({errno.EPIPE, errno.EBADF, errno.ECONNRESET})
 READER_GONE = 128 + signal.SIGPIPE
 OUTPUT_LOST = 1
 
-_ending = threading.Event()
+_ending = False
+_cleaning_up = False
 _output_is_the_work = True
 
 
@@ -51,6 +53,7 @@ class _Endable(io.RawIOBase):
         super().__init__()
         self.failure: OSError | None = None
         self._descriptor = descriptor
+        self._terminal = stat.S_ISCHR(os.fstat(descriptor).st_mode)
 
     def fileno(self) -> int:
         return self._descriptor
@@ -63,28 +66,35 @@ class _Endable(io.RawIOBase):
 
     def write(self, data: object) -> int:
         chunk = memoryview(data)[:_AT_ONCE]  # type: ignore[arg-type]
-        try:
-            self._wait_for_room()
-            return os.write(self._descriptor, chunk)
-        except BlockingIOError:  # another program made the terminal non-blocking, and it is full
-            return self.write(chunk)
-        except OSError as error:
-            self._end(error)
-            return len(chunk)
+        while True:
+            try:
+                self._wait_for_room()
+                return os.write(self._descriptor, chunk)
+            except BlockingIOError:  # another program made it non-blocking, and it is full
+                continue
+            except OSError as error:
+                self._end(error)
+                return len(chunk)
 
     def _wait_for_room(self) -> None:
-        """Wait until the reader takes more; once this process is ending, no longer than for its last words.
+        """Wait until the reader takes more; while this process ends or cleans up, no longer than for a few last words.
 
         Raises:
             OSError: the reader takes nothing: a terminal that was stopped, a full pipe.
         """
         look = select.poll()
         look.register(self._descriptor, select.POLLOUT)
-        while not _ending.is_set():
+        while not (_ending or _cleaning_up):
             if look.poll(_LOOK_MILLISECONDS):
                 return
         if not look.poll(_LAST_WORDS_MILLISECONDS):
             raise OSError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    @property
+    def reader_gone(self) -> bool:
+        """Whether it failed because nobody reads on."""
+        number = self.failure.errno if self.failure else None
+        return number in _GONE or (number == errno.EIO and self._terminal)
 
     def _end(self, failure: OSError) -> None:
         self.failure = failure
@@ -138,7 +148,19 @@ def hurry() -> None:
 
     A terminal that was stopped with Ctrl-S, or a pipe that nobody empties, must not keep anything running.
     """
-    _ending.set()
+    global _ending
+    _ending = True
+
+
+@contextlib.contextmanager
+def briefly() -> Iterator[None]:
+    """The same for the length of a block that stops or removes something."""
+    global _cleaning_up
+    before, _cleaning_up = _cleaning_up, True
+    try:
+        yield
+    finally:
+        _cleaning_up = before
 
 
 def work_begins() -> None:
@@ -205,15 +227,15 @@ def status(code: str | int | None) -> str | int | None:
     raw = _raw(sys.stdout)
     if raw is None or raw.failure is None:
         return code
-    if raw.failure.errno in _GONE:
+    if raw.reader_gone:
         return READER_GONE if _output_is_the_work and not code else code
     sys.stderr.write(
         "error: writing to standard output\n"
         f"  why:  {os.strerror(raw.failure.errno or errno.EIO)}. Of what was printed, some is lost.\n"
         + (
-            "  next: write it to where there is room\n"
+            "  next: Free space there, or send the output elsewhere; then type the same again.\n"
             if _output_is_the_work
-            else "  next: type `invoke status`; the command itself has gone on to its end\n"
+            else "  next: Free space there. The command went on without it; `invoke status` shows what runs.\n"
         )
     )
     return OUTPUT_LOST if _output_is_the_work and not code else code

@@ -103,7 +103,7 @@ def _leave_no_semaphore() -> None:
 
     from werkzeug import debug
 
-    if hasattr(debug, "Value"):  # since Werkzeug 2.3
+    if hasattr(debug, "Value"):  # an older one has none
         debug.Value = get_context("fork").Value
 
 

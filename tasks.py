@@ -19,6 +19,8 @@ if str(ROOT) not in sys.path:
 
 from provision import bootstrap, output  # noqa: E402
 
+if bootstrap.launched_by_invoke():  # by itself, as `env/bin/invoke`: entry.py has done so already
+    output.guard()
 bootstrap.ensure_environment()
 
 from invoke.collection import Collection  # noqa: E402

@@ -49,11 +49,13 @@ class Reader:
 
 
 @contextlib.contextmanager
-def piped(clone: Clone, *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], Reader]]:
+def piped(
+    clone: Clone, *arguments: str, command: list[str] | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], Reader]]:
     """A command whose standard output and standard error are a pipe."""
     reader, writer = os.pipe()
     process = subprocess.Popen(
-        [*clone.command, *arguments],
+        [*(command or clone.command), *arguments],
         cwd=clone.root,
         env=clone.env(),
         stdin=subprocess.DEVNULL,
@@ -131,6 +133,17 @@ def test_a_pipe_whose_reader_has_gone_does_not_keep_run_from_stopping_mongodb(cl
     with piped(clone, "run") as (process, reader):
         reader.reads(SERVING)
         reader.close()  # `./invoke run | tee log`: Ctrl-C ends `tee`, too
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) == 130
+    assert clone.processes() == [], describe(clone.processes())
+
+
+def test_an_invoke_that_is_called_by_itself_stops_mongodb_too(clone: Clone) -> None:
+    clone.succeeds("setup")
+    invoke = [str(clone.python), "-m", "invoke"]
+    with piped(clone, "run", command=invoke) as (process, reader):
+        reader.reads(SERVING)
+        reader.close()
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(60) == 130
     assert clone.processes() == [], describe(clone.processes())

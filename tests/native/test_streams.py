@@ -91,7 +91,7 @@ TABLE = {
     "status": Started(prints=True),
     "logs": Started(prints=True, silent=(NEW, SET_UP)),
     "uri": Started(prints=True),
-    "run": Started(statuses=(130, 130, 130, 130), serves=True, disturbs=(NEW, HALF_STARTED)),
+    "run": Started(statuses=(130, 130, 130, 130), serves=True, disturbs=STARTS),
     "tunnel": Started(ON, REFUSED),
     "shell": Started(("--python", "--eval", "db.user.insert_one({'name': 'Ångström'})"), NEEDS_PRIMARY),
     "tour": Started(statuses=NEEDS_PRIMARY),

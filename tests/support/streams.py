@@ -48,7 +48,7 @@ def streams(condition: str, sink: Path) -> Iterator[Streams]:
             return descriptor
 
         if condition == CLOSED:
-            yield Streams(None, None, ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"))
+            yield Streams(None, None, ("/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"))
         elif condition == TERMINAL:
             master, slave = pty.openpty()
             os.close(master)

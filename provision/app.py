@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision import assembly, environment
+from provision import assembly, environment, output
 from provision.backends.processes import port_holder
 from provision.deployment import Deployment
 from provision.errors import INTERRUPTED, ProvisionError
@@ -175,9 +175,13 @@ def run(loaded: Loaded, name: str, keep: bool, say: Callable[[str], None], repor
             if app is not None:
                 app.end()
 
+    def stop() -> None:
+        with output.briefly():
+            deployment.down(say)
+
     with _listener(settings) as listener, once(), contextlib.ExitStack() as cleanup:
         run = Run(loaded.paths, name, say)
-        cleanup.callback(lambda: run.ends(lambda: deployment.down(say), keep))
+        cleanup.callback(lambda: run.ends(stop, keep))
         app = cleanup.enter_context(start(reloaded=False))
         if _up(deployment, say):
             run.started(keep)

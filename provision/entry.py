@@ -17,6 +17,10 @@ if __name__ == "__main__":
     sys.argv[0] = str(Path(sys.prefix, "bin", "invoke"))
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+    from provision import output
+
+    output.guard()
+
     from provision.uncaught import install_excepthook
 
     # Before it imports the tasks, Invoke reads the settings files, where there may be mistakes.
@@ -24,4 +28,9 @@ if __name__ == "__main__":
 
     from invoke.main import program
 
-    program.run()
+    try:
+        program.run()
+        code: str | int | None = 0
+    except SystemExit as leaving:
+        code = leaving.code
+    sys.exit(output.status(code))

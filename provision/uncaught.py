@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
-import signal
 import sys
 import traceback
 from types import TracebackType
@@ -44,9 +42,6 @@ def _report_uncaught(kind: type[BaseException], error: BaseException, trace: Tra
     if isinstance(error, ProvisionError):
         print(error.text(), file=sys.stderr)  # noqa: T201
         raise SystemExit(error.code)
-    if isinstance(error, BrokenPipeError):  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(128 + signal.SIGPIPE)
     if _raised_by_invokes_settings(trace):
         from provision.settings import explain_unreadable
 

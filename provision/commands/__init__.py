@@ -15,6 +15,7 @@ from invoke.context import Context
 from invoke.parser.argument import Argument
 from invoke.tasks import Task, task
 
+from provision import output
 from provision.errors import ProvisionError
 
 if TYPE_CHECKING:
@@ -27,12 +28,19 @@ ON_CLUSTER = {"on": "which deployment of invoke.yaml (default: cluster)"}
 JSON = {"json": "print the result as JSON, for scripts"}
 
 
-def command(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """A task whose errors are shown as JSON to those who asked for JSON."""
+def command(*, only_prints: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """A task whose errors are shown as JSON to those who asked for JSON.
+
+    Args:
+        only_prints: it does nothing but print, so that it has failed where its output was lost.
+        options: Invoke's.
+    """
 
     def decorate(body: Callable[..., Any]) -> Any:
         @functools.wraps(body)
         def run(*args: Any, **kwargs: Any) -> Any:
+            if not only_prints:
+                output.work_begins()
             try:
                 return body(*args, **kwargs)
             except ProvisionError as error:

@@ -122,7 +122,7 @@ def down(
         display.line(f"{on}: its data are deleted")
 
 
-@command(help={**ON_CLUSTER, **JSON})
+@command(only_prints=True, help={**ON_CLUSTER, **JSON})
 def status(ctx: Context, on: str = "cluster", json: bool = False) -> None:
     """Show every node's role, state, lag, memory, port and version; shards, chunks and balancer."""
     from provision import assembly, display
@@ -135,6 +135,7 @@ def status(ctx: Context, on: str = "cluster", json: bool = False) -> None:
 
 
 @command(
+    only_prints=True,
     help={"collection": "database.collection (default: every sharded one)", **ON_CLUSTER, **JSON},
     positional=["collection"],
 )
@@ -415,6 +416,7 @@ def stepdown(ctx: Context, set: str, on: str = "cluster") -> None:
 
 
 @command(
+    only_prints=True,
     help={
         "node": "which node; several with commas between",
         "all": "every node, merged by time",

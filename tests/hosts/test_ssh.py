@@ -197,7 +197,21 @@ def test_key_that_only_the_agent_has_is_used_with_identities_only(
             )
             with target(project) as link:
                 assert seen_by(link)[1] == "root"
-                assert seen_by_ssh()[1] == "root"
+            assert seen_by_ssh()[1] == "root"
+
+            # What `ssh` alone is told of, the error names, with what makes it known here.
+            monkeypatch.delenv("SSH_AUTH_SOCK")
+            with (Path.home() / ".ssh" / "config").open("a") as file:
+                file.write(f"  IdentityAgent {socket}\n")
+            ssh.ask.cache_clear()
+            assert seen_by_ssh()[1] == "root"
+            with target(project) as link, pytest.raises(Unreachable) as caught:
+                link.run(["true"])
+            assert f"IdentityAgent {socket}" in caught.value.cause
+            assert f"export SSH_AUTH_SOCK={socket}" in caught.value.remedy
+            monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
+            with target(project) as link:
+                assert seen_by(link)[1] == "root"
         finally:
             agent.kill()
 

@@ -31,6 +31,7 @@ class Hop:
         known_hosts: files with the host keys that are trusted.
         known_as: the name that its key is known by; None: its address.
         accepts_new: a host key that is not known is accepted and recorded.
+        identity_agent: socket of an agent that `ssh` would ask, and nobody asks here; None: that of SSH_AUTH_SOCK.
         proxy: command that leads there, in place of a connection; None: none.
         ssh: the command that a person reaches it with.
         asked_ssh: `ssh` itself said so; False: there is none on this machine.
@@ -45,6 +46,7 @@ class Hop:
     known_hosts: tuple[str, ...] = ()
     known_as: str | None = None
     accepts_new: bool = False
+    identity_agent: str | None = None
     proxy: str | None = None
     ssh: str = "ssh"
     asked_ssh: bool = True
@@ -185,6 +187,7 @@ def _hop(question: Question, options: SshOptions, behind: bool) -> Hop:
         known_hosts=options.known_hosts,
         known_as=options.host_key_alias,
         accepts_new=options.accepts_new,
+        identity_agent=options.identity_agent,
         proxy=None if behind else options.proxy_command,
         ssh=question.command,
         asked_ssh=options.asked_ssh,

@@ -413,7 +413,7 @@ class Link:
                 f"Ask its administrator. If it was installed anew: ssh-keygen -R {_known_as(to)}, then `{to.ssh} true`.",
             ) from None
         except paramiko.PasswordRequiredException:
-            raise _unreachable(
+            raise _refused(
                 to,
                 doing,
                 f"The key {', '.join(keys) or 'of yours'} is protected by a passphrase, and no agent has it.",
@@ -421,7 +421,7 @@ class Link:
             ) from None
         except paramiko.AuthenticationException:
             offered = ", ".join(keys) or "any key of yours"
-            raise _unreachable(
+            raise _refused(
                 to,
                 doing,
                 f"{subject} does not accept {offered} for the user {to.user or connection.user}.",
@@ -440,8 +440,12 @@ class Link:
             if str(problem) == _NO_KEY:
                 cause = f"There is no key to offer to {subject}: no agent holds one, and no file of `ssh` has one."
                 remedy = f"Set hosts.{host.name}.key in invoke.yaml, or IdentityFile in ~/.ssh/config."
-            elif before is not None and getattr(problem, "code", None) == _PROHIBITED:
-                cause = f"The hop before {subject} forwards no connections (AllowTcpForwarding of its sshd)."
+                raise _refused(to, doing, cause, remedy) from None
+            if before is not None and getattr(problem, "code", None) == _PROHIBITED:
+                cause = f"The hop before {subject} forwards no connections."
+                remedy = (
+                    "Set AllowTcpForwarding to yes (or local) in /etc/ssh/sshd_config there, and reload sshd."
+                )
             elif before is None and self._proxy is not None:
                 cause = f"The ProxyCommand of {subject} does not lead there: {self._proxy.said() or _reason(problem)}."
             raise _unreachable(to, doing, cause, remedy) from None
@@ -687,6 +691,14 @@ def _unreachable(to: Hop, doing: str, cause: str, remedy: str) -> Unreachable:
         cause += " This machine has no `ssh`: its configuration was read without it, and perhaps not as it would be."
         remedy = f"{ssh.INSTALL}\n{remedy}"
     return Unreachable(doing, cause, remedy)
+
+
+def _refused(to: Hop, doing: str, cause: str, remedy: str) -> Unreachable:
+    """The error for a log-in; says so where the key may be in an agent that `ssh` asks, and paramiko can't be told of."""
+    if to.identity_agent is not None:
+        cause += f" ~/.ssh/config names an agent of its own for it (IdentityAgent {to.identity_agent}), which was not asked."
+        remedy = f"Type: export SSH_AUTH_SOCK={shlex.quote(to.identity_agent)}\nThen type the same again. Or: {remedy}"
+    return _unreachable(to, doing, cause, remedy)
 
 
 def _reached(host: Host) -> str:

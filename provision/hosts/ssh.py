@@ -101,6 +101,7 @@ class SshOptions:
         known_hosts: files with the host keys that are trusted; new ones go into the first.
         host_key_alias: the name that its key is known by; None: its own.
         accepts_new: a host key that is not known is accepted and recorded.
+        identity_agent: socket of another agent than that of SSH_AUTH_SOCK.
         asked_ssh: `ssh` itself said so.
     """
 
@@ -114,6 +115,7 @@ class SshOptions:
     known_hosts: tuple[str, ...] = ()
     host_key_alias: str | None = None
     accepts_new: bool = False
+    identity_agent: str | None = None
     asked_ssh: bool = True
 
 
@@ -166,6 +168,7 @@ def parse(text: str, alias: str, local: Local) -> SshOptions:
     ]
     jumps = expand(_given(said, "proxyjump") or "", tokens)
     command = _given(said, "proxycommand")
+    agent = _given(said, "identityagent")
     return SshOptions(
         hostname,
         user,
@@ -177,6 +180,7 @@ def parse(text: str, alias: str, local: Local) -> SshOptions:
         tuple(path(each) for names in files for each in names.split() if each.lower() != "none"),
         key_alias,
         _word(said, "stricthostkeychecking") in _ACCEPT_NEW,
+        path(agent) if agent and agent != "SSH_AUTH_SOCK" else None,
     )
 
 

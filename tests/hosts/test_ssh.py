@@ -59,7 +59,8 @@ def test_included_configuration_is_followed(project: Project) -> None:
     config(project, "Include config.d/*")
     with target(project) as link:
         assert link.host.address == address(project.lab, "db2")
-        assert seen_by(link) == [f"10.77.{project.lab.subnet}.254", "operator"] == seen_by_ssh()
+        assert seen_by(link) == [f"10.77.{project.lab.subnet}.254", "operator"]
+        assert seen_by_ssh() == [f"10.77.{project.lab.subnet}.254", "operator"]
 
 
 def test_match_exec_decides_as_it_does_for_ssh(project: Project) -> None:
@@ -93,7 +94,8 @@ def test_first_jump_has_a_way_of_its_own(project: Project) -> None:
     )
     with target(project) as link:
         assert [hop.address for hop in link.host.via] == [address(lab, "db1"), address(lab, "db2")]
-        assert seen_by(link) == [address(lab, "db2"), "root"] == seen_by_ssh()
+        assert seen_by(link) == [address(lab, "db2"), "root"]
+        assert seen_by_ssh() == [address(lab, "db2"), "root"]
 
 
 def test_jump_of_invoke_yaml_wins_and_none_goes_straight(project: Project) -> None:
@@ -110,7 +112,8 @@ def test_proxy_command_is_followed_with_its_tokens(project: Project) -> None:
     lab = project.lab
     config(project, f"Host target\n  HostName {address(lab, 'db3')}\n  ProxyCommand ssh -W %h:%p %r@db1")
     with target(project) as link:
-        assert seen_by(link) == [address(lab, "db1"), "root"] == seen_by_ssh()
+        assert seen_by(link) == [address(lab, "db1"), "root"]
+        assert seen_by_ssh() == [address(lab, "db1"), "root"]
         assert link.run(["true"]).status == 0
         process = link._proxy._process  # type: ignore[union-attr]
     assert process.poll() is not None
@@ -193,7 +196,22 @@ def test_key_that_only_the_agent_has_is_used_with_identities_only(
                 f"  IdentityFile {public.with_suffix('')}\n  IdentitiesOnly yes\n"
             )
             with target(project) as link:
-                assert seen_by(link)[1] == "root" == seen_by_ssh()[1]
+                assert seen_by(link)[1] == "root"
+            assert seen_by_ssh()[1] == "root"
+
+            # What `ssh` alone is told of, the error names, with what makes it known here.
+            monkeypatch.delenv("SSH_AUTH_SOCK")
+            with (Path.home() / ".ssh" / "config").open("a") as file:
+                file.write(f"  IdentityAgent {socket}\n")
+            ssh.ask.cache_clear()
+            assert seen_by_ssh()[1] == "root"
+            with target(project) as link, pytest.raises(Unreachable) as caught:
+                link.run(["true"])
+            assert f"IdentityAgent {socket}" in caught.value.cause
+            assert f"export SSH_AUTH_SOCK={socket}" in caught.value.remedy
+            monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
+            with target(project) as link:
+                assert seen_by(link)[1] == "root"
         finally:
             agent.kill()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,7 +24,7 @@ class Launched:
     """What one node was launched with.
 
     Args:
-        program: what it runs: ``"mongod 8.0.17"``, or a Docker image.
+        program: what it runs: ``"mongod 8.0.17"``, or a Docker image; empty: a mongod that is not chosen yet.
         options: setting → value, as `NodeOptions` has them.
         data: its data directory, as it sees it.
         log: its log; None: standard output.
@@ -54,7 +53,7 @@ class Launched:
     def differences(self, asked: Launched) -> list[str]:
         """What is asked for that this node was not launched with, a phrase each. Pure."""
         found = []
-        if self.program != asked.program:
+        if self.program != asked.program and asked.program:
             found.append(_phrase("", self.program, asked.program))
         for name in sorted({*self.options, *asked.options} - {"set_parameter"}):
             if self.options.get(name) != asked.options.get(name):
@@ -129,15 +128,17 @@ def _command(deployment: str, nodes: int, programs: Iterable[tuple[str, str]]) -
     """What applies a difference: a restart, rolling where there are several nodes; for another series an upgrade."""
     on = f" --on {deployment}"
     for present, asked in programs:
-        if _series(present) != _series(asked):
-            return f"invoke cluster.upgrade --to {shlex.quote(asked.removeprefix('mongod '))}{on}"
+        if asked and _series(present) != _series(asked):
+            # One node alone is away while it restarts, which has to be agreed to.
+            agreed = " --yes" if nodes == 1 else ""
+            return f"invoke cluster.upgrade --to {asked.removeprefix('mongod ')}{on}{agreed}"
     return f"invoke cluster.restart --rolling{on}" if nodes > 1 else f"invoke restart{on}"
 
 
 def _series(program: str) -> str:
-    """The release series of a mongod; of an image all of its name, as its tag may be anything."""
+    """The release series of a mongod; of an image none, as its tag may be anything."""
     found = re.fullmatch(r"mongod (\d+\.\d+)\.\S+", program)
-    return found[1] if found else program
+    return found[1] if found else ""
 
 
 def _phrase(name: str, present: object, asked: object) -> str:

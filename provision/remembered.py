@@ -363,7 +363,7 @@ def _refusal(
     runs = "runs" if there is There.RUNNING else "is there"
     if renamed is not None and len(changes) == 1:
         cause = (
-            f"{name} {runs}, and its data belong to the replica set {renamed.present!r}, not to {renamed.asked!r}. "
+            f"{name} {runs}. Its data directory belongs to the replica set {renamed.present!r}, not to {renamed.asked!r}. "
             "A set's name is in its data, which are untouched."
         )
     else:

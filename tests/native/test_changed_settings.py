@@ -103,7 +103,7 @@ def test_a_running_set_is_not_renamed_and_its_clients_go_on(clone: Clone) -> Non
     insert(uri)
     for task in ("start", "restart"):
         said = clone.fails(task, env={SET: "other"})
-        assert "its data belong to the replica set 'rs0', not to 'other'" in said
+        assert "belongs to the replica set 'rs0', not to 'other'" in said
     assert clone.succeeds("uri", env={SET: "other"}).strip() == uri
     assert count(uri) == 1
 
@@ -166,6 +166,22 @@ def test_other_parameters_are_named_and_the_restart_that_is_printed_applies_them
     with MongoClient[dict[str, Any]](clone.uri) as client:
         options = client.admin.command("getCmdLineOpts")["parsed"]
     assert options["storage"]["wiredTiger"]["engineConfig"]["cacheSizeGB"] == 0.5
+
+
+@pytest.mark.needs("other-mongods")
+def test_another_mongod_is_named_and_the_restart_that_is_printed_applies_it(
+    clone: Clone, other_mongods: dict[str, Path], mongod_version: str
+) -> None:
+    clone.succeeds("start")
+    later = {"INVOKE_MONGODB_PATH": str(other_mongods["6.0.27"])}
+    done = clone.invoke("start", env=later)
+    assert done.returncode == 0, done.stderr
+    assert f"local runs with mongod {mongod_version}, and mongod 6.0.27 is asked for" in done.stderr
+    command = re.search(r"`invoke (restart --on local)` applies it", done.stderr)
+    assert command, done.stderr
+    clone.succeeds(*command[1].split(), env=later)
+    found = json.loads(clone.succeeds("status", "--json", env=later))
+    assert (found["version"], found["notes"]) == ("6.0.27", [])
 
 
 def test_data_that_were_deleted_by_hand_are_in_nobodys_way(clone: Clone) -> None:

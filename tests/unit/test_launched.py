@@ -96,20 +96,25 @@ def test_what_a_node_was_launched_with_is_compared_value_by_value() -> None:
         "cache_size_gb 0.25, and 1 is asked for",
         "set_parameter.x null, and true is asked for",
     ]
+    assert NODE.differences(replace(NODE, program="")) == []
     assert "mongod.conf.j2" in NODE.differences(replace(NODE, template="2"))[0]
 
 
 @pytest.mark.parametrize(
-    ("program", "names", "command"),
+    ("before", "program", "names", "command"),
     [
-        ("mongod 8.0.18", ["mongod"], "invoke restart --on c"),
-        ("mongod 8.0.18", ["a", "b"], "invoke cluster.restart --rolling --on c"),
-        ("mongod 9.0.1", ["mongod"], "invoke cluster.upgrade --to 9.0.1 --on c"),
-        ("mongo:9.0", ["a", "b"], "invoke cluster.upgrade --to mongo:9.0 --on c"),
+        ("mongod 8.0.17", "mongod 8.0.18", ["mongod"], "invoke restart --on c"),
+        ("mongod 8.0.17", "mongod 8.0.18", ["a", "b"], "invoke cluster.restart --rolling --on c"),
+        ("mongod 8.0.17", "mongod 9.0.1", ["mongod"], "invoke cluster.upgrade --to 9.0.1 --on c --yes"),
+        ("mongod 8.0.17", "mongod 9.0.1", ["a", "b"], "invoke cluster.upgrade --to 9.0.1 --on c"),
+        ("mongo:8.0", "mongo:8.0.17", ["mongod"], "invoke restart --on c"),
+        ("mongo:8.0", "mongo:8.0.17", ["a", "b"], "invoke cluster.restart --rolling --on c"),
     ],
 )
-def test_the_command_that_applies_a_difference_fits_it(program: str, names: list[str], command: str) -> None:
-    present = dict.fromkeys(names, NODE)
+def test_the_command_that_applies_a_difference_fits_it(
+    before: str, program: str, names: list[str], command: str
+) -> None:
+    present = dict.fromkeys(names, replace(NODE, program=before))
     asked = dict.fromkeys(names, replace(NODE, program=program))
     (said,) = launched.notices("c", names, present, asked)
     assert f"`{command}`" in said

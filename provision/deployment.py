@@ -264,7 +264,8 @@ class Deployment:
                 bring_up.run(missing, until_healthy)
             except BaseException:
                 self._undo(missing)
-                if before is None or not bring_up.launched:
+                # Nodes that were launched may be part of something by now; one alone is as it was before.
+                if before is None or not bring_up.launched or len(nodes) == 1:
                     Extent.record(self._paths, self.name, before)
                 raise
             self._remember_initiated()

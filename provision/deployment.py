@@ -248,7 +248,9 @@ class Deployment:
                     say(f"{node.name} was paused or cut off, and goes on")
             if missing:
                 say(f"Starting {self.name} ({_names(missing)})")
-                self._paths.run_record(self.name).unlink(missing_ok=True)  # whoever starts it now, stops it
+                self._paths.run_record(self.name).unlink(
+                    missing_ok=True
+                )  # the one that starts it now stops it
             plan = Plan(
                 self.topology,
                 self.secrets(),

@@ -192,7 +192,7 @@ def test_another_mongod_is_named_and_the_restart_that_is_printed_applies_it(
     assert (found["version"], found["notes"]) == ("6.0.27", [])
 
 
-def test_data_that_were_deleted_by_hand_are_in_nobodys_way(clone: Clone) -> None:
+def test_after_data_were_deleted_by_hand_any_name_may_be_asked_for(clone: Clone) -> None:
     clone.succeeds("start")
     clone.succeeds("stop")
     shutil.rmtree(clone.data)

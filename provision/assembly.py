@@ -202,7 +202,7 @@ def _there(loaded: Loaded, name: str, settings: DeploymentSettings) -> There:
         planned, made = _planned(loaded, name, settings, None)
         if any(each.running for each in made.observe_all(planned.nodes).values()):
             return There.RUNNING
-    except ProvisionError:  # what it runs on can't be asked, which is no reason to take its data for gone
+    except ProvisionError:  # its back end does not answer: its data may well be there
         return There.DATA
     if settings.backend != "processes":
         return There.DATA

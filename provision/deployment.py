@@ -290,7 +290,9 @@ class Deployment:
                     say(f"{node.name} was paused or cut off, and goes on")
             if missing:
                 say(f"Starting {self.name} ({_names(missing)})")
-                self._paths.run_record(self.name).unlink(missing_ok=True)  # whoever starts it now, stops it
+                self._paths.run_record(self.name).unlink(
+                    missing_ok=True
+                )  # the one that starts it now stops it
             plan = Plan(
                 self.topology,
                 self.secrets(),
@@ -309,7 +311,8 @@ class Deployment:
                 refused = refusal  # what is up is not at fault
             except BaseException:
                 self._undo(missing)
-                if before is None or not bring_up.launched:
+                # Nodes that were launched may be part of something by now; one alone is as it was before.
+                if before is None or not bring_up.launched or len(nodes) == 1:
                     Extent.record(self._paths, self.name, before)
                 raise
             self._remember_initiated()

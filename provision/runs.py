@@ -1,7 +1,7 @@
 """Several `invoke run` on one deployment: the last one that ends stops what one of them has started.
 
-Each of them holds a shared lock, which the kernel drops with its process. And what happens to the database while an app
-runs on it is said where the app's output is seen.
+Each of them holds a shared lock, which the kernel drops with its process. A node that ends while an app runs on it is
+named where the app's output is seen.
 """
 
 from __future__ import annotations

@@ -108,6 +108,14 @@ def test_a_running_set_is_not_renamed_and_its_clients_go_on(clone: Clone) -> Non
     assert count(uri) == 1
 
 
+def test_a_renaming_that_failed_halfway_is_taken_back(clone: Clone) -> None:
+    insert(clone.succeeds("start").strip())
+    clone.succeeds("restart", env={SET: "null"})
+    said = clone.fails("restart", env={SET: "other"})  # its old name is in its data still
+    assert "belongs to the replica set 'rs0', not to 'other'" in said
+    assert count(clone.succeeds("start").strip()) == 1
+
+
 @pytest.mark.parametrize("stopped", [False, True])
 def test_the_way_to_rename_a_set_that_is_printed_keeps_its_data(clone: Clone, stopped: bool) -> None:
     insert(clone.succeeds("start").strip())
@@ -184,7 +192,7 @@ def test_another_mongod_is_named_and_the_restart_that_is_printed_applies_it(
     assert (found["version"], found["notes"]) == ("6.0.27", [])
 
 
-def test_data_that_were_deleted_by_hand_are_in_nobodys_way(clone: Clone) -> None:
+def test_after_data_were_deleted_by_hand_any_name_may_be_asked_for(clone: Clone) -> None:
     clone.succeeds("start")
     clone.succeeds("stop")
     shutil.rmtree(clone.data)

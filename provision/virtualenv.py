@@ -17,6 +17,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from provision.launch import pythons_on_path
 from provision.locks import exclusive
 
 TYPE_CHECKING = False
@@ -383,7 +384,8 @@ def _candidates(spec: EnvironmentSpec) -> Iterator[str]:
     wanted = spec.python
     if wanted is None:
         yield base_executable()
-        names = [f"python3.{minor}" for minor in range(MINIMUM_PYTHON[1] + 3, spec.minimum_python[1] - 1, -1)]
+        yield from pythons_on_path(spec.minimum_python)
+        return
     elif _is_version(wanted):
         yield base_executable()
         names = ["python" + ".".join(wanted.split(".")[:2]), "python3", "python"]

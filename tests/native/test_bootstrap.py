@@ -303,6 +303,13 @@ def test_a_dry_run_without_env_says_what_would_be_made_and_makes_nothing(clone: 
     assert clone.tree() == before
 
 
+def test_a_dry_run_without_env_leaves_no_compiled_modules(clone: Clone) -> None:
+    clone.environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    done = clone.run("setup", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert [str(path) for path in clone.root.rglob("__pycache__")] == []
+
+
 @pytest.mark.parametrize("program", ["invoke", "env/bin/invoke"])
 def test_a_dry_run_with_stale_requirements_reports_and_changes_nothing(clone: Clone, program: str) -> None:
     clone.setup()

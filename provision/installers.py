@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from provision.access import cache_directory, home_directory, shared_cache_directory
 from provision.signals import held, once
 from provision.virtualenv import BootstrapError, EnvironmentSpec, Interpreter, Progress, redact
 
@@ -203,14 +204,6 @@ def _uv_version(program: str) -> str | None:
     return found.group(0)
 
 
-def cache_directory(environment: Mapping[str, str]) -> Path:
-    """Return the user's cache directory for this tool; all clones share it."""
-    home = Path(environment.get("HOME") or Path.home())
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "flaskbook"
-    return Path(environment.get("XDG_CACHE_HOME") or home / ".cache") / "flaskbook"
-
-
 def _install_uv(runner: Runner, python: Interpreter) -> tuple[str, str] | None:
     """Return the uv pinned in uv.txt, fetched from the index by pip into the user's cache on first use.
 
@@ -301,6 +294,9 @@ def uv_variables(environment: Mapping[str, str]) -> dict[str, str]:
     for name in [name for name in variables if name.startswith("UV_") and not _UV_KEPT.fullmatch(name)]:
         del variables[name]
     variables["UV_PYTHON_DOWNLOADS"] = "never"
+    if cache_directory(environment) != shared_cache_directory(environment):
+        # uv's own cache would lie where ours could not.
+        variables.setdefault("UV_CACHE_DIR", str(cache_directory(environment) / "uv"))
     if "UV_SYSTEM_CERTS" not in variables and "UV_NATIVE_TLS" not in variables:
         variables["UV_SYSTEM_CERTS"] = "true"
         variables["UV_NATIVE_TLS"] = "true"  # its name before uv 0.11
@@ -356,7 +352,7 @@ def _uv_has_index(environment: Mapping[str, str]) -> bool:
         environment
     ):
         return True
-    home = Path(environment.get("HOME") or Path.home())
+    home = home_directory(environment) or Path("/")
     user = Path(environment.get("XDG_CONFIG_HOME") or home / ".config") / "uv" / "uv.toml"
     named = environment.get("UV_CONFIG_FILE")
     for file in [Path(named)] if named else [user, Path("/etc/xdg/uv/uv.toml"), Path("/etc/uv/uv.toml")]:
@@ -384,7 +380,7 @@ def pip_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """
     import configparser
 
-    home = Path(environment.get("HOME") or Path.home())
+    home = home_directory(environment) or Path("/")
     config_home = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
     shared = environment.get("XDG_CONFIG_DIRS") or "/etc/xdg"
     files = [Path(folder) / "pip" / "pip.conf" for folder in shared.split(os.pathsep)]

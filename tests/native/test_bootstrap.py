@@ -25,6 +25,7 @@ from provision import bootstrap, installers, virtualenv
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = [
     "__init__",
+    "access",
     "launch",
     "entry",
     "uncaught",

@@ -7,13 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import capabilities
-from tests.support.clones import Clone
+from tests.support.clones import Clone, make_clone
 from tests.support.polling import until
 
 SHOWS_ITS_ENVIRONMENT = """\
@@ -243,3 +244,90 @@ def test_python_3_15_and_any_later_one_on_the_path_is_found(tmp_path: Path) -> N
         check=True,
     )
     assert done.stdout.strip() == str(tmp_path / "python3.15")
+
+
+# ---- users without a passwd entry, and files of another user
+
+WITHOUT_ENTRY = 54321
+
+
+def as_user(uid: int) -> list[str]:
+    return [each.replace(str(capabilities.NOBODY[0]), str(uid)) for each in capabilities.AS_NOBODY]
+
+
+def given_to(clone: Clone, uid: int) -> None:
+    """Give the clone, its home and what is above it to a user."""
+    for path in (clone.home, clone.root, *clone.root.rglob("*")):
+        if clone.root / "env" / "lib" not in path.parents:
+            os.chown(path, uid, uid, follow_symlinks=False)
+
+
+@pytest.fixture
+def open_clone(mongod_binary: Path) -> Iterator[Clone]:
+    """A clone in a folder that every user may enter, which pytest's own is not."""
+    with tempfile.TemporaryDirectory(prefix="flaskbook-open-") as folder:
+        Path(folder).chmod(0o755)
+        made = make_clone(Path(folder) / "clone", str(mongod_binary))
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+@pytest.mark.needs("another-user")
+@pytest.mark.parametrize("home", ["/", None], ids=["HOME is /", "no HOME"])
+def test_a_user_without_a_passwd_entry_gets_a_cache_that_can_be_written(
+    open_clone: Clone, home: str | None
+) -> None:
+    clone = open_clone
+    given_to(clone, WITHOUT_ENTRY)
+    changes = {"HOME": home, "XDG_CACHE_HOME": None, "XDG_CONFIG_HOME": None}
+    begun = clone.begin("start", command=[*as_user(WITHOUT_ENTRY), *clone.command], env=changes)
+    assert begun.ends() == 0, begun.text
+    shown = subprocess.run(
+        [*as_user(WITHOUT_ENTRY), clone.python, "-I", "-c", CACHE_AND_ITS_RIGHTS, str(clone.root)],
+        env=clone.env(changes),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout.split() == [str(clone.root / ".state" / "cache"), "0"]
+    begun = clone.begin("stop", command=[*as_user(WITHOUT_ENTRY), *clone.command], env=changes)
+    assert begun.ends() == 0, begun.text
+
+
+CACHE_AND_ITS_RIGHTS = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from provision.paths import Paths
+cache = Paths.of(Path(sys.argv[1]), "data", "log", None).cache
+cache.mkdir(parents=True, exist_ok=True)
+(cache / "written").write_text("")
+print(cache, (cache / "written").stat().st_size)
+"""
+
+
+@pytest.mark.needs("another-user")
+def test_files_that_sudo_left_are_named_with_the_commands_that_give_them_back(open_clone: Clone) -> None:
+    clone = open_clone
+    nobody = capabilities.NOBODY[0]
+    given_to(clone, nobody)
+    as_oneself = [*as_user(nobody), *clone.command]
+    begun = clone.begin("setup", command=as_oneself)
+    assert begun.ends() == 0, begun.text
+    clone.succeeds("start")  # with sudo
+    for task in ("status", "start", "doctor", "clean"):
+        begun = clone.begin(task, command=as_oneself)
+        assert begun.ends() == 1, begun.text
+        assert "belongs to root, and you are nobody" in begun.text
+        assert "Traceback" not in begun.text
+    commands = begun.text.partition("next: ")[2].splitlines()[:2]
+    assert commands[0].strip() == "sudo ./invoke stop"
+    assert commands[1].strip().startswith("sudo chown -R nobody ")
+    for command in commands:
+        typed = ["sh", "-c", command.strip().removeprefix("sudo ")]
+        subprocess.run(typed, cwd=clone.root, env=clone.env(), capture_output=True, check=True)
+    for task in ("status", "start", "stop"):
+        begun = clone.begin(task, command=as_oneself)
+        assert begun.ends() == 0, begun.text

@@ -237,7 +237,7 @@ def _systemd() -> Answer:
 
 def _other_mongods() -> Answer:
     """Versions of mongod to upgrade from and to, as `.ci/prepare` keeps them."""
-    from provision.installers import cache_directory
+    from provision.access import cache_directory
 
     kept = cache_directory(os.environ) / "tests"
     found = {version: kept / f"mongod-{version}" / "mongod" for version in ("5.0.4", "6.0.27")}

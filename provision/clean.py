@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from provision import assembly, virtualenv
-from provision.access import cache_directory
+from provision.access import cache_directory, chown
 from provision.doctor import traces
 from provision.errors import ProvisionError
 from provision.files import read_json
@@ -187,7 +187,7 @@ def carry_out(plan: CleanPlan) -> None:
                 raise ProvisionError(
                     f"removing {item.path}",
                     f"{where}: {problem.strerror or problem}. What comes after it in the list is still there.",
-                    f"Give yourself rights to {item.path} (sudo chown -R $USER {item.path}), then type the same again.",
+                    f"Give yourself rights to {item.path} ({chown([item.path])}), then type the same again.",
                 ) from None
 
 

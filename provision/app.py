@@ -56,7 +56,7 @@ class Database:
     secret_key_file: str
 
 
-def render_environment(templates: Mapping[str, str | None], database: Database) -> dict[str, str]:
+def render_environment(templates: Mapping[str, str | None], database: Database) -> dict[str, str | None]:
     """Render the app's environment. Pure.
 
     Args:
@@ -64,7 +64,8 @@ def render_environment(templates: Mapping[str, str | None], database: Database) 
         database: what the templates may use.
 
     Returns:
-        Variable → text. One that renders to nothing is left out.
+        Variable → text; None where the template is None or renders to nothing. The app must not have that variable,
+        not even from the environment that it inherits: it may name another database, or another database's user.
 
     Raises:
         ProvisionError: a template uses an undefined name or is not valid.
@@ -73,9 +74,10 @@ def render_environment(templates: Mapping[str, str | None], database: Database) 
 
     jinja = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 — no HTML
     known = vars(database)
-    rendered = {}
+    rendered: dict[str, str | None] = {}
     for name, template in templates.items():
         if template is None:
+            rendered[name] = None
             continue
         try:
             value = jinja.from_string(template).render(known)
@@ -85,8 +87,7 @@ def render_environment(templates: Mapping[str, str | None], database: Database) 
                 f"app.env.{name}: {error.message or error}.",
                 f"It may use {', '.join(known)}.",
             ) from None
-        if value:
-            rendered[name] = value
+        rendered[name] = value or None
     return rendered
 
 
@@ -123,11 +124,11 @@ class _App:
         finally:
             os.close(reader)
 
-    def let_in(self, variables: Mapping[str, str]) -> None:
+    def let_in(self, variables: Mapping[str, str | None]) -> None:
         """Open the gate, and hand the app its environment through it: no process listing shows that.
 
         Args:
-            variables: variable → text.
+            variables: variable → text; None takes it from what the app inherits.
         """
         with contextlib.suppress(BrokenPipeError):
             os.write(self._gate, json.dumps(variables).encode() + b"\n")
@@ -266,8 +267,8 @@ def _python(loaded: Loaded, say: Callable[[str], None]) -> Path:
 
 def variables(
     loaded: Loaded, deployment: Deployment, uri: str, secret_key_file: str, debug: bool
-) -> dict[str, str]:
-    """The environment that the app gets.
+) -> dict[str, str | None]:
+    """What the app's environment has (variable → text) and must not have (variable → None).
 
     Args:
         loaded: the settings in force.

@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
 from provision.env_python import read_env_python
+from provision.launch import isolated
 from provision.virtualenv import (
+    MINIMUM_PYTHON,
     BootstrapError,
     EnvironmentSpec,
     Plan,
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
+OLDEST_INVOKE = (2, 2)
 REPORT_VARIABLE = "PROVISION_BOOTSTRAP"
 UPDATE = "update"
 """Value of REPORT_VARIABLE that tells `./invoke` to look closely: `tasks.py` found env/ stale."""
@@ -139,9 +143,10 @@ def main(arguments: Sequence[str]) -> int:
 def ensure_environment() -> None:
     """Make sure that Invoke runs from a current `env/`; called by `tasks.py` before it imports anything else.
 
-    Returns at once where it does, where Invoke was only asked what there is (`--list`, `--help`, completion),
-    and where it is no Invoke that is importing. In all other cases this process becomes `./invoke`, or
-    `env/bin/invoke`, with the same arguments in the same directory.
+    Returns at once where it does, and where it is no Invoke that is importing. In all other cases this process
+    becomes `./invoke`, or `env/bin/invoke`, with the same arguments in the same directory. One exception: asked only
+    what there is (`--list`, `--help`, completion), an Invoke that can read the tasks itself answers where env/ is not
+    ready, and completion never builds it.
 
     Raises:
         invoke.Exit: `env.python` cannot be read, or `env/` was just made and is not right (exit code 1).
@@ -150,12 +155,18 @@ def ensure_environment() -> None:
     if report and report.startswith("["):
         _reported[:] = _parse_report(report)
     arguments = sys.argv[1:]
-    if not launched_by_invoke() or asks_only(arguments):
+    question = asks_only(arguments)
+    if not launched_by_invoke() or (question and _is_inside(ROOT / "env")):
         return
     try:
         spec = project_environment()
         plan = inspect()
-        inside = _is_inside(spec)
+        inside = _is_inside(spec.path)
+        if question and not plan.current:
+            if _reads_the_tasks():
+                return
+            if "--complete" in arguments:
+                sys.exit(0)
         if inside and plan.current:
             return
         if inside and is_dry_run(arguments):
@@ -172,7 +183,7 @@ def ensure_environment() -> None:
         if plan.current:
             enter(spec, arguments, ())
         os.environ[REPORT_VARIABLE] = UPDATE
-        _execute(base_executable(), [str(ROOT / "provision" / "launch.py"), *arguments])
+        _execute(base_executable(), "launch.py", arguments)
     except BootstrapError as error:
         from invoke.exceptions import Exit
 
@@ -268,7 +279,7 @@ def enter(spec: EnvironmentSpec, arguments: Sequence[str], steps: Iterable[StepR
     ]
     os.environ[REPORT_VARIABLE] = json.dumps([dict(step) for step in report])
     # Not by the script's first line, which has a length limit and does not take spaces.
-    _execute(str(spec.interpreter), [str(ROOT / "provision" / "entry.py"), *arguments])
+    _execute(str(spec.interpreter), "entry.py", arguments)
 
 
 def leave_environment(spec: EnvironmentSpec, arguments: Sequence[str]) -> None:
@@ -276,28 +287,42 @@ def leave_environment(spec: EnvironmentSpec, arguments: Sequence[str]) -> None:
 
     Done once: a base interpreter that takes itself for the virtualenv's must not become itself for ever.
     """
-    if _is_inside(spec) and os.environ.get(REPORT_VARIABLE) != LEFT:
+    if _is_inside(spec.path) and os.environ.get(REPORT_VARIABLE) != LEFT:
         os.environ[REPORT_VARIABLE] = LEFT
-        _execute(base_executable(), [str(ROOT / "provision" / "launch.py"), *arguments])
+        _execute(base_executable(), "launch.py", arguments)
 
 
-def _execute(program: str, arguments: Sequence[str]) -> NoReturn:
+def _execute(python: str, script: str, arguments: Sequence[str]) -> NoReturn:
+    """Become a script of the tool's, run by a Python."""
     sys.stdout.flush()
     sys.stderr.flush()
     try:
-        os.execv(program, [program, *arguments])  # noqa: S606
+        os.execv(python, [*isolated(python), str(ROOT / "provision" / script), *arguments])  # noqa: S606
     except OSError as error:
         os.environ.pop(REPORT_VARIABLE, None)
         raise BootstrapError(
-            f"running {program}", str(error), f"delete {ROOT / 'env'} and type ./invoke setup"
+            f"running {python}", str(error), f"delete {ROOT / 'env'} and type ./invoke setup"
         ) from None
 
 
-def _is_inside(spec: EnvironmentSpec) -> bool:
-    return sys.prefix != sys.base_prefix and Path(sys.prefix).resolve() == spec.path.resolve()
+def _is_inside(path: Path) -> bool:
+    return sys.prefix != sys.base_prefix and Path(sys.prefix).resolve() == path.resolve()
 
 
 def launched_by_invoke() -> bool:
-    """Say whether this process is Invoke's, as against one that imports the tasks for another reason."""
+    """Say whether this process is Invoke's, as against one that imports the tasks for another reason.
+
+    Debian and older pips name Invoke `invoke3` and `inv-3.9`.
+    """
     program = Path(sys.argv[0])
-    return program.name in {"invoke", "inv"} or program.parts[-2:] == ("invoke", "__main__.py")
+    named = re.fullmatch(r"inv(oke)?(-?\d+(\.\d+)*)?", program.name) is not None
+    return named or program.parts[-2:] == ("invoke", "__main__.py")
+
+
+def _reads_the_tasks() -> bool:
+    """Say whether the Invoke that is importing, and its Python, are new enough for the tasks as they are written."""
+    import invoke
+
+    found = re.match(r"(\d+)\.(\d+)", getattr(invoke, "__version__", ""))
+    new_enough = found is not None and (int(found.group(1)), int(found.group(2))) >= OLDEST_INVOKE
+    return new_enough and sys.version_info >= MINIMUM_PYTHON

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from provision import assembly, virtualenv
+from provision.access import cache_directory, chown
 from provision.backends.processes import data_user
 from provision.doctor import traces
 from provision.errors import ProvisionError
@@ -187,7 +188,7 @@ def carry_out(plan: CleanPlan) -> None:
                 raise ProvisionError(
                     f"removing {item.path}",
                     f"{where}: {problem.strerror or problem}. What comes after it in the list is still there.",
-                    f"Give yourself rights to {item.path} (sudo chown -R $USER {item.path}), then type the same again.",
+                    f"Give yourself rights to {item.path} ({chown([item.path])}), then type the same again.",
                 ) from None
 
 
@@ -257,8 +258,6 @@ class _Search:
 
     def cache(self) -> None:
         """Downloads of MongoDB and uv. Only what has their names: the directory may be shared with others."""
-        from provision.installers import cache_directory
-
         mongodb = self.paths.cache / "mongodb"
         running = _executables()
         if self._is_folder(mongodb):
@@ -270,15 +269,17 @@ class _Search:
                     self.kept.append(Kept(entry, f"process {pid} runs from it"))
                 else:
                     self._add(entry, "download of MongoDB, shared by all clones", Way.TREE)
-        for folder in dict.fromkeys((self.paths.cache, cache_directory(os.environ))):
-            for entry in sorted([*folder.glob("uv-*"), *folder.glob(".uv-*")]):
+        of_user = cache_directory(os.environ, self.paths.root)
+        for folder in dict.fromkeys((self.paths.cache, of_user)):
+            own = [folder / "uv"] if folder.is_relative_to(self.paths.state) else []
+            for entry in sorted([*folder.glob("uv-*"), *folder.glob(".uv-*"), *own]):
                 if entry.is_dir() and not entry.is_symlink():
                     self._add(entry, "download of uv, shared by all clones", Way.TREE)
         if self._is_folder(mongodb) and not any(each.path.parent == mongodb for each in self.kept):
             if (mongodb / ".lock").is_file():
                 self._add(mongodb / ".lock", "lock of the downloads", Way.FILE)
             self._add(mongodb, "directory of the downloads", Way.IF_EMPTY)
-        if self.paths.cache == cache_directory(os.environ):
+        if self.paths.cache == of_user:
             self._parent(self.paths.cache, "directory of the cache", anywhere=True)
 
     def caches_of_tools(self) -> None:

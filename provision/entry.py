@@ -9,13 +9,29 @@ import signal
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+import contextlib
+import io
+import os
 import sys
 from pathlib import Path
 
+
+def _encode_as_asked() -> None:
+    """Do what PYTHONIOENCODING asks for: isolated, Python does not read it."""
+    encoding, _, errors = os.environ.get("PYTHONIOENCODING", "").partition(":")
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and (encoding or errors):
+            with contextlib.suppress(LookupError):
+                stream.reconfigure(encoding=encoding or None, errors=errors or None)
+
+
 if __name__ == "__main__":
-    # What env/bin/invoke would have: its own name, and not our modules' directory on the path.
+    _encode_as_asked()
+    if {"--dry-run", "-R", "--dry"} & set(sys.argv):
+        sys.dont_write_bytecode = True
+    # What env/bin/invoke would have: its own name. Isolated (launch.py), Python puts no directory of ours on the path.
     sys.argv[0] = str(Path(sys.prefix, "bin", "invoke"))
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
     from provision import output
 

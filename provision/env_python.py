@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from provision.access import home_directory
 from provision.virtualenv import BootstrapError
 
 TYPE_CHECKING = False
@@ -28,7 +29,7 @@ def read_env_python(root: Path, environment: Mapping[str, str]) -> tuple[str | N
     """
     if "INVOKE_ENV_PYTHON" in environment:
         return environment["INVOKE_ENV_PYTHON"] or None, "INVOKE_ENV_PYTHON"
-    home = Path(environment.get("HOME") or Path.home())
+    home = home_directory(environment) or Path("/")
     for file in (root / "invoke.yaml", home / ".invoke.yaml", Path("/etc/invoke.yaml")):
         try:
             text = file.read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import secrets
 import stat
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provision import assembly, bootstrap
+from provision.access import explain
 from provision.deployment import Deployment
 from provision.errors import ProvisionError
 from provision.files import write_atomically
@@ -42,8 +44,7 @@ class Directories:
                 except OSError as error:
                     raise ProvisionError(
                         f"making the directory {directory}",
-                        f"{error.strerror}.",
-                        "Give yourself rights there, or choose other directories: paths.data and paths.log in invoke.yaml.",
+                        *_explain(self.loaded, error, "choose other directories: paths.data and paths.log"),
                     ) from None
                 made.append(self._shown(directory))
         return f"made {', '.join(made)}"
@@ -162,10 +163,19 @@ class SecretKey:
         except OSError as error:
             raise ProvisionError(
                 "writing Flask's SECRET_KEY",
-                f"{path}: {error.strerror}.",
-                f"Give yourself rights to {path.parent}.",
+                *_explain(self.loaded, error, f"give yourself rights to {path.parent}"),
             ) from None
         return f"generated in {path.relative_to(self.loaded.paths.root)}, 0600"
+
+
+def _explain(loaded: Loaded, error: OSError, otherwise: str) -> tuple[str, str]:
+    """Cause and remedy of a file that could not be made or written."""
+    paths = loaded.paths
+    remedy = f"{otherwise[0].upper()}{otherwise[1:]}; then type the same again."
+    if not error.filename or error.errno not in (errno.EACCES, errno.EPERM):
+        return f"{error.strerror}.", remedy
+    cause, remedy = explain(Path(error.filename), (paths.state, paths.data, paths.log), remedy)
+    return f"{error.strerror}. {cause}", remedy
 
 
 def steps(loaded: Loaded) -> list[Step]:

@@ -5,12 +5,11 @@ The process inherits the lock of the deployment, so that nobody comes between it
 
 from __future__ import annotations
 
-import os
 import pickle
 import subprocess
 import sys
-from pathlib import Path
 
+from provision.launch import isolated_module
 from provision.settings import Loaded
 
 
@@ -25,16 +24,13 @@ def begin(loaded: Loaded, deployment: str, lock: int) -> None:
     Raises:
         OSError: it can't be started.
     """
-    tool = str(Path(__file__).resolve().parents[1])
-    inherited = os.environ.get("PYTHONPATH")
     with loaded.paths.finishing_log(deployment).open("wb") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "provision.finishing", deployment],
+            [*isolated_module("provision.finishing"), deployment],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=loaded.paths.root,
-            env={**os.environ, "PYTHONPATH": f"{tool}{os.pathsep}{inherited}" if inherited else tool},
             start_new_session=True,
             pass_fds=(lock,),
         )

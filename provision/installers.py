@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from provision.access import cache_directory, home_directory, shared_cache_directory
 from provision.signals import held, once
 from provision.virtualenv import BootstrapError, EnvironmentSpec, Interpreter, Progress, redact
 
@@ -81,9 +82,16 @@ class Runner:
 
 @dataclass(frozen=True)
 class Uv:
+    """uv, at a path. Offline it takes packages, and what it knows of the index, from its cache alone."""
+
     runner: Runner
     program: str
-    name: str
+    version: str
+    offline: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.version} offline" if self.offline else self.version
 
     def make_virtualenv(self, python: Interpreter) -> None:
         self._run(
@@ -102,7 +110,10 @@ class Uv:
         self._run("pip", "install", *target, *arguments, show=True)
 
     def _run(self, *arguments: str, show: bool = False) -> None:
-        self.runner.run([self.program, *arguments], uv_variables(os.environ), show=show)
+        variables = uv_variables(os.environ)
+        if self.offline:
+            variables["UV_OFFLINE"] = "1"
+        self.runner.run([self.program, *arguments], variables, show=show)
 
 
 @dataclass(frozen=True)
@@ -139,7 +150,9 @@ class Pip:
 def available(runner: Runner, python: Interpreter) -> list[Uv | Pip]:
     """Return what can install, the best first."""
     uv = _find_uv() or _install_uv(runner, python)
-    return [Uv(runner, *uv), Pip(runner, last_resort=True)] if uv else [Pip(runner, last_resort=False)]
+    if uv is None:
+        return [Pip(runner, last_resort=False)]
+    return [Uv(runner, *uv), Uv(runner, *uv, offline=True), Pip(runner, last_resort=True)]
 
 
 def first_that_works(tools: list[Uv | Pip], act: Callable[[Uv | Pip], None], doing: str) -> list[Uv | Pip]:
@@ -154,9 +167,15 @@ def first_that_works(tools: list[Uv | Pip], act: Callable[[Uv | Pip], None], doi
             if "No space left" in str(failure):
                 break  # pip would only run into it again
             if position + 1 < len(tools):
-                sys.stderr.write(f"{tool.name} failed; trying {tools[position + 1].name} … ")
+                sys.stderr.write(f"{tool.name} failed; {_what_follows(tools[position + 1])} … ")
                 sys.stderr.flush()
     raise BootstrapError(doing, "\n".join(failures), _remedy("\n".join(failures)))
+
+
+def _what_follows(tool: Uv | Pip) -> str:
+    if isinstance(tool, Uv) and tool.offline:
+        return "trying again offline, with the packages in its cache"
+    return f"trying {tool.name}"
 
 
 def _remedy(output: str) -> str:
@@ -208,14 +227,6 @@ def _uv_version(program: str) -> str | None:
     if done.returncode or not found or tuple(map(int, found.groups())) < OLDEST_UV:
         return None
     return found.group(0)
-
-
-def cache_directory(environment: Mapping[str, str]) -> Path:
-    """Return the user's cache directory for this tool; all clones share it."""
-    home = Path(environment.get("HOME") or Path.home())
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "flaskbook"
-    return Path(environment.get("XDG_CACHE_HOME") or home / ".cache") / "flaskbook"
 
 
 def _install_uv(runner: Runner, python: Interpreter) -> tuple[str, str] | None:
@@ -308,6 +319,9 @@ def uv_variables(environment: Mapping[str, str]) -> dict[str, str]:
     for name in [name for name in variables if name.startswith("UV_") and not _UV_KEPT.fullmatch(name)]:
         del variables[name]
     variables["UV_PYTHON_DOWNLOADS"] = "never"
+    if cache_directory(environment) != shared_cache_directory(environment):
+        # uv's own cache would lie where ours could not.
+        variables.setdefault("UV_CACHE_DIR", str(cache_directory(environment) / "uv"))
     if "UV_SYSTEM_CERTS" not in variables and "UV_NATIVE_TLS" not in variables:
         variables["UV_SYSTEM_CERTS"] = "true"
         variables["UV_NATIVE_TLS"] = "true"  # its name before uv 0.11
@@ -363,7 +377,7 @@ def _uv_has_index(environment: Mapping[str, str]) -> bool:
         environment
     ):
         return True
-    home = Path(environment.get("HOME") or Path.home())
+    home = home_directory(environment) or Path("/")
     user = Path(environment.get("XDG_CONFIG_HOME") or home / ".config") / "uv" / "uv.toml"
     named = environment.get("UV_CONFIG_FILE")
     for file in [Path(named)] if named else [user, Path("/etc/xdg/uv/uv.toml"), Path("/etc/uv/uv.toml")]:
@@ -391,7 +405,7 @@ def pip_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """
     import configparser
 
-    home = Path(environment.get("HOME") or Path.home())
+    home = home_directory(environment) or Path("/")
     config_home = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
     shared = environment.get("XDG_CONFIG_DIRS") or "/etc/xdg"
     files = [Path(folder) / "pip" / "pip.conf" for folder in shared.split(os.pathsep)]

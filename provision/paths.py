@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from provision.access import cache_directory
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -33,14 +35,12 @@ class Paths:
             log: ``paths.log`` of the settings.
             cache: ``paths.cache`` of the settings; ``None`` means this user's cache directory.
         """
-        from provision.installers import cache_directory
-
         root = root.absolute()
         return cls(
             root,
             _under(root, data),
             _under(root, log),
-            _under(root, cache) if cache else cache_directory(os.environ),
+            _under(root, cache) if cache else cache_directory(os.environ, root),
         )
 
     @property

@@ -37,7 +37,10 @@ def main() -> int:
         variables = gate.readline()
         if not variables:  # it closed: there will be no database
             return 0
-        os.environ.update(json.loads(variables))
+        for name, value in json.loads(variables).items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
     threading.Thread(target=_end_with_parent, args=(order["gate"],), daemon=True).start()
 
     from flask.cli import NoAppException, ScriptInfo, load_dotenv

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from provision.access import home_directory
 from provision.errors import ProvisionError, did_you_mean, shown
 from provision.files import read_json, write_json
 from provision.paths import Paths
@@ -219,7 +220,7 @@ def explain_unreadable(error: BaseException) -> ProvisionError:
     layers = []
     for path, ours in (
         (Path("/etc/invoke.yaml"), False),
-        (Path.home() / ".invoke.yaml", False),
+        ((home_directory(os.environ) or root) / ".invoke.yaml", False),
         (root / "invoke.yaml", True),
     ):
         origin = _short(path, root)
@@ -260,7 +261,8 @@ def _short(path: str | Path, root: Path) -> str:
     path = Path(path)
     if path.is_relative_to(root):
         return str(path.relative_to(root))
-    return f"~/{path.relative_to(Path.home())}" if path.is_relative_to(Path.home()) else str(path)
+    home = home_directory(os.environ) or root
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
 def _check_mapping(layer: Layer) -> None:

@@ -51,4 +51,6 @@ def run(root: Path, command: list[str]) -> NoReturn:
     """Become pytest: its exit status, its last line and its handling of Ctrl-C are the task's."""
     os.chdir(root)
     sys.stdout.flush()
-    os.execv(command[0], command)  # noqa: S606
+    # pytest's workers are started without the flags of their parent.
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    os.execve(command[0], command, kept)  # noqa: S606

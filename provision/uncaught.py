@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import traceback
+from pathlib import Path
 from types import TracebackType
 
+from provision.access import TOOL, cache_directory, explain
 from provision.errors import INTERRUPTED, OUR_BUG, USER_ERROR, ProvisionError
 
 OUR_FAULT = "\nThis is a bug in the tool, not a mistake of yours. Please report it with the lines above."
@@ -24,6 +27,13 @@ _MACHINES_FAULT = frozenset(
         errno.EMFILE,
     }
 )
+
+_DISK_REMEDY = "Look at that file and at the disk it is on (df -h), then type the command again."
+_DISK_REMEDIES = {
+    errno.ENOSPC: "Free space on its disk (df -h shows it), then type the command again.",
+    errno.EDQUOT: "Free some of your quota (quota -s shows it), then type the command again.",
+    errno.EMFILE: "Allow more open files (ulimit -n 4096), then type the command again.",
+}
 
 
 def install_excepthook() -> None:
@@ -56,11 +66,13 @@ def _report_uncaught(kind: type[BaseException], error: BaseException, trace: Tra
 
 
 def _explain_disk(error: OSError) -> ProvisionError:
-    return ProvisionError(
-        f"using {error.filename}" if error.filename else "using a file",
-        f"{error.strerror}.",
-        "Free space there or give yourself rights to it, then type the command again.",
-    )
+    doing = f"using {error.filename}" if error.filename else "using a file"
+    if error.filename and error.errno in (errno.EACCES, errno.EPERM):
+        ours = (TOOL / ".state", TOOL / "env", TOOL / "data", TOOL / "log", cache_directory(os.environ))
+        remedy = "Give yourself rights to it, then type the command again."
+        cause, remedy = explain(Path(os.fsdecode(error.filename)), ours, remedy)
+        return ProvisionError(doing, f"{error.strerror}. {cause}", remedy)
+    return ProvisionError(doing, f"{error.strerror}.", _DISK_REMEDIES.get(error.errno or 0, _DISK_REMEDY))
 
 
 def _raised_by_invokes_settings(trace: TracebackType | None) -> bool:

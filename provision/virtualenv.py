@@ -8,6 +8,7 @@ compares the two, `ensure` acts under a lock. What a virtualenv was made from is
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -17,6 +18,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from provision.access import explain
+from provision.launch import pythons_on_path
 from provision.locks import exclusive
 
 TYPE_CHECKING = False
@@ -384,7 +387,8 @@ def _candidates(spec: EnvironmentSpec) -> Iterator[str]:
     wanted = spec.python
     if wanted is None:
         yield base_executable()
-        names = [f"python3.{minor}" for minor in range(MINIMUM_PYTHON[1] + 3, spec.minimum_python[1] - 1, -1)]
+        yield from pythons_on_path(spec.minimum_python)
+        return
     elif _is_version(wanted):
         yield base_executable()
         names = ["python" + ".".join(wanted.split(".")[:2]), "python3", "python"]
@@ -438,12 +442,18 @@ def ensure(spec: EnvironmentSpec) -> tuple[StepRecord, ...]:
                 return plan.steps()
             return _act(spec, plan, lock)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        raise BootstrapError(
-            f"making the virtualenv {spec.label}",
-            f"{where}{error.strerror or error}",
-            f"make {spec.path.parent} writable, with room on its disk, and type the same again",
-        ) from None
+        raise BootstrapError(f"making the virtualenv {spec.label}", *_explain(spec, error)) from None
+
+
+def _explain(spec: EnvironmentSpec, error: OSError) -> tuple[str, str]:
+    """Return cause and remedy of a file that could not be read or written."""
+    where = f"{error.filename}: " if error.filename else ""
+    cause = f"{where}{error.strerror or error}"
+    remedy = f"make {spec.path.parent} writable, with room on its disk, and type the same again"
+    if error.filename and error.errno in (errno.EACCES, errno.EPERM):
+        why, remedy = explain(Path(os.fsdecode(error.filename)), (spec.path, spec.lock.parent), remedy)
+        cause = f"{cause}. {why}"
+    return cause, remedy
 
 
 def _act(spec: EnvironmentSpec, plan: Plan, lock: int) -> tuple[StepRecord, ...]:

@@ -6,8 +6,9 @@ Importing this needs nothing but Invoke and the standard library: `invoke --list
 from __future__ import annotations
 
 import functools
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,13 +73,37 @@ def load(
     Raises:
         ProvisionError: they are wrong.
     """
-    import os
-
     from provision import settings
     from provision.remembered import flags
 
+    _require_own_files([ROOT / ".state", ROOT / "mongod.conf"])
     layers = settings.layers_of(ctx.config, ROOT)
-    return settings.load(ROOT, layers, os.environ, given, remember, flags(ROOT) if remembered else None)
+    loaded = settings.load(ROOT, layers, os.environ, given, remember, flags(ROOT) if remembered else None)
+    _require_own_files([loaded.paths.data, loaded.paths.log])
+    return loaded
+
+
+def _require_own_files(places: Sequence[Path]) -> None:
+    """Refuse to work on files that another user has made, which would be taken for missing.
+
+    Raises:
+        ProvisionError: whose they are, and the commands that give them back.
+    """
+    from provision.access import chown, foreign, user_name
+
+    found = foreign(places)
+    if found is None:
+        return
+    path, owner = found
+    theirs, me = user_name(owner), user_name(os.geteuid())
+    usual = [ROOT / name for name in (".state", "mongod.conf", "data", "log")]
+    mine = [place for place in (*usual, *places) if place.exists()]
+    as_them = "sudo" if owner == 0 else f"sudo -u {theirs}"
+    raise ProvisionError(
+        "using the files of this clone",
+        f"{path} belongs to {theirs}, and you are {me}: a command was run here with sudo, or as {theirs}.",
+        f"{as_them} ./invoke stop\n{chown(dict.fromkeys(mine))}\nThen type the same again, without sudo.",
+    )
 
 
 def ready(loaded: Loaded, on: str) -> Deployment:

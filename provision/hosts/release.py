@@ -58,7 +58,7 @@ class Release:
     code: tuple[File, ...]
     factory: str
     port: int
-    environment: Callable[[str], Mapping[str, str]]
+    environment: Callable[[str], Mapping[str, str | None]]
     authority: bytes | None
     secret_key: bytes
     requirements: str
@@ -135,7 +135,7 @@ def of(
         )
     authority = assembly.authority(loaded, name, loaded.deployment(name))
 
-    def environment(directory: str) -> Mapping[str, str]:
+    def environment(directory: str) -> Mapping[str, str | None]:
         uri = deployment.topology.uri(
             settings.database,
             credentials=found.app if found else None,

@@ -24,7 +24,10 @@ def main() -> None:
     sys.path[0] = str(app)
     # gunicorn's own variable for the number of its workers; app.env may set it.
     os.environ.setdefault("WEB_CONCURRENCY", "2")
-    os.environ.update(order["environment"])
+    for name, value in order["environment"].items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
 
     from flask.cli import NoAppException, ScriptInfo
     from gunicorn.app.base import BaseApplication

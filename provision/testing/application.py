@@ -94,7 +94,10 @@ def built(
     where = Database(uri, host or hosts, int(port) if port.isdigit() else 27017, database, "", "", str(key))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in render_environment(templates, where).items():
-            patch.setenv(name, value)
+            if value is None:
+                patch.delenv(name, raising=False)
+            else:
+                patch.setenv(name, value)
         patch.syspath_prepend(str(directory))
         app = _build(factory, config)
         try:

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from provision import assembly
+from provision.access import cache_directory
 from provision.backends.processes import port_holder
 from provision.deployment import Deployment
 from provision.errors import ProvisionError
 from provision.files import read_json, write_json
-from provision.installers import cache_directory
 from provision.locks import exclusive
 from provision.mongodb import binaries
 from provision.mongodb.binaries.machine import install_commands, this_machine

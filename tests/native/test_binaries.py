@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from provision.mongodb.binaries.model import NotServing, version_in
 from provision.paths import Paths
 from provision.schema import MongodbSettings
 from provision.steps import Silent
+from tests.support.capabilities import AS_NOBODY, NOBODY
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 60.0
@@ -210,7 +212,9 @@ def refused_archive(mirror: Mirror, paths: Paths, version: str) -> str:
     return error.value.cause
 
 
-def in_another_process(paths: Paths, settings: MongodbSettings) -> subprocess.Popen[str]:
+def in_another_process(
+    paths: Paths, settings: MongodbSettings, become: tuple[str, ...] = ()
+) -> subprocess.Popen[str]:
     program = (
         "import json, signal, sys\n"
         "from pathlib import Path\n"
@@ -226,7 +230,7 @@ def in_another_process(paths: Paths, settings: MongodbSettings) -> subprocess.Po
     )
     told = json.dumps([str(paths.root), str(paths.cache), asdict(settings)])
     return subprocess.Popen(
-        [sys.executable, "-c", program, told],
+        [*become, sys.executable, "-c", program, told],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -548,6 +552,92 @@ def test_when_nothing_serves_everything_that_was_tried_is_listed(
         assert said in error.value.cause
     assert "mongodb.path" in error.value.remedy
     assert error.value.code == 1
+
+
+# ---- the remedy of each reason, typed
+
+
+def remedy_of(settings: MongodbSettings, paths: Paths) -> str:
+    with pytest.raises(ProvisionError) as error:
+        find(settings, paths, Silent())
+    assert "Exception:" not in error.value.cause
+    assert "mongodb-org" not in error.value.remedy
+    return error.value.remedy
+
+
+def test_behind_a_socks_proxy_the_command_goes_without_it(
+    mirror: Mirror, archive: bytes, paths: Paths, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [each for each in os.environ if each.startswith("PIP_") or each.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("ALL_PROXY", "socks5h://127.0.0.1:9")
+    mirror.offer(archive, version)
+    settings = MongodbSettings(mirror=mirror.base, version=version)
+    remedy = remedy_of(settings, paths)
+    assert remedy.splitlines()[0] == "env -u ALL_PROXY ./invoke setup"
+    monkeypatch.delenv("ALL_PROXY")
+    assert find(settings, paths, Silent()).mongod.source is Source.ARCHIVE
+
+
+@pytest.mark.needs("another-user")
+def test_a_cache_of_another_user_is_given_back_by_the_command(
+    mirror: Mirror, archive: bytes, paths: Paths, version: str
+) -> None:
+    mirror.offer(archive, version)
+    settings = MongodbSettings(source="archive", mirror=mirror.base, version=version)
+    with tempfile.TemporaryDirectory(prefix="flaskbook-open-") as folder:
+        Path(folder).chmod(0o755)
+        theirs = replace(paths, root=Path(folder) / "clone", cache=Path(folder) / "cache")
+        theirs.root.mkdir()
+        os.chown(theirs.root, *NOBODY)
+        theirs.cache.mkdir()
+        _, said = in_another_process(theirs, settings, AS_NOBODY).communicate(timeout=DEADLINE)
+        assert f"{theirs.cache} belongs to root, and you are nobody" in said
+        command = f"chown -R nobody {theirs.cache}"
+        assert f"sudo {command}" in said
+        subprocess.run(command.split(), check=True)
+        process = in_another_process(theirs, settings, AS_NOBODY)
+        assert process.communicate(timeout=DEADLINE)[0].startswith(str(theirs.cache))
+
+
+@pytest.mark.needs("mount")
+def test_a_noexec_cache_downloads_nothing_and_the_command_uses_another(
+    mirror: Mirror, archive: bytes, paths: Paths, version: str
+) -> None:
+    mirror.offer(archive, version)
+    settings = MongodbSettings(source="archive", mirror=mirror.base, version=version)
+    paths.cache.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,noexec", "tmpfs", paths.cache], check=True)
+    try:
+        remedy = remedy_of(settings, paths)
+        assert mirror.downloads == []
+    finally:
+        subprocess.run(["umount", paths.cache], check=True)
+    named = re.match(r"INVOKE_PATHS_CACHE=(\S+) \./invoke setup\n", remedy)
+    assert named is not None
+    other = replace(paths, cache=Path(named.group(1)))
+    assert find(settings, other, Silent()).mongod.path.is_relative_to(other.cache)
+
+
+@on_linux
+def test_a_missing_library_gets_its_command_and_the_download_is_kept(
+    mirror: Mirror, paths: Paths, tmp_path: Path
+) -> None:
+    installed = tmp_path / "libcurl.so.4"
+    loader = "error while loading shared libraries: libcurl.so.4: cannot open shared object file"
+    program = (
+        f"#!/bin/sh\n[ -e {installed} ] && exec echo 'db version v8.1.0'\necho \"$0: {loader}\"\nexit 127\n"
+    )
+    mirror.offer(packed(("m/bin/mongod", program.encode())), "8.1.0")
+    settings = MongodbSettings(source="archive", mirror=mirror.base, version="8.1.0")
+    command = remedy_of(settings, paths).splitlines()[0]
+    assert re.fullmatch(r"sudo (apt-get|yum|zypper) install libcurl4?", command) or "libcurl.so.4" in command
+    remedy_of(settings, paths)
+    installed.touch()
+    assert find(settings, paths, Silent()).mongod.version == "8.1.0"
+    assert len(mirror.downloads) == 1
 
 
 # ---- an explicit path, and the PATH

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,10 +22,12 @@ from pathlib import Path
 import pytest
 
 from provision import bootstrap, installers, virtualenv
+from tests.support.capabilities import AS_NOBODY, NOBODY
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = [
     "__init__",
+    "access",
     "launch",
     "entry",
     "uncaught",
@@ -194,6 +197,32 @@ def test_env_is_made_with_pip_where_uv_cannot_be_had(clone: Clone, tmp_path: Pat
     assert not list(clone.env.glob("lib/*/site-packages/iniconfig"))
 
 
+@pytest.mark.needs("another-user")
+@pytest.mark.parametrize("home", ["/", None], ids=["HOME is /", "no HOME"])
+def test_env_is_made_for_a_user_without_a_passwd_entry(clone: Clone, home: str | None) -> None:
+    user = 54321
+    with tempfile.TemporaryDirectory(prefix="flaskbook-open-") as folder:
+        Path(folder).chmod(0o755)
+        root = Path(folder) / "clone"
+        shutil.copytree(clone.root, root)
+        for path in (root, *root.rglob("*")):
+            os.chown(path, user, user)
+        environment = {**clone.environment, "HOME": home or ""}
+        for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", *(() if home else ("HOME",))):
+            environment.pop(name, None)
+        become = [each.replace(str(NOBODY[0]), str(user)) for each in AS_NOBODY]
+        done = subprocess.run(
+            [*become, root / "invoke", "setup"],
+            cwd=root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert str(Clone(root, environment).record["installer"]).startswith("uv ")
+
+
 def test_pip_takes_over_where_uv_fails(clone: Clone, tmp_path: Path, uv: str) -> None:
     variables = fake_uv(tmp_path / "bin", uv, "echo it broke >&2; exit 2")
     assert clone.setup(**variables) == {"virtualenv": True, "requirements": True}
@@ -301,6 +330,13 @@ def test_a_dry_run_without_env_says_what_would_be_made_and_makes_nothing(clone: 
     assert "virtualenv: would change" in done.stdout
     assert "requirements: would change" in done.stdout
     assert clone.tree() == before
+
+
+def test_a_dry_run_without_env_leaves_no_compiled_modules(clone: Clone) -> None:
+    clone.environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    done = clone.run("setup", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert [str(path) for path in clone.root.rglob("__pycache__")] == []
 
 
 @pytest.mark.parametrize("program", ["invoke", "env/bin/invoke"])
@@ -443,6 +479,7 @@ class Index(http.server.BaseHTTPRequestHandler):
 
     wheels: Path
     asked: list[str]
+    index: http.server.ThreadingHTTPServer
 
     def do_GET(self) -> None:
         if self.headers.get("Authorization") != "Basic " + base64.b64encode(b"me:secret").decode():
@@ -483,6 +520,7 @@ def private_index(clone: Clone, tmp_path: Path) -> Iterator[type[Index]]:
     )
     handler = type("Handler", (Index,), {"wheels": tmp_path / "wheels", "asked": []})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        handler.index = server
         threading.Thread(target=server.serve_forever, daemon=True).start()
         conf = Path(clone.environment["HOME"]) / ".config" / "pip" / "pip.conf"
         conf.parent.mkdir(parents=True)
@@ -502,6 +540,24 @@ def test_uv_installs_from_the_index_that_pip_is_configured_for(
     )
     assert str(clone.record["installer"]).startswith("uv ")
     assert any(path.endswith(".whl") for path in private_index.asked)
+
+
+def test_a_fresh_clone_is_set_up_offline_from_warm_caches(
+    clone: Clone, tmp_path: Path, uv: str, private_index: type[Index]
+) -> None:
+    variables = fake_uv(tmp_path / "bin", uv, ":")
+    environment = {k: v for k, v in clone.environment.items() if not k.startswith(("PIP_", "UV_"))}
+    variables["XDG_CONFIG_HOME"] = str(Path(environment["HOME"]) / ".config")
+    variables["UV_CACHE_DIR"] = str(tmp_path / "uv")
+    Clone(clone.root, environment).setup(**variables)
+    fresh = Clone(tmp_path / "fresh", environment)
+    shutil.copytree(clone.root, fresh.root, ignore=shutil.ignore_patterns("env", ".state"))
+    private_index.index.shutdown()
+    private_index.index.server_close()
+    done = fresh.run("setup", **variables)
+    assert done.returncode == 0, done.stderr
+    assert "trying again offline, with the packages in its cache" in done.stderr
+    assert fresh.record["installer"] == f"{clone.record['installer']} offline"
 
 
 def test_settings_of_projects_and_other_virtualenvs_do_not_lead_uv_astray(

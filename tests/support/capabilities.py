@@ -7,6 +7,7 @@ that could not run and the command that gets it. `--require` turns each of those
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -248,13 +249,29 @@ def _systemd() -> Answer:
 
 def _other_mongods() -> Answer:
     """Versions of mongod to upgrade from and to, as `.ci/prepare` keeps them."""
-    from provision.installers import cache_directory
+    from provision.access import cache_directory
 
     kept = cache_directory(os.environ) / "tests"
     found = {version: kept / f"mongod-{version}" / "mongod" for version in ("5.0.4", "6.0.27")}
     for path in found.values():
         _run([str(path), "--version"])
     return ", ".join(found), {version: str(path) for version, path in found.items()}
+
+
+def _old_python() -> Answer:
+    """A Python older than the tool's own, as a person may have an old Invoke on."""
+    for version in ("3.8", "3.9", "3.10"):
+        for folder in [*os.environ.get("PATH", os.defpath).split(os.pathsep), *_pyenv_folders(version)]:
+            found = shutil.which(f"python{version}", path=folder) if folder else None
+            with contextlib.suppress(_Missing):
+                if found and _run([found, "-c", "import ensurepip; print('runs')"]) == "runs":
+                    return found, {"path": found}
+    raise _Missing("there is no Python 3.8, 3.9 or 3.10 that runs")
+
+
+def _pyenv_folders(version: str) -> list[str]:
+    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    return [str(folder) for folder in sorted(root.glob(f"versions/{version}.*/bin"))]
 
 
 def _mount() -> Answer:
@@ -324,5 +341,6 @@ PROBES: Mapping[str, tuple[str, Callable[[], Answer]]] = {
     ),
     "other-mongods": (f"{_PREPARE} with x86_64 processors", _other_mongods),
     "stepping-clock": (f"{_PREPARE}; and run the tests as root", _stepping_clock),
+    "old-python": ("pyenv install 3.10, or a package such as python3.10-venv", _old_python),
     "mount": ("run the tests as root: sudo ./invoke test", _mount),
 }

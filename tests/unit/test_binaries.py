@@ -280,6 +280,14 @@ PIP_UNREACHABLE = [
         ),
         (["ERROR: 401 for https://me:secret@index.example/simple"], ("***@index.example",)),
         ([], ("said nothing",)),
+        (
+            [
+                "ERROR: Exception:",
+                "Traceback (most recent call last):",
+                "pip._vendor.odd.Broken: The odd thing broke",
+            ],
+            ("The odd thing broke",),
+        ),
     ],
 )
 def test_pips_failure_is_explained_without_passwords(said: list[str], words: tuple[str, ...]) -> None:

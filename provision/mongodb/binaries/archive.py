@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from provision.mongodb.binaries.model import NotServing, redacted
+from provision.mongodb.binaries.model import NO_SOCKS, NotServing, Reason, redacted
 from provision.steps import Progress
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ def published_sha256(address: str) -> str:
     try:
         answer = answers.get(timeout=_CHECKSUM_SECONDS)
     except Empty:
-        raise NotServing(f"{_host(address)} did not answer within {_CHECKSUM_SECONDS:.0f} s") from None
+        raise NotServing(
+            f"{_host(address)} did not answer within {_CHECKSUM_SECONDS:.0f} s", Reason.NETWORK
+        ) from None
     if isinstance(answer, Exception):
         raise answer
     return answer
@@ -200,12 +202,15 @@ def _explained(problem: requests.RequestException, address: str) -> NotServing:
         return NotServing(f"{_host(address)} answered HTTP {status}")
     if isinstance(problem, requests.exceptions.ConnectTimeout):
         return NotServing(
-            f"{_host(address)} cannot be reached: no connection within {_CONNECT_SECONDS:.0f} s"
+            f"{_host(address)} cannot be reached: no connection within {_CONNECT_SECONDS:.0f} s",
+            Reason.NETWORK,
         )
+    if isinstance(problem, requests.exceptions.InvalidSchema) and "SOCKS" in str(problem):
+        return NotServing(f"{_host(address)} cannot be reached: {NO_SOCKS}", Reason.SOCKS)
     reason = _innermost(problem)
     if isinstance(problem, requests.exceptions.ChunkedEncodingError):
-        return NotServing(f"the download from {_host(address)} broke off: {reason}")
-    return NotServing(f"{_host(address)} cannot be reached: {reason}")
+        return NotServing(f"the download from {_host(address)} broke off: {reason}", Reason.NETWORK)
+    return NotServing(f"{_host(address)} cannot be reached: {reason}", Reason.NETWORK)
 
 
 def _innermost(problem: BaseException) -> str:

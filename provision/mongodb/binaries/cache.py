@@ -7,17 +7,20 @@ it is complete and its mongod has run; until then it is a folder ``.partial-…`
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from provision.access import explain
 from provision.files import read_json, write_json
 from provision.locks import exclusive
 from provision.mongodb.binaries.examine import examine
 from provision.mongodb.binaries.machine import Machine
-from provision.mongodb.binaries.model import NotServing
+from provision.mongodb.binaries.model import OF_THE_MACHINE, NotServing, Reason
 from provision.paths import Paths
 
 _PARTIAL = ".partial-"
@@ -74,7 +77,8 @@ class Cache:
             The mongod and its version.
 
         Raises:
-            NotServing: it could not be had, or can't run here; nothing of the attempt is left.
+            NotServing: it could not be had, or can't run here; nothing of the attempt is left, except a download that is
+                right and lacks something of this machine: it is not downloaded again.
         """
         if (found := self._working(entry, machine)) is not None:
             return found
@@ -83,16 +87,32 @@ class Cache:
                 self._remove_leftovers()
                 if (found := self._working(entry, machine)) is not None:
                     return found
+                if os.statvfs(self.root).f_flag & getattr(os, "ST_NOEXEC", 0):
+                    raise NotServing(
+                        f"the file system of {self.root} is mounted noexec: nothing that is put there can run",
+                        Reason.NOEXEC,
+                        str(self.root),
+                    )
                 with self._partial() as folder:
                     fill(folder)
-                    version = examine(folder / "bin" / "mongod", machine)
+                    try:
+                        version = examine(folder / "bin" / "mongod", machine)
+                    except NotServing as why:
+                        if why.reason in OF_THE_MACHINE:
+                            self._put_in_place(folder, entry)
+                        raise
                     if version != expected:
                         raise NotServing(f"the download for {entry} holds mongod {version}, not {expected}")
                     self._put_in_place(folder, entry)
         except OSError as problem:
-            raise NotServing(
-                f"the cache {self.root} cannot be written: {problem.strerror or problem}"
-            ) from None
+            full = problem.errno in (errno.ENOSPC, errno.EDQUOT)
+            told = f"the cache {self.root} cannot be written: {problem.strerror or problem}"
+            if full:
+                raise NotServing(told, Reason.SPACE, str(self.root)) from None
+            if problem.errno not in (errno.EACCES, errno.EPERM) or not problem.filename:
+                raise NotServing(told, Reason.UNWRITABLE) from None
+            rights = explain(Path(problem.filename), (), "")[0].removesuffix(".")
+            raise NotServing(f"{told}: {rights}", Reason.UNWRITABLE, str(problem.filename)) from None
         return self.mongod(entry), version
 
     def _working(self, entry: str, machine: Machine) -> tuple[Path, str] | None:
@@ -100,7 +120,9 @@ class Cache:
             return None
         try:
             return self.mongod(entry), examine(self.mongod(entry), machine)
-        except NotServing:
+        except NotServing as why:
+            if why.reason in OF_THE_MACHINE:
+                raise
             # It ran when it was put there. Damaged since, or the system has changed: a fresh one may do.
             return None
 

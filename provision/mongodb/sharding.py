@@ -13,7 +13,7 @@ from typing import Any
 from provision.errors import ProvisionError
 from provision.mongodb.topology import ReplicaSet
 from provision.mongodb.waiting import Wait
-from provision.mongodb.wire import CommandFailed, Connection
+from provision.mongodb.wire import CommandFailed, Server
 
 _RETRIABLE = frozenset({6, 7, 70, 89, 91, 117, 133, 189, 202, 10107, 11600, 11602, 13436})
 _MAJORITY = {"w": "majority"}
@@ -57,7 +57,7 @@ class ShardedCollection:
     zones: tuple[Zone, ...] = field(default=())
 
 
-def add_shard(router: Connection, shard: ReplicaSet, wait: Wait) -> bool:
+def add_shard(router: Server, shard: ReplicaSet, wait: Wait) -> bool:
     """Add a shard to the cluster, if it is not there.
 
     Follows https://www.mongodb.com/docs/manual/reference/command/addShard/
@@ -96,12 +96,12 @@ def add_shard(router: Connection, shard: ReplicaSet, wait: Wait) -> bool:
     return wait.until(f"the router to add shard {shard.name}", attempt)
 
 
-def shards(router: Connection) -> list[dict[str, Any]]:
+def shards(router: Server) -> list[dict[str, Any]]:
     """The cluster's shards, each with ``_id``, ``host`` and ``state``."""
     return list(router.command("admin", {"listShards": 1})["shards"])
 
 
-def remove_shard(router: Connection, name: str) -> dict[str, Any]:
+def remove_shard(router: Server, name: str) -> dict[str, Any]:
     """Begin to drain a shard, or ask how far that is.
 
     Follows https://www.mongodb.com/docs/manual/reference/command/removeShard/
@@ -115,14 +115,14 @@ def remove_shard(router: Connection, name: str) -> dict[str, Any]:
     return router.command("admin", {"removeShard": name, "writeConcern": _MAJORITY}, timeout=60)
 
 
-def is_sharded(router: Connection, namespace: str) -> bool:
+def is_sharded(router: Server, namespace: str) -> bool:
     """Whether a collection is sharded."""
     return bool(
         _first_batch(router, "config", {"find": "collections", "filter": {"_id": namespace}, "limit": 1})
     )
 
 
-def shard_collection(router: Connection, wanted: ShardedCollection) -> bool:
+def shard_collection(router: Server, wanted: ShardedCollection) -> bool:
     """Shard a collection as declared, with its zones. One that is sharded already is left as it is.
 
     Follows https://www.mongodb.com/docs/manual/reference/command/shardCollection/
@@ -165,7 +165,7 @@ def shard_collection(router: Connection, wanted: ShardedCollection) -> bool:
     return True
 
 
-def _declare_zones(router: Connection, wanted: ShardedCollection) -> None:
+def _declare_zones(router: Server, wanted: ShardedCollection) -> None:
     for zone in wanted.zones:
         for shard in zone.shards:
             router.command("admin", {"addShardToZone": shard, "zone": zone.zone, "writeConcern": _MAJORITY})
@@ -193,7 +193,7 @@ def _bounds(document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def chunks_by_shard(router: Connection, namespace: str) -> dict[str, int]:
+def chunks_by_shard(router: Server, namespace: str) -> dict[str, int]:
     """Number of chunks of a collection on each shard."""
     found = _first_batch(router, "config", {"find": "collections", "filter": {"_id": namespace}, "limit": 1})
     if not found:
@@ -213,7 +213,7 @@ def chunks_by_shard(router: Connection, namespace: str) -> dict[str, int]:
     return {each["_id"]: int(each["n"]) for each in counted}
 
 
-def sharded_namespaces(router: Connection) -> list[str]:
+def sharded_namespaces(router: Server) -> list[str]:
     """Every sharded collection but those of MongoDB's own databases."""
     found = _first_batch(
         router, "config", {"find": "collections", "projection": {"_id": 1}, "batchSize": 10_000}
@@ -223,7 +223,7 @@ def sharded_namespaces(router: Connection) -> list[str]:
     )
 
 
-def balancer(router: Connection) -> dict[str, Any]:
+def balancer(router: Server) -> dict[str, Any]:
     """The balancer's mode and whether it is in a round.
 
     Follows https://www.mongodb.com/docs/manual/reference/command/balancerStatus/
@@ -232,7 +232,7 @@ def balancer(router: Connection) -> dict[str, Any]:
     return {"mode": answer.get("mode"), "running": bool(answer.get("inBalancerRound"))}
 
 
-def stop_balancer(router: Connection, seconds: float) -> None:
+def stop_balancer(router: Server, seconds: float) -> None:
     """Switch the balancer off, and wait until the round it is in has ended.
 
     Follows https://www.mongodb.com/docs/manual/reference/command/balancerStop/
@@ -247,7 +247,7 @@ def stop_balancer(router: Connection, seconds: float) -> None:
     router.command("admin", {"balancerStop": 1, "maxTimeMS": round(seconds * 1000)}, timeout=seconds + 10)
 
 
-def start_balancer(router: Connection) -> None:
+def start_balancer(router: Server) -> None:
     """Switch the balancer on.
 
     Follows https://www.mongodb.com/docs/manual/reference/command/balancerStart/
@@ -258,7 +258,7 @@ def start_balancer(router: Connection) -> None:
     router.command("admin", {"balancerStart": 1}, timeout=60)
 
 
-def distribution(router: Connection, namespace: str) -> list[dict[str, Any]]:
+def distribution(router: Server, namespace: str) -> list[dict[str, Any]]:
     """Documents, bytes and chunks of a collection on each shard.
 
     Follows https://www.mongodb.com/docs/manual/reference/operator/aggregation/collStats/
@@ -292,7 +292,5 @@ def distribution(router: Connection, namespace: str) -> list[dict[str, Any]]:
     ]
 
 
-def _first_batch(
-    connection: Connection, database: str, command: Mapping[str, Any]
-) -> Sequence[dict[str, Any]]:
+def _first_batch(connection: Server, database: str, command: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
     return list(connection.command(database, command)["cursor"]["firstBatch"])

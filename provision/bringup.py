@@ -9,7 +9,6 @@ refuses to shard a collection: the rest is brought up, and the refusal is the la
 from __future__ import annotations
 
 import functools
-import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,12 +18,14 @@ from typing import Any, TypeVar
 
 from provision.backends.base import Backend
 from provision.errors import ProvisionError
+from provision.identity import dial, dial_or_explain
 from provision.mongodb import replica_set as replication
 from provision.mongodb import users
+from provision.mongodb.redial import Redialled
 from provision.mongodb.sharding import ShardedCollection
 from provision.mongodb.topology import Node, ReplicaSet, Topology
 from provision.mongodb.waiting import Wait
-from provision.mongodb.wire import CommandFailed, Connection, NotReachable
+from provision.mongodb.wire import CommandFailed, Connection, NotReachable, Server
 
 T = TypeVar("T")
 _POLL_SECONDS = 0.05
@@ -104,7 +105,7 @@ class BringUp:
         self._cancelled = threading.Event()
         self._launched: Future[None] | None = None
         self._deadline = time.monotonic() + plan.timeout
-        self._opened: list[Connection] = []
+        self._opened: list[Redialled] = []
 
     @property
     def launched(self) -> bool:
@@ -156,7 +157,7 @@ class BringUp:
         topology = self._plan.topology
         for node in topology.standalones:
             waiting = self._wait([node])
-            with replication.listening(node, self.dial, waiting) as connection:
+            with replication.steady(node, self.dial, waiting) as connection:
                 self._reached(f"{node.name} listens")
                 replication.prove_writable(connection, None, waiting)
         for each in topology.replica_sets:
@@ -189,7 +190,7 @@ class BringUp:
         for future in shards:
             self._result(future, everything)
         waiting = self._wait(topology.routers[:1])
-        with replication.listening(topology.routers[0], self.dial, waiting) as router:
+        with replication.steady(topology.routers[0], self.dial, waiting) as router:
             refusals = []
             for collection in self._plan.collections:
                 try:
@@ -213,7 +214,7 @@ class BringUp:
         if refusals:
             raise NotSharded(topology.name, refusals)
 
-    def _primary(self, replica_set: ReplicaSet) -> Connection:
+    def _primary(self, replica_set: ReplicaSet) -> Redialled:
         """Bring a set to its primary, and create the users there. `run` closes the connection, if nobody did."""
         waiting = self._wait(replica_set.members)
         initiated = replica_set.name in self._plan.initiated
@@ -237,11 +238,9 @@ class BringUp:
         if replica_set.name not in self._plan.initiated:
             return False
         for member in replica_set.members:
-            host, port = self._backend.address(member)
             try:
                 for user in (self._plan.secrets.root, self._plan.secrets.app):
-                    tls = _tls(self._backend, self._plan.secrets, member)
-                    Connection(host, port, 5.0, user, tls).close()
+                    dial(self._backend, self._plan.secrets, member, 5.0, user).close()
                 return True
             except NotReachable:
                 continue
@@ -249,28 +248,28 @@ class BringUp:
                 return False
         return False
 
-    def _complete(self, replica_set: ReplicaSet, primary: Future[Connection]) -> None:
+    def _complete(self, replica_set: ReplicaSet, primary: Future[Redialled]) -> None:
         waiting = self._wait(replica_set.members)
         with self._after(primary) as connection:
             replication.complete(replica_set, connection, self.dial, waiting)
             replication.healthy(replica_set, connection, self.dial, waiting)
         self._reached(f"all members of {replica_set.name} are healthy")
 
-    def _router(self, node: Node, config_primary: Future[Connection]) -> None:
+    def _router(self, node: Node, config_primary: Future[Redialled]) -> None:
         self._after(config_primary)  # the users are there
         replication.listening(node, self.dial, self._wait([node])).close()
         self._reached(f"{node.name} listens")
 
-    def _add_shard(self, shard: ReplicaSet, primary: Future[Connection], router: Node) -> None:
+    def _add_shard(self, shard: ReplicaSet, primary: Future[Redialled], router: Node) -> None:
         from provision.mongodb import sharding
 
         self._after(primary)
         waiting = self._wait([router, *shard.members])
-        with replication.listening(router, self.dial, waiting) as connection:
+        with replication.steady(router, self.dial, waiting) as connection:
             if sharding.add_shard(connection, shard, waiting):
                 self._reached(f"{shard.name} is added")
 
-    def _prove_through(self, router: Connection, waiting: Wait) -> None:
+    def _prove_through(self, router: Server, waiting: Wait) -> None:
         """Write one document through the router, and wait for the majority.
 
         It stays where it is, in a database of the tool's own: to make and drop a collection takes a cluster longer than
@@ -299,8 +298,8 @@ class BringUp:
         waiting.until("a majority write through the router", attempt)
 
     def dial(self, node: Node, timeout: float = 10.0) -> Connection:
-        """Connect to a node as whoever may do there what bring-up needs."""
-        return dial(self._backend, self._plan.secrets, node, timeout)
+        """Connect to a node that is starting, as the user who may do there what bring-up needs."""
+        return dial_or_explain(self._backend, self._plan.secrets, node, timeout)
 
     def _after(self, future: Future[T]) -> T:
         """Another part's result; gives up when that is no longer to be had."""
@@ -349,36 +348,3 @@ class BringUp:
         tail = functools.partial(self._telling_lines, nodes[0])
         poll = _POLL_SECONDS_PER_NODE * len(self._plan.topology.nodes)
         return Wait(self._deadline, self._plan.timeout, check_alive, tail, poll)
-
-
-def dial(backend: Backend, secrets: users.Secrets | None, node: Node, timeout: float = 10.0) -> Connection:
-    """Connect to a node: to a mongod as ``__system``, to a router as ``root``, without authentication as nobody.
-
-    Raises:
-        NotReachable: it does not answer.
-        CommandFailed: it refused the credentials.
-    """
-    host, port = backend.address(node)
-    who = None if secrets is None else secrets.root if node.is_router else secrets.system
-    return Connection(host, port, timeout, who, _tls(backend, secrets, node))
-
-
-def dial_unnamed(backend: Backend, secrets: users.Secrets | None, node: Node, timeout: float) -> Connection:
-    """Connect to a node as nobody, which is enough for `hello`. Encrypted where the node demands that.
-
-    Raises:
-        NotReachable: it does not answer, or what it is to be trusted by is not there yet.
-    """
-    tls = _tls(backend, secrets, node)
-    if tls is None and backend.layout(node).tls is not None:
-        raise NotReachable("its certificate authority is not there yet")
-    return Connection(*backend.address(node), timeout, None, tls)
-
-
-def _tls(backend: Backend, secrets: users.Secrets | None, node: Node) -> ssl.SSLContext | None:
-    """What a connection to a node is encrypted with: it trusts the deployment's own authority and no other."""
-    if secrets is None or secrets.authority is None or backend.layout(node).tls is None:
-        return None
-    from provision.hosts import certificates
-
-    return certificates.trusting(secrets.authority)

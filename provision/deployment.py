@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from provision import launched, remembered
 from provision import status as reading
 from provision.backends.base import Backend
-from provision.bringup import BringUp, NotSharded, Plan, dial, dial_unnamed
+from provision.bringup import BringUp, NotSharded, Plan
 from provision.errors import ProvisionError
 from provision.files import read_json, write_json
+from provision.identity import Impostor, dial, dial_or_explain, dial_unnamed
 from provision.launched import Launched
 from provision.locks import exclusive
 from provision.mongodb import replica_set as replication
@@ -459,7 +460,10 @@ class Deployment:
 
         deadline = time.monotonic() + self._start_timeout
         waiting = Wait(deadline, self._start_timeout, check_alive, lambda: self._telling_lines(node))
-        replication.listening(node, self.dial, waiting).close()
+        secrets = self.secrets()
+        replication.listening(
+            node, lambda each: dial_or_explain(self.backend, secrets, each), waiting
+        ).close()
 
     def stop_node(self, node: Node) -> None:
         """Stop one node as its operator would (SIGTERM)."""
@@ -491,10 +495,10 @@ class Deployment:
                 )
 
     def dial(self, node: Node, timeout: float = 10.0) -> Connection:
-        """A direct connection to a node, as whoever may manage it.
+        """A direct connection to a node, as the user who may manage it.
 
         Raises:
-            NotReachable: it does not answer.
+            NotReachable: it does not answer, or another program has its port.
             CommandFailed: it refused the credentials.
         """
         return dial(self.backend, self.secrets(), node, timeout)
@@ -506,6 +510,26 @@ class Deployment:
             NotReachable: it does not answer.
         """
         return dial_unnamed(self.backend, self.secrets(), node, timeout)
+
+    def check_answers(self, nodes: Sequence[Node], doing: str) -> None:
+        """See that no other program has the port of a node that runs. One that does not answer passes.
+
+        Args:
+            nodes: those that clients are about to connect to.
+            doing: what for, for the error.
+
+        Raises:
+            ProvisionError: naming the program.
+        """
+        from provision.mongodb.wire import CommandFailed, NotReachable
+
+        for node in self.running(nodes):
+            try:
+                self.dial(node, _ASK_SECONDS).close()
+            except Impostor as impostor:
+                raise ProvisionError(doing, impostor.error.cause, impostor.error.remedy) from None
+            except (NotReachable, CommandFailed):
+                continue
 
     def log(self, node: Node, lines: int, follow: bool) -> Iterator[str]:
         """A node's raw log lines.
@@ -688,6 +712,10 @@ class Deployment:
         from provision.mongodb.diagnosis import explain_death
 
         log = self.backend.log_tail(node, _LOG_LINES)
+        if any("Address already in use" in line for line in log):
+            held = self.backend.port_held(node)
+            if held is not None:
+                return held
         cause, remedy = explain_death(status, log, self.backend.layout(node), self.salvage(node))
         kind = "mongos" if node.is_router else "mongod"
         machine = self.backend.machine(node)

@@ -23,6 +23,7 @@ class Observed:
         pid: its process id where it has one of its own on this machine.
         exit_status: how it ended, if that is known: negative for a signal.
         paused: it runs and is frozen; None: that was not looked at.
+        remote_pid: its process id on the other machine that it runs on.
         unknown: why nobody could look, so that it may run or not; None: somebody did.
     """
 
@@ -30,6 +31,7 @@ class Observed:
     pid: int | None = None
     exit_status: int | None = None
     paused: bool | None = None
+    remote_pid: int | None = None
     unknown: ProvisionError | None = None
 
     @property
@@ -69,8 +71,7 @@ class Backend(Protocol):
 
         Args:
             nodes: which.
-            checked: called when all that could be refused has been, and before anything is started: whoever answers
-                at a node's address from then on is that node.
+            checked: called when all that could be refused has been, and before anything is started.
 
         Raises:
             ProvisionError: before anything has been started, where a port is taken, a directory can't be
@@ -79,6 +80,20 @@ class Backend(Protocol):
 
     def observe(self, node: Node) -> Observed:
         """Whether the node's process runs. Changes nothing; cheap enough to be asked every 10 ms."""
+
+    def answers(self, node: Node, process_id: Callable[[], int]) -> bool | None:
+        """Whether the program that answers at a node's address is the node.
+
+        Args:
+            node: the node.
+            process_id: asks that program for its process id, as its own machine counts; raises what asking raises.
+
+        Returns:
+            True: it is. False: it is another one, or the node has ended. None: that can't be told yet.
+        """
+
+    def port_held(self, node: Node) -> ProvisionError | None:
+        """The error that names who else holds a node's port, and says what to type; None: nobody else does."""
 
     def observe_all(self, nodes: Sequence[Node]) -> Mapping[str, Observed]:
         """The same for several nodes, in the time that one takes: those on other machines are asked at the same time.

@@ -63,6 +63,7 @@ class Container:
         networks: names of the networks it is connected to.
         node: the node it runs.
         directory: where compose was started from.
+        ports: the ports of this machine that lead to it.
     """
 
     id: str
@@ -71,15 +72,19 @@ class Container:
     networks: tuple[str, ...]
     node: str
     directory: str
+    ports: frozenset[int] = frozenset()
 
     FORMAT = "\t".join(
-        ("{{.ID}}", "{{.State}}", "{{.Status}}", "{{.Networks}}", _label(_SERVICE), _label(_DIRECTORY))
+        (
+            *("{{.ID}}", "{{.State}}", "{{.Status}}", "{{.Networks}}", "{{.Ports}}"),
+            *(_label(_SERVICE), _label(_DIRECTORY)),
+        )
     )
 
     @classmethod
     def of(cls, line: str) -> Container:
         """Of a line that ``docker container ls`` printed in `FORMAT`."""
-        identity, state, status, networks, node, directory = line.split("\t", 5)
+        identity, state, status, networks, ports, node, directory = line.split("\t", 6)
         ended = re.match(r"Exited \((\d+)\)", status)
         return cls(
             identity,
@@ -88,7 +93,12 @@ class Container:
             tuple(name for name in networks.split(",") if name),
             node,
             directory,
+            frozenset(int(port) for port in re.findall(r":(\d+)->", ports)),
         )
+
+    def publishes(self, port: int) -> bool:
+        """Whether who answers on a port of this machine is in it; Docker gives a port to one container."""
+        return self.state == "running" and (port in self.ports or "host" in self.networks)
 
     @property
     def running(self) -> bool:
@@ -140,6 +150,7 @@ class Docker:
         self._engine: Any = None
         self._reading = threading.Lock()
         self._seen: tuple[float, dict[str, Container]] = (0.0, {})
+        self._proved: set[str] = set()
 
     def layout(self, node: Node) -> Layout:
         return Layout("/data/db", None, "0.0.0.0", "/etc/mongod.key" if self._auth else None)  # noqa: S104 — of a container
@@ -239,6 +250,46 @@ class Docker:
             return Observed(False)
         return Observed(container.running, None, container.exit_status)
 
+    def answers(self, node: Node, process_id: Callable[[], int]) -> bool | None:
+        # Within their containers, all have the same process id.
+        if node.name in self._proved:
+            return True
+        if not self._publishes(node):
+            return None  # compose says it, if the port is another program's
+        self._proved.add(node.name)
+        return True
+
+    def _publishes(self, node: Node) -> bool:
+        container = self._containers().get(node.name)
+        if container is None or not container.publishes(node.port):
+            self._forget_seen()
+            container = self._containers().get(node.name)
+        return container is not None and container.publishes(node.port)
+
+    def port_held(self, node: Node) -> ProvisionError | None:
+        if self._publishes(node) or (holder := self._holder(node.port)) is None:
+            return None
+        return ProvisionError(
+            f"starting {self._deployment} in Docker",
+            f"Port {node.port}, which {node.name} needs, is held by {holder}; it will not be touched.",
+            f"Stop it, or choose other ports: deployments.{self._deployment}.port in invoke.yaml.",
+        )
+
+    def _holder(self, port: int) -> str | None:
+        """Who has a port of this machine; where that is Docker's proxy, the container behind it."""
+        listed = self._docker(
+            "container",
+            "ls",
+            "--filter",
+            f"publish={port}",
+            "--format",
+            f"{{{{.Names}}}}\t{_label(_DIRECTORY)}",
+        )
+        if listed.returncode == 0 and (line := listed.stdout.strip().partition("\n")[0]):
+            name, _, directory = line.partition("\t")
+            return f"the container {name}" + (f", which was started from {directory}" if directory else "")
+        return port_holder(LOOPBACK, port)
+
     def observe_all(self, nodes: Sequence[Node]) -> dict[str, Observed]:
         return {node.name: self.observe(node) for node in nodes}
 
@@ -261,6 +312,7 @@ class Docker:
         doing = "removing the containers"
         with self._composing(doing) as lock:
             self._forget_seen()
+            self._proved.clear()
             everything = len(nodes) == len(self._topology.nodes)
             ours = self._claimed() | self._mounted()
             frozen = [each.id for each in self._containers().values() if each.state == "paused"]
@@ -327,6 +379,7 @@ class Docker:
         container = self._one_running(node, "isolating")
         if isolated is (self._network not in container.networks):
             return False
+        self._proved.clear()
         if isolated:
             self._client().api.disconnect_container_from_network(container.id, self._network)
         else:
@@ -359,6 +412,7 @@ class Docker:
 
     def _signal(self, signal: str, containers: Sequence[Container]) -> None:
         """Send a signal to all at once. One that has just ended by itself is no failure: who asks looks again."""
+        self._proved.clear()
         if containers:
             self._docker("kill", "--signal", signal, *(each.id for each in containers))
 
@@ -388,7 +442,7 @@ class Docker:
             raise ProvisionError(
                 f"looking at the containers of {self._deployment}",
                 f"Docker has a project {self._project} that was started from {container.directory or 'elsewhere'}, "
-                "which is not this clone. It will not be touched.",
+                f"which is not this clone{_with_ports(container)}. It will not be touched.",
                 f"Take it down there, or give the deployment another name in invoke.yaml here than {self._deployment!r}.",
             )
 
@@ -494,7 +548,10 @@ class Docker:
     def _take_back(self, before: Existing) -> None:
         """Remove what a failed `compose up` has made: nothing of it has ever run, or been written to."""
         mine = f"label={_PROJECT}={self._project}"
-        containers = self._docker("container", "ls", "--all", "--quiet", "--no-trunc", "--filter", mine)
+        here = f"label={_DIRECTORY}={self._paths.root}"
+        containers = self._docker(
+            "container", "ls", "--all", "--quiet", "--no-trunc", "--filter", mine, "--filter", here
+        )
         volumes = self._docker("volume", "ls", "--quiet", "--filter", mine)
         networks = self._docker("network", "ls", "--quiet", "--filter", mine)
         for kind, found, known in (
@@ -518,13 +575,8 @@ class Docker:
                 "Free memory, or make it smaller: shards, members and config_servers in invoke.yaml.",
             )
         for node in nodes:
-            holder = port_holder(LOOPBACK, node.port)
-            if holder is not None:
-                raise ProvisionError(
-                    doing,
-                    f"Port {node.port}, which {node.name} needs, is held by {holder}; it will not be touched.",
-                    f"Stop it, or choose other ports: deployments.{self._deployment}.port in invoke.yaml.",
-                )
+            if port_holder(LOOPBACK, node.port) is not None and (held := self.port_held(node)) is not None:
+                raise held
         new = sum(not node.is_router and self._volume(node) not in before.volumes for node in nodes)
         if before.directory.is_dir():  # else the engine runs in a virtual machine with a disk of its own
             disk = os.statvfs(before.directory)
@@ -554,8 +606,18 @@ class Docker:
             )
 
     def _composing(self, doing: str) -> contextlib.AbstractContextManager[int]:
-        """One compose at a time, even where the process that started it was killed: it inherits the lock."""
-        return exclusive(self._paths.lock(f"compose-{self._deployment}"), f"{doing} of {self._deployment}")
+        """One compose at a time, even where the process that started it was killed: it inherits the lock.
+
+        Every clone has the same project's name. So the lock is this person's, not the clone's: of two that start at
+        once, the second sees the first one's containers, and would else take them for its own to recreate.
+        """
+        path = self._paths.cache / "locks" / f"docker-{self._project}.lock"
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.touch(0o600)
+        except OSError:
+            path = self._paths.lock(f"compose-{self._deployment}")
+        return exclusive(path, f"{doing} of {self._deployment}")
 
     def _compose(self, lock: int, command: str, *arguments: str, doing: str) -> None:
         file = self._compose_file() if command != "down" else self._any_compose_file()
@@ -580,6 +642,9 @@ class Docker:
                 _FREE_SPACE,
             )
         if taken := re.search(r"(?:Bind for|listen tcp4?) \S*?:(\d+):?.*(?:already allocated|in use)", said):
+            node = next((each for each in self._topology.nodes if each.port == int(taken[1])), None)
+            if node is not None and (held := self.port_held(node)) is not None:
+                raise held
             raise ProvisionError(
                 doing,
                 f"Port {taken[1]} was taken by another process in this moment.",
@@ -664,6 +729,12 @@ class Existing:
     volumes: frozenset[str]
     networks: frozenset[str]
     directory: Path
+
+
+def _with_ports(container: Container) -> str:
+    if not container.ports:
+        return ""
+    return f"; its {container.node} holds port {', '.join(map(str, sorted(container.ports)))}"
 
 
 def short_of_memory(nodes: int, available_mb: float) -> str | None:

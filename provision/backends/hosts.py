@@ -87,6 +87,7 @@ class Hosts:
         self._guards = {name: threading.Lock() for name in self._hosts}
         self._seen: dict[str, tuple[float, Mapping[str, Observed]]] = {}
         self._settled: dict[str, units.Supervisor] = {}
+        self._proved: set[tuple[str, str]] = set()
 
     @property
     def placement(self) -> Mapping[str, str]:
@@ -141,7 +142,7 @@ class Hosts:
         self._remember_placement()
         checked()
         _, errors = everywhere(links, lambda link: self._start(link, by_host[link.host.name], binaries))
-        self._seen.clear()
+        self._forget_seen()
         if errors:
             raise all_of(doing, errors)
 
@@ -166,6 +167,47 @@ class Hosts:
             return seen[host].get(node.name, Observed(False))
 
         return {node.name: of(node) for node in nodes}
+
+    def answers(self, node: Node, process_id: Callable[[], int]) -> bool | None:
+        place = (node.name, self._placement[node.name])
+        if place in self._proved:
+            return True
+        answering = process_id()
+        observed = self.observe(node)
+        if observed.running and observed.remote_pid != answering:
+            # As it was found a moment ago: a unit that ended may have been started again.
+            self._seen.pop(place[1], None)
+            observed = self.observe(node)
+        if not observed.running or observed.remote_pid is None:
+            return None
+        if observed.remote_pid != answering:
+            return False
+        self._proved.add(place)
+        return True
+
+    def port_held(self, node: Node) -> ProvisionError | None:
+        link = self.links[self._placement[node.name]]
+        self._seen.pop(link.host.name, None)
+        observed = self.observe(node)
+        here, _ = self._settle(link)
+        ran = link.script(units.HOLDS, here, f"{node.port:04X}", str(observed.remote_pid or 0))
+        self._must(link, f"looking at port {node.port}", ran)
+        held = ran.out.strip() == "other"
+        return self._taken(link, f"starting {node.name} of {self._deployment}", node.port) if held else None
+
+    def _forget_seen(self) -> None:
+        """What was found and proved before nodes were started or ended."""
+        self._seen.clear()
+        self._proved.clear()
+
+    def _taken(self, link: Link, doing: str, port: int) -> HostError:
+        host = link.host
+        return HostError(
+            f"{doing} on {host.name}",
+            f"Port {port} of {host.name} ({host.address}) is held by something that this tool did not start.",
+            f"`sudo ss -ltnp 'sport = :{port}'` there names it. Stop it, or choose another port: "
+            f"deployments.{self._deployment}.port in invoke.yaml.",
+        )
 
     def _seen_on(self, link: Link) -> Mapping[str, Observed]:
         """The nodes of a host as they were found a moment ago, or now."""
@@ -211,7 +253,7 @@ class Hosts:
             self._supervisor(link).remove(self._services(names), everything, data, doing)
 
         _, errors = everywhere({name: self.links[name] for name in by_host}, work)
-        self._seen.clear()
+        self._forget_seen()
         if errors:
             raise all_of(doing, errors)
         if data and self._records:
@@ -379,13 +421,7 @@ class Hosts:
                 f"Type: invoke hosts.setup --on {self._deployment}",
             )
         if ran.status == 79:
-            port = int(ran.out.split()[-1], 16)
-            raise HostError(
-                f"{doing} on {host.name}",
-                f"Port {port} of {host.name} ({host.address}) is taken by something that this tool did not start.",
-                f"`sudo ss -ltnp 'sport = :{port}'` there names it. Stop it, or choose another port: "
-                f"deployments.{self._deployment}.port in invoke.yaml.",
-            )
+            raise self._taken(link, doing, int(ran.out.split()[-1], 16))
         self._must(link, doing, ran)
         files = [self._configuration(name) for name in names]
         if self._auth:
@@ -427,7 +463,7 @@ class Hosts:
             self._end_on(link, by_host[link.host.name], patience, doing)
 
         _, errors = everywhere({name: self.links[name] for name in by_host}, work)
-        self._seen.clear()
+        self._forget_seen()
         if errors:
             raise all_of(doing, errors, tuple(name for name in by_host if name not in errors))
 

@@ -61,6 +61,7 @@ class Processes:
         self._environment = dict(environment or {})
         self._key_file = key_file
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._proved: dict[str, int] = {}
 
     def layout(self, node: Node) -> Layout:
         return Layout(
@@ -107,6 +108,30 @@ class Processes:
             self._record(node, pid)
             return Observed(True, pid)
         return Observed(False)
+
+    def answers(self, node: Node, process_id: Callable[[], int]) -> bool | None:
+        # A process that has answered once has the port until it ends: it needs no second proof.
+        if (observed := self.observe(node)).running and self._proved.get(node.name) == observed.pid:
+            return True
+        answering = process_id()
+        observed = self.observe(node)
+        if not observed.running or observed.pid is None:
+            return False
+        if answering != observed.pid and not _descends(answering, observed.pid):
+            return False
+        self._proved[node.name] = observed.pid
+        return True
+
+    def port_held(self, node: Node) -> ProvisionError | None:
+        holder = port_holder(LOOPBACK, node.port, but=self.observe(node).pid)
+        if holder is None:
+            return None
+        return ProvisionError(
+            f"starting {node.name} of {self._deployment} on port {node.port}",
+            f"Port {node.port} is held by {holder}, which this tool did not start and will not touch.",
+            f"Stop it, or choose another port: deployments.{self._deployment}.port in invoke.yaml\n"
+            f"(for once: INVOKE_DEPLOYMENTS_{self._deployment.upper().replace('-', '_')}_PORT={node.port + 1}).",
+        )
 
     def observe_all(self, nodes: Sequence[Node]) -> dict[str, Observed]:
         return {node.name: self.observe(node) for node in nodes}
@@ -238,13 +263,8 @@ class Processes:
                     cause,
                     f"Give yourself rights to it, or choose another directory: {key} in invoke.yaml.",
                 )
-        if (holder := port_holder(LOOPBACK, node.port)) is not None:
-            raise ProvisionError(
-                doing,
-                f"Port {node.port} is held by {holder}, which this tool did not start and will not touch.",
-                f"Stop it, or choose another port: deployments.{self._deployment}.port in invoke.yaml\n"
-                f"(for once: INVOKE_DEPLOYMENTS_{self._deployment.upper().replace('-', '_')}_PORT={node.port + 1}).",
-            )
+        if (held := self.port_held(node)) is not None:
+            raise held
 
     def _spawn(self, node: Node) -> None:
         output = self._paths.node_output(self._deployment, node.name)
@@ -345,15 +365,17 @@ class Processes:
         return mark.endswith(f":{self._deployment}:{node.name}")
 
 
-def port_holder(host: str, port: int) -> str | None:
+def port_holder(host: str, port: int, but: int | None = None) -> str | None:
     """Who listens on a port of this machine.
 
     Args:
         host: the address that someone wants to listen on.
         port: the TCP port.
+        but: a process that may; its children may, too.
 
     Returns:
-        None if the port is free, else a phrase: ``"mongod (process 4711): mongod -f /etc/mongod.conf"``.
+        None if the port is free, or that process has it; else a phrase:
+        ``"mongod (process 4711): mongod -f /etc/mongod.conf"``.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -373,12 +395,24 @@ def port_holder(host: str, port: int) -> str | None:
         listening = []
     for each in listening:
         if each.laddr and each.laddr.port == port and each.pid:
+            if but is not None and (each.pid == but or _descends(each.pid, but)):
+                return None
             try:
                 process = psutil.Process(each.pid)
                 return f"{process.name()} (process {each.pid}): {_shortened(' '.join(process.cmdline()))}"
             except psutil.Error:
                 return f"process {each.pid}"
     return "a process of another user"
+
+
+def _descends(pid: int, ancestor: int) -> bool:
+    """Whether a process was started by another one: a script may stand in front of a mongod."""
+    import psutil
+
+    try:
+        return any(parent.pid == ancestor for parent in psutil.Process(pid).parents())
+    except psutil.Error:
+        return False
 
 
 def _shortened(text: str) -> str:

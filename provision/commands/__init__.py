@@ -128,13 +128,14 @@ def running(loaded: Loaded, on: str, doing: str) -> Deployment:
         doing: what they want of it, for the error.
 
     Raises:
-        ProvisionError: it is not running.
+        ProvisionError: it is not running, or another program has its port.
     """
     from provision import assembly, cluster
 
     deployment = assembly.deployment(loaded, on)
     if not deployment.running(deployment.topology.seeds):
         raise cluster.not_running(deployment, doing)
+    deployment.check_answers(deployment.topology.seeds, doing)
     tell_differences(deployment)
     return deployment
 

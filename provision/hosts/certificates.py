@@ -9,7 +9,9 @@ import contextlib
 import datetime
 import functools
 import ipaddress
+import shlex
 import ssl
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,14 +54,14 @@ class Authority:
             Whether it was made now.
 
         Raises:
-            ProvisionError: it is the user's and missing, or half of it is lost.
+            ProvisionError: it is the user's and missing or not usable, or half of it is lost.
         """
         doing = f"looking up the certificate authority of {self.deployment}"
         missing = [path for path in (self.certificate, self.key) if not path.is_file()]
         own = self.certificate == self.trusted
         if not missing:
             if not own and not _same(self.certificate, self.trusted):
-                self._load()
+                self._check_usable()
                 write_atomically(self.trusted, self.certificate.read_bytes(), 0o644)
             return False
         if not own:
@@ -175,6 +177,34 @@ class Authority:
         has = set(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
         return {_general(each) for each in names} <= has and left > datetime.timedelta(days=_RENEW_DAYS)
 
+    def _check_usable(self) -> None:
+        """See that what this authority issues is accepted, before any host gets it.
+
+        A handshake in memory says so: Python 3.13 and later refuse authorities that earlier ones took.
+
+        Raises:
+            ProvisionError: it is not, with OpenSSL's reason.
+        """
+        name = "localhost"
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        with tempfile.TemporaryDirectory() as folder:
+            pem = Path(folder) / "host.pem"
+            pem.touch(_PRIVATE)
+            pem.write_bytes(self.issue(name, [name]))
+            server.load_cert_chain(pem)
+        try:
+            _shake_hands(server, trusting(self.certificate), name)
+        except ssl.SSLCertVerificationError as refusal:
+            raise ProvisionError(
+                f"checking the certificate authority of {self.deployment}",
+                f"{self.certificate} is refused: {refusal.verify_message.rstrip('.')}.",
+                "Make its certificate again with the same key and what an authority's must have:\n"
+                f"openssl req -x509 -new -key {shlex.quote(str(self.key))} -days 3650 "
+                f"-subj '/CN={self.deployment} authority' \\\n"
+                "  -addext 'basicConstraints=critical,CA:TRUE' -addext 'keyUsage=critical,keyCertSign,cRLSign' \\\n"
+                f"  -out {shlex.quote(str(self.certificate))}",
+            ) from None
+
     def _load(self) -> tuple[x509.Certificate, Any]:
         from cryptography import x509
         from cryptography.hazmat.primitives import serialization
@@ -219,7 +249,30 @@ def trusting(certificate: Path) -> ssl.SSLContext:
 
 @functools.lru_cache(maxsize=8)
 def _context(certificate: str, _changed: int, _inode: int) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=certificate)
+    context = ssl.create_default_context(cafile=certificate)
+    # As Python 3.13 has it by default: what is refused there is refused on every Python.
+    context.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> None:
+    """A TLS handshake in memory.
+
+    Raises:
+        ssl.SSLError: one side refuses the other.
+    """
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = [
+        client.wrap_bio(to_client, to_server, server_hostname=name),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    ]
+    while sides:
+        for side in tuple(sides):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            sides.remove(side)
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -94,7 +94,9 @@ def parse_observed(text: str) -> dict[str, Observed]:
         state, _, value = rest.partition(" ")
         number = int(value) if value.lstrip("-").isdigit() else None
         if state == "running":
-            found[node] = Observed(True, paused=value == "paused")
+            words = value.split()
+            pid = next((int(word) for word in words if word.isdigit()), None)
+            found[node] = Observed(True, paused="paused" in words, remote_pid=pid or None)
         elif state == "ended":
             # A shell turns signal n into status 128 + n.
             signalled = number is not None and number > 128
@@ -276,7 +278,7 @@ OBSERVE = (
     _COMMON
     + """
 for node in "$@"; do
-    if alive "$node"; then echo "$node running $frozen"
+    if alive "$node"; then echo "$node running $pid $frozen"
     elif [ -s "$here/$node.exit" ]; then read -r status < "$here/$node.exit"; echo "$node ended $status"
     else echo "$node absent"; fi
 done
@@ -351,6 +353,19 @@ done
 """
 )
 
+# $2: a port, as /proc/net/tcp writes it; $3: a process. Prints whether the port is free, that process's, or another's;
+# "unknown" where this user may not look at the process.
+HOLDS = """
+sockets=$(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
+    awk -v port=":$2" '$4 == "0A" && substr($2, length($2) - 4) == port { print $10 }')
+[ -n "$sockets" ] || { echo free; exit 0; }
+opened=$(ls -l "/proc/$3/fd" 2>/dev/null) || { [ ! -d "/proc/$3" ] && echo other || echo unknown; exit 0; }
+for each in $sockets; do
+    case $opened in *"socket:[$each]"*) echo own; exit 0 ;; esac
+done
+echo other
+"""
+
 # $2: process, system or user; $3: the node; $4: its unit; $5: a signal. Prints how it was before.
 FREEZE = (
     _COMMON
@@ -417,7 +432,7 @@ END
     [ "$code" != 2 ] || status=$((128 + status))
     case $state:$sub in
         *:auto-restart|failed:*) echo "$node ended $status" ;;
-        active:*|activating:*|reloading:*|deactivating:*) echo "$node running $frozen" ;;
+        active:*|activating:*|reloading:*|deactivating:*) echo "$node running $pid $frozen" ;;
         *) echo "$node absent" ;;
     esac
 done

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 from provision.errors import ProvisionError
+from provision.mongodb.redial import Redialled
 from provision.mongodb.topology import Node, ReplicaSet, Role
 from provision.mongodb.waiting import Wait
-from provision.mongodb.wire import CommandFailed, Connection, NotReachable
+from provision.mongodb.wire import CommandFailed, Connection, NotReachable, Server
 
 _ALREADY_INITIALIZED = 23
+_NOT_YET_INITIALIZED = 94  # it has data, and has not read its set's configuration yet
 # Not a primary now, shutting down, or being elected: worth asking again.
 LATER = frozenset({91, 189, 10058, 10107, 11600, 11602, 13435, 13436})
 
@@ -60,7 +62,18 @@ def listening(node: Node, dial: Dial, wait: Wait) -> Connection:
     return wait.until(f"{node.name} to listen on port {node.port}", attempt)
 
 
-def bring_up(replica_set: ReplicaSet, dial: Dial, wait: Wait, initiated: bool) -> Connection:
+def steady(node: Node, dial: Dial, wait: Wait) -> Redialled:
+    """A connection to a node that is opened again whenever it breaks, while the node lives.
+
+    Args:
+        node: the node; it listens, or is starting.
+        dial: connects to it.
+        wait: how long.
+    """
+    return Redialled(lambda: listening(node, dial, wait), wait, node.name)
+
+
+def bring_up(replica_set: ReplicaSet, dial: Dial, wait: Wait, initiated: bool) -> Redialled:
     """Initiate a set where that was never done, and wait until it has a primary.
 
     A set is initiated with its first member alone, which elects itself at once; `complete` adds the others.
@@ -74,22 +87,26 @@ def bring_up(replica_set: ReplicaSet, dial: Dial, wait: Wait, initiated: bool) -
             for a new set: it waits for the others, and gets its data from them.
 
     Returns:
-        A connection to the primary; the caller closes it.
+        A connection to whichever member is primary, also later; the caller closes it.
 
     Raises:
         ProvisionError: a node died, the data belong to another set, or there was no primary in time.
     """
     first = replica_set.members[0]
     if not initiated or len(replica_set.members) == 1:
-        connection = listening(first, dial, wait)
-        try:
+        with steady(first, dial, wait) as connection:
             if not _hello(connection).get("isWritablePrimary"):
-                _ensure_initiated(replica_set, connection)
-        except NotReachable as problem:
-            raise _broken(replica_set, first, problem, wait) from problem
-        finally:
-            connection.close()
-    return primary(replica_set, dial, wait, may_initiate=True)
+                wait.until(
+                    f"replica set {replica_set.name} to be initiated",
+                    lambda: _ensure_initiated(replica_set, connection),
+                )
+
+    def dial_primary() -> Connection:
+        return primary(replica_set, dial, wait, may_initiate=True)
+
+    found = Redialled(dial_primary, wait, f"the primary of {replica_set.name}")
+    found.open()
+    return found
 
 
 def primary(replica_set: ReplicaSet, dial: Dial, wait: Wait, may_initiate: bool = False) -> Connection:
@@ -131,7 +148,11 @@ def primary(replica_set: ReplicaSet, dial: Dial, wait: Wait, may_initiate: bool 
                 secondaries[member.name] = hello
             empty += bool(hello.get("isreplicaset"))
         if may_initiate and empty == sum(not member.arbiter for member in replica_set.members):
-            _ensure_initiated(replica_set, open_[replica_set.members[0].name])
+            first = replica_set.members[0].name
+            try:
+                _ensure_initiated(replica_set, open_[first])
+            except NotReachable:
+                open_.pop(first).close()
             return None
         enough = len(secondaries) > len(replica_set.members) // 2
         if enough and time.monotonic() - asked > _STEP_UP_SECONDS:
@@ -166,7 +187,7 @@ def _elect(secondaries: dict[str, dict[str, Any]], connections: dict[str, Connec
         connections.pop(name).close()
 
 
-def complete(replica_set: ReplicaSet, connection: Connection, dial: Dial, wait: Wait) -> tuple[str, ...]:
+def complete(replica_set: ReplicaSet, connection: Server, dial: Dial, wait: Wait) -> tuple[str, ...]:
     """Add the planned members that the set does not have yet, one at a time, as MongoDB wants it.
 
     Follows https://www.mongodb.com/docs/manual/reference/command/replSetReconfig/
@@ -196,7 +217,7 @@ def complete(replica_set: ReplicaSet, connection: Connection, dial: Dial, wait: 
     return tuple(added)
 
 
-def healthy(replica_set: ReplicaSet, connection: Connection, dial: Dial, wait: Wait) -> None:
+def healthy(replica_set: ReplicaSet, connection: Server, dial: Dial, wait: Wait) -> None:
     """Wait until every member is a primary, a secondary or an arbiter, and has its vote.
 
     A member that was added gets its vote only when the primary has seen its data complete; until then, the set could
@@ -212,30 +233,22 @@ def healthy(replica_set: ReplicaSet, connection: Connection, dial: Dial, wait: W
         ProvisionError: a member died, or was not healthy in time.
     """
     for member in replica_set.members:
-        direct = listening(member, dial, wait)
-        try:
+        with steady(member, dial, wait) as direct:
             wait.until(
                 f"{member.name} to become a healthy member of {replica_set.name}",
                 lambda c=direct: state(_hello(c)) in HEALTHY or None,  # type: ignore[misc]
             )
-        except NotReachable as problem:
-            raise _broken(replica_set, member, problem, wait) from problem
-        finally:
-            direct.close()
     voters = min(len(replica_set.members), MOST_VOTERS)
 
     def have_votes() -> bool | None:
         status = connection.command("admin", {"replSetGetStatus": 1})
         return int(status.get("votingMembersCount", voters)) >= voters or None
 
-    try:
-        wait.until(f"the members of {replica_set.name} to have their votes", have_votes)
-        wait.until(f"{replica_set.name} to settle", lambda: _settle(connection))
-    except NotReachable as problem:
-        raise _broken(replica_set, replica_set.members[0], problem, wait) from problem
+    wait.until(f"the members of {replica_set.name} to have their votes", have_votes)
+    wait.until(f"{replica_set.name} to settle", lambda: _settle(connection))
 
 
-def _settle(connection: Connection) -> bool | None:
+def _settle(connection: Server) -> bool | None:
     """Give a set that was brought up the heartbeat that MongoDB has by default.
 
     The members fetch that configuration at once, but report so at their next heartbeat, which is now rare: that is not
@@ -249,7 +262,7 @@ def _settle(connection: Connection) -> bool | None:
     return reconfigure(connection, config, _SETTLE_MS)
 
 
-def reconfigure(connection: Connection, config: dict[str, Any], limit_ms: int = _RECONFIG_MS) -> bool | None:
+def reconfigure(connection: Server, config: dict[str, Any], limit_ms: int = _RECONFIG_MS) -> bool | None:
     """Give a set another configuration.
 
     Follows https://www.mongodb.com/docs/manual/reference/command/replSetReconfig/
@@ -274,7 +287,7 @@ def reconfigure(connection: Connection, config: dict[str, Any], limit_ms: int = 
     return True
 
 
-def prove_writable(connection: Connection, replica_set: ReplicaSet | None, wait: Wait) -> None:
+def prove_writable(connection: Server, replica_set: ReplicaSet | None, wait: Wait) -> None:
     """Have one write acknowledged by a majority of the members.
 
     The write is a no-op entry in the oplog, replicated and acknowledged as any other, that leaves no document
@@ -309,14 +322,6 @@ def prove_writable(connection: Connection, replica_set: ReplicaSet | None, wait:
                         "writeConcern": {"w": "majority", "wtimeout": 5000},
                     },
                 )
-        except NotReachable as problem:
-            wait.for_death()
-            raise ProvisionError(
-                "proving that the deployment takes writes",
-                f"The connection broke: {problem}.",
-                "Look at `invoke logs`, then type the command again.",
-                wait.log_tail(),
-            ) from problem
         except CommandFailed as refusal:
             if refusal.code in LATER:
                 return None
@@ -349,21 +354,11 @@ def state(hello: dict[str, Any]) -> str:
     return "SECONDARY" if hello.get("secondary") else "STARTUP"
 
 
-def _hello(connection: Connection) -> dict[str, Any]:
+def _hello(connection: Server) -> dict[str, Any]:
     return connection.command("admin", {"hello": 1})
 
 
-def _broken(replica_set: ReplicaSet, node: Node, problem: NotReachable, wait: Wait) -> ProvisionError:
-    wait.for_death()
-    return ProvisionError(
-        f"bringing up replica set {replica_set.name}",
-        f"{node.name} broke the connection: {problem}.",
-        "Look at `invoke logs`, then type the command again.",
-        wait.log_tail(),
-    )
-
-
-def _add(member: Node, connection: Connection) -> bool | None:
+def _add(member: Node, connection: Server) -> bool | None:
     config = connection.command("admin", {"replSetGetConfig": 1})["config"]
     if any(each["host"] == member.address for each in config["members"]):
         return True
@@ -380,7 +375,7 @@ def _add(member: Node, connection: Connection) -> bool | None:
     return reconfigure(connection, config)
 
 
-def _set_default_write_concern(replica_set: ReplicaSet, connection: Connection) -> None:
+def _set_default_write_concern(replica_set: ReplicaSet, connection: Server) -> None:
     """An arbiter may make a majority unreachable, so MongoDB wants the default said before it takes one.
 
     https://www.mongodb.com/docs/manual/reference/command/setDefaultRWConcern/
@@ -393,7 +388,8 @@ def _set_default_write_concern(replica_set: ReplicaSet, connection: Connection) 
     )
 
 
-def _ensure_initiated(replica_set: ReplicaSet, connection: Connection) -> None:
+def _ensure_initiated(replica_set: ReplicaSet, connection: Server) -> bool | None:
+    """Initiate a set with its first member; None: that can't be done now, ask again."""
     first = replica_set.members[0]
     config: dict[str, Any] = {"_id": replica_set.name, "members": [{"_id": 0, "host": first.address}]}
     if first.role is Role.CONFIG:
@@ -403,14 +399,26 @@ def _ensure_initiated(replica_set: ReplicaSet, connection: Connection) -> None:
     try:
         connection.command("admin", {"replSetInitiate": config})
     except CommandFailed as refusal:
+        if refusal.code in LATER:
+            return None
         if refusal.code != _ALREADY_INITIALIZED:
             raise ProvisionError(
                 f"initiating replica set {replica_set.name}", str(refusal), "Look at `invoke logs`."
             ) from refusal
-        _adapt_configuration(replica_set, connection)
+        try:
+            _adapt_configuration(replica_set, connection)
+        except CommandFailed as problem:
+            if problem.code != _NOT_YET_INITIALIZED and problem.code not in _RECONFIG_LATER:
+                raise ProvisionError(
+                    f"starting replica set {replica_set.name} on data that are there",
+                    str(problem),
+                    "Look at `invoke logs`.",
+                ) from problem
+            return None
+    return True
 
 
-def _adapt_configuration(replica_set: ReplicaSet, connection: Connection) -> None:
+def _adapt_configuration(replica_set: ReplicaSet, connection: Server) -> None:
     """Data that were initiated earlier may carry another port or name than the settings have now."""
     doing = f"starting replica set {replica_set.name} on data that are there"
     config = connection.command("admin", {"replSetGetConfig": 1})["config"]

@@ -15,7 +15,7 @@ from typing import Any
 from provision.errors import ProvisionError
 from provision.mongodb.topology import ReplicaSet
 from provision.mongodb.waiting import Wait
-from provision.mongodb.wire import CommandFailed, Connection
+from provision.mongodb.wire import CommandFailed, Server
 
 _RETRIABLE = frozenset({6, 7, 70, 89, 91, 117, 133, 189, 202, 10107, 11600, 11602, 13436})
 _MAJORITY = {"w": "majority"}
@@ -60,7 +60,7 @@ class ShardedCollection:
     zones: tuple[Zone, ...] = field(default=())
 
 
-def add_shard(router: Connection, shard: ReplicaSet, wait: Wait) -> bool:
+def add_shard(router: Server, shard: ReplicaSet, wait: Wait) -> bool:
     """Add a shard to the cluster, if it is not there.
 
     Follows https://www.mongodb.com/docs/manual/reference/command/addShard/
@@ -99,7 +99,7 @@ def add_shard(router: Connection, shard: ReplicaSet, wait: Wait) -> bool:
     return wait.until(f"the router to add shard {shard.name}", attempt)
 
 
-def shards(router: Connection) -> list[dict[str, Any]]:
+def shards(router: Server) -> list[dict[str, Any]]:
     """The cluster's shards, each with ``_id``, ``host`` and ``state``."""
     return list(router.command("admin", {"listShards": 1})["shards"])
 
@@ -118,7 +118,7 @@ class Drain:
         CommandFailed: the router refused.
     """
 
-    def __init__(self, router: Connection, shard: str) -> None:
+    def __init__(self, router: Server, shard: str) -> None:
         self._router = router
         self._shard = shard
         self._in_steps = "startShardDraining" in router.command("admin", {"listCommands": 1})["commands"]
@@ -144,7 +144,7 @@ class Drain:
         return self._router.command("admin", command, timeout=60)
 
 
-def entry(router: Connection, namespace: str) -> dict[str, Any] | None:
+def entry(router: Server, namespace: str) -> dict[str, Any] | None:
     """What the cluster has on record of a sharded collection (``key``, ``uuid``); None: it is not sharded.
 
     From MongoDB 8.0 on, unsharded collections that were moved are on record as well: as ``unsplittable``.
@@ -154,7 +154,7 @@ def entry(router: Connection, namespace: str) -> dict[str, Any] | None:
     return found[0] if found else None
 
 
-def shard_collection(router: Connection, wanted: ShardedCollection) -> bool:
+def shard_collection(router: Server, wanted: ShardedCollection) -> bool:
     """Shard a collection as declared, with its zones. One that is sharded already is left as it is.
 
     Follows https://www.mongodb.com/docs/manual/reference/command/shardCollection/
@@ -204,7 +204,7 @@ def shard_collection(router: Connection, wanted: ShardedCollection) -> bool:
 
 
 @contextlib.contextmanager
-def _zones(router: Connection, wanted: ShardedCollection) -> Iterator[None]:
+def _zones(router: Server, wanted: ShardedCollection) -> Iterator[None]:
     """Declare a collection's zones for the block that shards it; if one of the two is refused, take the ranges back.
 
     A range that stayed would stand in the way of a corrected one.
@@ -240,7 +240,7 @@ def _bounds(document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def chunks_by_shard(router: Connection, namespace: str) -> dict[str, int]:
+def chunks_by_shard(router: Server, namespace: str) -> dict[str, int]:
     """Number of chunks of a collection on each shard."""
     sharded = entry(router, namespace)
     if sharded is None:
@@ -260,7 +260,7 @@ def chunks_by_shard(router: Connection, namespace: str) -> dict[str, int]:
     return {each["_id"]: int(each["n"]) for each in counted}
 
 
-def sharded_namespaces(router: Connection) -> list[str]:
+def sharded_namespaces(router: Server) -> list[str]:
     """Every sharded collection but those of MongoDB's own databases."""
     command = {"find": "collections", "filter": _SHARDED, "projection": {"_id": 1}, "batchSize": 10_000}
     found = _first_batch(router, "config", command)
@@ -269,7 +269,7 @@ def sharded_namespaces(router: Connection) -> list[str]:
     )
 
 
-def balancer(router: Connection) -> dict[str, Any]:
+def balancer(router: Server) -> dict[str, Any]:
     """The balancer's mode and whether it is in a round.
 
     Follows https://www.mongodb.com/docs/manual/reference/command/balancerStatus/
@@ -278,7 +278,7 @@ def balancer(router: Connection) -> dict[str, Any]:
     return {"mode": answer.get("mode"), "running": bool(answer.get("inBalancerRound"))}
 
 
-def stop_balancer(router: Connection, seconds: float) -> None:
+def stop_balancer(router: Server, seconds: float) -> None:
     """Switch the balancer off, and wait until the round it is in has ended.
 
     Follows https://www.mongodb.com/docs/manual/reference/command/balancerStop/
@@ -293,7 +293,7 @@ def stop_balancer(router: Connection, seconds: float) -> None:
     router.command("admin", {"balancerStop": 1, "maxTimeMS": round(seconds * 1000)}, timeout=seconds + 10)
 
 
-def start_balancer(router: Connection) -> None:
+def start_balancer(router: Server) -> None:
     """Switch the balancer on.
 
     Follows https://www.mongodb.com/docs/manual/reference/command/balancerStart/
@@ -304,7 +304,7 @@ def start_balancer(router: Connection) -> None:
     router.command("admin", {"balancerStart": 1}, timeout=60)
 
 
-def distribution(router: Connection, namespace: str) -> list[dict[str, Any]]:
+def distribution(router: Server, namespace: str) -> list[dict[str, Any]]:
     """Documents, bytes and chunks of a collection on each shard.
 
     Follows https://www.mongodb.com/docs/manual/reference/operator/aggregation/collStats/
@@ -338,7 +338,5 @@ def distribution(router: Connection, namespace: str) -> list[dict[str, Any]]:
     ]
 
 
-def _first_batch(
-    connection: Connection, database: str, command: Mapping[str, Any]
-) -> Sequence[dict[str, Any]]:
+def _first_batch(connection: Server, database: str, command: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
     return list(connection.command(database, command)["cursor"]["firstBatch"])

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from provision.files import read_json, write_atomically, write_json
-from provision.mongodb.wire import CommandFailed, Connection, Credentials
+from provision.mongodb.wire import CommandFailed, Credentials, Server
 from provision.paths import Paths
 
 _KEY_BYTES = 90  # 120 characters of base64; MongoDB takes 6 to 1024
@@ -84,7 +84,7 @@ def ensure(paths: Paths, deployment: str) -> Secrets:
     return found
 
 
-def ensure_users(connection: Connection, found: Secrets, database: str) -> None:
+def ensure_users(connection: Server, found: Secrets, database: str) -> None:
     """Create the two users where they are missing, and give them the passwords on record.
 
     Follows https://www.mongodb.com/docs/manual/reference/command/createUser/

@@ -10,7 +10,6 @@ from typing import TypeVar
 from provision.errors import ProvisionError
 
 POLL_SECONDS = 0.01
-_DEATH_SECONDS = 5.0
 T = TypeVar("T")
 
 
@@ -58,17 +57,3 @@ class Wait:
                     self.log_tail(),
                 )
             time.sleep(self.poll)
-
-    def for_death(self) -> None:
-        """Give a death the time to be complete: a broken connection is often the first that is seen of one.
-
-        Returns if what broke the connection lives on.
-
-        Raises:
-            ProvisionError: as `check_alive`.
-        """
-        deadline = min(self.deadline, time.monotonic() + _DEATH_SECONDS)
-        self.check_alive()
-        while time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
-            self.check_alive()

@@ -21,15 +21,31 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 _OP_MSG = 2013
 _HEADER = struct.Struct("<iiii")
 _LONGEST_REPLY = 48_000_000 + 16_384
+# RFC 7677: whoever asks for fewer makes a recorded log-in cheap to guess from.
+_FEWEST_ITERATIONS = 4096
+# UserNotFound, Unauthorized, AuthenticationFailed, MechanismUnavailable.
+_LOG_IN_REFUSED = frozenset({11, 13, 18, 334})
+# A handshake that ends in one of these was cut off: the server was ending, or had just begun.
+_CUT_OFF = (
+    ssl.SSLEOFError,
+    ssl.SSLZeroReturnError,
+    ssl.SSLSyscallError,
+    ssl.SSLWantReadError,
+    ssl.SSLWantWriteError,
+)
 
 
 class NotReachable(ConnectionError):
     """Nothing answers there, or the connection broke."""
+
+
+class Refused(NotReachable):
+    """Something answers there, and it can't be trusted: asking again changes nothing."""
 
 
 class CommandFailed(Exception):
@@ -48,6 +64,10 @@ class CommandFailed(Exception):
         super().__init__(f"{code_name or code}: {message}")
 
 
+class LogInRefused(CommandFailed):
+    """The server refuses the credentials: asking again changes nothing."""
+
+
 @dataclass(frozen=True)
 class Credentials:
     """Who to be on a server.
@@ -63,6 +83,18 @@ class Credentials:
     source: str = "admin"
 
 
+class Server(Protocol):
+    """What commands can be sent to: a `Connection`, or one that is dialled again when it breaks."""
+
+    def command(
+        self, database: str, command: Mapping[str, Any], timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Run one command and wait for its reply."""
+
+    def close(self) -> None:
+        """Close it; closing twice is fine."""
+
+
 class Connection:
     """One socket to one mongod or mongos, open from construction to `close`.
 
@@ -74,8 +106,8 @@ class Connection:
         tls: context to encrypt with; None: plain.
 
     Raises:
-        NotReachable: nothing listens, or it did not answer in time.
-        CommandFailed: the server refused the credentials.
+        NotReachable: nothing listens, or it did not answer in time; `Refused` where what answers can't be trusted.
+        CommandFailed: the server can't log anybody in now; `LogInRefused` where it refuses the credentials.
     """
 
     def __init__(
@@ -97,11 +129,14 @@ class Connection:
                 self._socket = tls.wrap_socket(self._socket, server_hostname=host)
             if credentials is not None:
                 self._authenticate(credentials)
+        except CommandFailed as refusal:
+            self.close()
+            if refusal.code not in _LOG_IN_REFUSED:
+                raise
+            raise LogInRefused(refusal.code, refusal.code_name, refusal.message) from None
         except OSError as error:
             self.close()
-            if isinstance(error, NotReachable):
-                raise
-            raise NotReachable(f"{host}:{port}: {error}") from error
+            raise _broken(error, f"{host}:{port}: ") from error
         except BaseException:
             self.close()
             raise
@@ -135,13 +170,11 @@ class Connection:
             self._socket.sendall(_HEADER.pack(16 + len(message), self._request, 0, _OP_MSG) + message)
             length, _, _, opcode = _HEADER.unpack(self._receive(16))
             if opcode != _OP_MSG or not 21 <= length <= _LONGEST_REPLY:
-                raise NotReachable("what answers there does not speak MongoDB's protocol")
+                raise Refused("what answers there does not speak MongoDB's protocol")
             payload = self._receive(length - 16)
         except OSError as error:
             self.close()
-            if isinstance(error, NotReachable):
-                raise
-            raise NotReachable(str(error) or type(error).__name__) from error
+            raise _broken(error) from error
         finally:
             if self._socket.fileno() >= 0:
                 self._socket.settimeout(normal)
@@ -187,8 +220,14 @@ class Connection:
         challenge = bytes(reply["payload"]).decode()
         given = dict(part.split("=", 1) for part in challenge.split(","))
         if not given["r"].startswith(nonce):
-            raise NotReachable("the server answered another client's log-in")
-        salted = _salted(credentials.password, given["s"], int(given["i"]))
+            raise Refused("the server answered another client's log-in")
+        iterations = int(given["i"])
+        if iterations < _FEWEST_ITERATIONS:
+            raise Refused(
+                f"the server asks for a log-in of {iterations} iterations of SCRAM, and fewer than "
+                f"{_FEWEST_ITERATIONS} are not safe"
+            )
+        salted = _salted(credentials.password, given["s"], iterations)
         client_key = hmac.digest(salted, b"Client Key", "sha256")
         without_proof = f"c=biws,r={given['r']}"
         signed = f"{first},{challenge},{without_proof}".encode()
@@ -205,13 +244,25 @@ class Connection:
         server_key = hmac.digest(salted, b"Server Key", "sha256")
         expected = base64.b64encode(hmac.digest(server_key, signed, "sha256")).decode()
         if bytes(reply["payload"]).decode() != f"v={expected}":
-            raise NotReachable("the server could not prove that it knows the password")
+            raise Refused("the server could not prove that it knows the password")
 
 
 @functools.lru_cache(maxsize=256)
 def _salted(password: str, salt: str, iterations: int) -> bytes:
     """The costly part of a log-in, 10 ms and more; a server gives a user the same salt each time."""
     return hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(salt), iterations)
+
+
+def _broken(error: OSError, place: str = "") -> NotReachable:
+    """What a connection's failure means: it is worth another try, or one side refuses the other's TLS."""
+    if isinstance(error, NotReachable):
+        return error
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Refused(f"{place}its certificate is refused: {error.verify_message.rstrip('.')}")
+    cut_off = isinstance(error, _CUT_OFF) or getattr(error, "reason", "") == "UNEXPECTED_EOF_WHILE_READING"
+    if isinstance(error, ssl.SSLError) and not cut_off:
+        return Refused(f"{place}TLS failed: {error.reason or error}")
+    return NotReachable(f"{place}{str(error) or type(error).__name__}")
 
 
 def _raise_for(reply: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib
 import os
@@ -23,7 +22,6 @@ from provision.locks import exclusive
 from provision.mongodb import binaries
 from provision.mongodb.binaries.machine import install_commands, this_machine
 from provision.mongodb.topology import LOOPBACK
-from provision.mongodb.wire import CommandFailed, NotReachable
 from provision.paths import Paths
 from provision.schema import DeploymentSettings, MongodbSettings, Settings
 from provision.settings import Loaded
@@ -123,7 +121,6 @@ def obtain(request: Request, folder: Path, run: Run, binaries: Binaries) -> Foun
         _STARTED.append(deployment)
         try:
             deployment.up()
-            _check_ours(deployment)
         except ProvisionError as error:
             record.unlink(missing_ok=True)
             _kill(deployment)
@@ -205,22 +202,6 @@ def _ports_of(base: Path) -> Iterator[int]:
 
 def _ports_taken(deployment: Deployment) -> bool:
     return any(port_holder(LOOPBACK, node.port) is not None for node in deployment.topology.nodes)
-
-
-def _check_ours(deployment: Deployment) -> None:
-    """What answers on a node's port is that node, and not one of somebody who took the port in the meantime."""
-    for node in deployment.topology.nodes:
-        observed = deployment.backend.observe(node)
-        pid = observed.pid
-        if observed.running and not node.is_router:
-            with contextlib.suppress(NotReachable, CommandFailed), deployment.dial(node) as connection:
-                pid = int(connection.command("admin", {"serverStatus": 1, "repl": 0, "metrics": 0})["pid"])
-        if not observed.running or pid != observed.pid:
-            raise ProvisionError(
-                f"starting {node.name} for tests",
-                f"Another program took port {node.port} while it was starting.",
-                "Run pytest again.",
-            )
 
 
 def _kill(deployment: Deployment) -> None:

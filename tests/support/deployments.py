@@ -49,17 +49,22 @@ def deployed(folder: Path, mongod: Path, version: str, **settings: Any) -> Itera
 
 
 @contextmanager
-def foreign_mongod(binary: Path, data: Path) -> Iterator[subprocess.Popen[bytes]]:
+def foreign_mongod(
+    binary: Path, data: Path, port: int = 0, *options: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """A mongod that somebody else started on a data directory; it listens, and ends with the block.
 
     Args:
         binary: the mongod.
         data: existing directory for its data.
+        port: its port; 0: a free one.
+        options: more of its options.
     """
-    port = free_port()
+    port = port or free_port()
     command = [
         *(str(binary), "--dbpath", str(data), "--port", str(port)),
         *("--bind_ip", "127.0.0.1", "--nounixsocket"),
+        *options,
     ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:

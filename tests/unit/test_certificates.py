@@ -6,6 +6,7 @@ import ipaddress
 import socket
 import ssl
 import stat
+import subprocess
 import threading
 from pathlib import Path
 
@@ -129,3 +130,39 @@ def _handshake(pem: Path, client: ssl.SSLContext, name: str) -> ssl.SSLError | N
     finally:
         ours.close()
         thread.join()
+
+
+@pytest.mark.parametrize(
+    ("usage", "reason"),
+    [(False, "CA cert does not include key usage extension"), (True, "")],
+    ids=["without-key-usage", "with-it"],
+)
+def test_a_users_authority_that_any_python_would_refuse_is_refused_at_once_by_name(
+    tmp_path: Path, usage: bool, reason: str
+) -> None:
+    certificate, key, trusted = (tmp_path / name for name in ("own.pem", "own.key", "ca.pem"))
+    made = subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=own", "-days", "9"),
+            *("-addext", "basicConstraints=critical,CA:TRUE"),
+            *(("-addext", "keyUsage=critical,keyCertSign,cRLSign") if usage else ()),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        capture_output=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    authority = Authority("prod", certificate, key, trusted)
+    if usage:
+        authority.ensure()
+        assert trusted.read_bytes() == certificate.read_bytes()
+        return
+    with pytest.raises(ProvisionError) as failure:
+        authority.ensure()
+    assert f"{certificate} is refused: {reason}" in failure.value.cause
+    assert not trusted.exists()
+    # The remedy is typed, and helps.
+    command = failure.value.remedy.partition("\n")[2]
+    assert subprocess.run(["sh", "-ec", command], capture_output=True, check=False).returncode == 0
+    authority.ensure()
+    assert trusted.read_bytes() == certificate.read_bytes()

@@ -32,18 +32,21 @@ def test_disk_does_or_does_not_do(new: int, free: float, short: bool) -> None:
     ("line", "expected"),
     [
         (
-            "abc\trunning\tUp 2 minutes (healthy)\tp_default\tshard1-1\t/a, b",
+            "abc\trunning\tUp 2 minutes (healthy)\tp_default\t127.0.0.1:27101->27101/tcp\tshard1-1\t/a, b",
             (True, None, ("p_default",), "/a, b"),
         ),
-        ("abc\texited\tExited (137) 2 hours ago\t\tshard1-1\t/a", (False, 137, (), "/a")),
+        ("abc\texited\tExited (137) 2 hours ago\t\t\tshard1-1\t/a", (False, 137, (), "/a")),
         (
-            "abc\tpaused\tUp 3 seconds (Paused)\tp_default,other\tshard1-1\t/a",
+            "abc\tpaused\tUp 3 seconds (Paused)\tp_default,other\t\tshard1-1\t/a",
             (True, None, ("p_default", "other"), "/a"),
         ),
-        ("abc\tcreated\tCreated\tp_default\tshard1-1\t/a", (False, None, ("p_default",), "/a")),
+        ("abc\tcreated\tCreated\tp_default\t\tshard1-1\t/a", (False, None, ("p_default",), "/a")),
     ],
 )
 def test_container_is_read_from_what_docker_lists(line: str, expected: tuple[object, ...]) -> None:
     container = Container.of(line)
     assert (container.running, container.exit_status, container.networks, container.directory) == expected
     assert container.node == "shard1-1"
+    assert container.ports == (frozenset({27101}) if container.state == "running" else frozenset())
+    assert container.publishes(27101) is (container.state == "running")
+    assert not container.publishes(27102)

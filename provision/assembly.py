@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from provision.deployment import Deployment
 from provision.errors import ProvisionError
 from provision.files import read_json
 from provision.mongodb import binaries, topology, users
+from provision.mongodb.binaries import support
 from provision.mongodb.sharding import ShardedCollection, Zone
 from provision.mongodb.topology import LOOPBACK, HostOf, NodeOptions, Role, Size, Topology
 from provision.schema import DeploymentSettings, MongodbSettings
@@ -170,7 +172,7 @@ def deployment(loaded: Loaded, name: str, placed: Mapping[str, str] | None = Non
         app_database=loaded.settings.app.database,
         collections=sharded_collections(settings),
         extent=found.extent,
-        notices=(*found.notices, *_unfinished(loaded, name)),
+        notices=(*found.notices, *_unfinished(loaded, name), *outdated(loaded, name)),
         conflict=found.conflict,
         certify=certified.ensure if certified else None,
         finish=lambda lock: finishing.begin(loaded, name, lock),
@@ -186,6 +188,20 @@ def mongod(loaded: Loaded, name: str = "") -> Mongod | None:
     """
     settings, file = _choosing(loaded, name)
     return binaries.recorded(loaded.paths, settings, file)
+
+
+def outdated(loaded: Loaded, name: str = "") -> list[str]:
+    """A warning where a deployment's nodes run a mongod that gets no security fixes and that nobody asked for.
+
+    Args:
+        loaded: the settings in force.
+        name: the deployment; empty: this machine's mongod.
+    """
+    if name and loaded.deployment(name).backend == "docker":
+        return []
+    chosen = mongod(loaded, name)
+    said = chosen and support.warning(chosen, _choosing(loaded, name)[0], date.today())
+    return [said] if said else []
 
 
 def find_mongod(loaded: Loaded, name: str, progress: Progress) -> Choice:
@@ -252,12 +268,24 @@ def _hosts(
         placed,
         authority(loaded, planned.name, settings),
         settings.has_auth,
-        lambda: setup.binaries_of(chosen),
+        lambda: setup.binaries_of(_for_hosts(loaded, planned.name)),
         binaries.environment(chosen.version) if chosen else {},
         loaded.paths.unit_template.read_text(encoding="utf-8"),
         records=records,
         moving=remembered.moves(loaded.paths, planned.name) if records else {},
     )
+
+
+def _for_hosts(loaded: Loaded, name: str) -> Mongod | None:
+    """The mongod that hosts get.
+
+    Raises:
+        ProvisionError: it gets no security fixes, and nobody asked for it.
+    """
+    chosen = mongod(loaded, name)
+    if loaded.deployment(name).mongod is None:
+        support.refuse_on_hosts(chosen, loaded.settings.mongodb, date.today())
+    return chosen
 
 
 def _unfinished(loaded: Loaded, name: str) -> list[str]:

@@ -153,7 +153,9 @@ def ensure_environment() -> None:
         plan = inspect()
         inside = _is_inside(spec)
         if inside and plan.current:
-            return
+            if "provision.program" in sys.modules:
+                return
+            enter(spec, arguments, ())  # from env/bin/invoke, which reads settings files in a way of its own
         if inside and is_dry_run(arguments):
             _reported[:] = plan.steps()
             return

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from provision.settings_files import directory
 from provision.signals import held, once
 from provision.virtualenv import BootstrapError, EnvironmentSpec, Interpreter, Progress, redact
 
@@ -208,7 +209,7 @@ def cache_directory(environment: Mapping[str, str]) -> Path:
     home = Path(environment.get("HOME") or Path.home())
     if sys.platform == "darwin":
         return home / "Library" / "Caches" / "flaskbook"
-    return Path(environment.get("XDG_CACHE_HOME") or home / ".cache") / "flaskbook"
+    return (directory(environment, "XDG_CACHE_HOME", ".cache") or home / ".cache") / "flaskbook"
 
 
 def _install_uv(runner: Runner, python: Interpreter) -> tuple[str, str] | None:

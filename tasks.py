@@ -30,8 +30,8 @@ from provision.commands import command, load, ready, show_up  # noqa: E402
 from provision.commands.clients import seed, shell, tour, tunnel  # noqa: E402
 from provision.commands.cluster import namespace as cluster  # noqa: E402
 from provision.commands.hosts import namespace as hosts  # noqa: E402
-from provision.commands.numbers import Amount, Count  # noqa: E402
 from provision.errors import ProvisionError  # noqa: E402
+from provision.numeric_flags import Amount, Count  # noqa: E402
 from provision.uncaught import install_excepthook  # noqa: E402
 
 install_excepthook()

@@ -1,4 +1,4 @@
-"""Invoke as this tool runs it: `settings` reads files and variables, and `commands.numbers` checks numbers."""
+"""Invoke as this tool runs it: `settings` reads files and variables, and `numeric_flags` checks numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from invoke.config import Config
 from invoke.parser.argument import Argument
 from invoke.program import Program
 
-from provision.commands.numbers import checked
+from provision.numeric_flags import checked
 from provision.settings_files import RUNTIME_CONFIG
 
 

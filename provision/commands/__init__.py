@@ -15,8 +15,8 @@ from invoke.context import Context
 from invoke.parser.argument import Argument
 from invoke.tasks import Task, task
 
-from provision.commands.numbers import checked
 from provision.errors import ProvisionError
+from provision.numeric_flags import checked
 
 if TYPE_CHECKING:
     from provision.deployment import Deployment, Up

@@ -8,7 +8,7 @@ from typing import Any
 from invoke.context import Context
 
 from provision.commands import JSON, ON, command, load, running
-from provision.commands.numbers import Amount, LocalPort
+from provision.numeric_flags import Amount, LocalPort
 
 _TOUR_SERVER_SELECTION_MS = 5_000
 

@@ -9,7 +9,7 @@ from invoke.collection import Collection
 from invoke.context import Context
 
 from provision.commands import JSON, ON_CLUSTER, agreed, command, load, ready, running, show_up
-from provision.commands.numbers import Amount, Count
+from provision.numeric_flags import Amount, Count
 
 if TYPE_CHECKING:
     from provision.deployment import Deployment

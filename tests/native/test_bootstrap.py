@@ -33,6 +33,9 @@ MODULES = [
     "virtualenv",
     "installers",
     "env_python",
+    "settings_files",
+    "program",
+    "numeric_flags",
     "locks",
     "signals",
 ]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from statistics import median
 
 from provision.testing.processes import Binaries, import_ahead
@@ -25,7 +24,7 @@ def main(what: str, argument: str) -> None:
     """Measure one of the two."""
     import_ahead()
     run = Run.new()
-    servers = Servers(run, Binaries(Path.cwd(), argument))
+    servers = Servers(run, Binaries(argument))
     begun = time.perf_counter()
     try:
         server = servers.get(Request())

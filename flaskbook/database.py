@@ -134,6 +134,32 @@ def close(app: Flask) -> None:
     found.client.close()
 
 
+def advice(app: Flask) -> str | None:
+    """Say what to type where no database answers ``app``.
+
+    Args:
+        app: it waits for its database as long as for any operation.
+
+    Returns:
+        One sentence; None where the database takes writes.
+    """
+    client: pymongo.MongoClient[Any] = app.extensions[EXTENSION].client
+    try:
+        client.admin.command("ping")
+    except ConnectionFailure:
+        servers = client.topology_description.server_descriptions().values()
+        where = ", ".join(f"{each.address[0]}:{each.address[1]}" for each in servers)
+        if any(each.server_type_name == "RSGhost" for each in servers):
+            return (
+                f"The mongod at {where} belongs to a replica set that was never initiated, as one that was started by "
+                "hand. End it, then have the tool start it: ./invoke start"
+            )
+        return f"No MongoDB answers at {where}. To start one, type: ./invoke start"
+    except PyMongoError:
+        return None  # it answers; what it refuses, each page tells
+    return None
+
+
 class AppDocument(Document):  # type: ignore[misc]
     """Base of all documents: lives in the database of the current application."""
 

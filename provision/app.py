@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision import assembly, environment
+from provision import assembly, environment, output
 from provision.backends.processes import port_holder
 from provision.deployment import Deployment
 from provision.errors import INTERRUPTED, ProvisionError
+from provision.process_identity import this_process
+from provision.runs import Run, told_of_deaths
 from provision.schema import AppSettings
 from provision.settings import Loaded
 from provision.signals import held, once
@@ -105,6 +107,8 @@ class _App:
             "socket": listener.fileno(),
             "gate": reader,
             "reloaded": reloaded,
+            # For `doctor`, which finds the app by this order: whose it is.
+            "owner": this_process().as_record(),
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("INVOKE_")}
         try:
@@ -160,7 +164,6 @@ def run(loaded: Loaded, name: str, keep: bool, say: Callable[[str], None], repor
     environment.ensure_for_run(loaded, reporter, native, name)
     python = _python(loaded, say)
     deployment = assembly.deployment(loaded, name)
-    ours: list[str] = []
 
     @contextlib.contextmanager
     def start(reloaded: bool) -> Iterator[_App]:
@@ -173,20 +176,27 @@ def run(loaded: Loaded, name: str, keep: bool, say: Callable[[str], None], repor
             if app is not None:
                 app.end()
 
+    def stop() -> None:
+        with output.briefly():
+            deployment.down(say)
+
     with _listener(settings) as listener, once(), contextlib.ExitStack() as cleanup:
-        cleanup.callback(lambda: deployment.down(say) if ours and not keep else None)
+        run = Run(loaded.paths, name, say)
+        cleanup.callback(lambda: run.ends(stop, keep))
         app = cleanup.enter_context(start(reloaded=False))
-        ours.extend(_up(deployment, say))
+        if _up(deployment, say):
+            run.started(keep)
         deployment.ensure_secrets()
         uri = deployment.uri(settings.database, user="app")
         given = variables(loaded, deployment, uri, str(loaded.paths.secret_key), settings.debug)
         app.let_in(given)
         say(_ready_line(app, settings))
-        status = app.process.wait()
-        while status == _RELOAD_STATUS:
-            with start(reloaded=True) as again:
-                again.let_in(given)
-                status = again.process.wait()
+        with told_of_deaths(deployment, say):
+            status = app.process.wait()
+            while status == _RELOAD_STATUS:
+                with start(reloaded=True) as again:
+                    again.let_in(given)
+                    status = again.process.wait()
     if status == -signal.SIGINT:
         raise SystemExit(INTERRUPTED)
     if status != 0:
@@ -200,11 +210,15 @@ def run(loaded: Loaded, name: str, keep: bool, say: Callable[[str], None], repor
 def _up(deployment: Deployment, say: Callable[[str], None]) -> tuple[str, ...]:
     """Start the deployment; that of several nodes takes long enough to be watched."""
     if len(deployment.topology.nodes) == 1:
-        return deployment.up(say).started
-    from provision.progress import UpProgress
+        done = deployment.up(say)
+    else:
+        from provision.progress import UpProgress
 
-    with UpProgress(deployment.topology, deployment.backend.address) as progress:
-        return deployment.up(progress.say, progress.reached).started
+        with UpProgress(deployment.topology, deployment.dial_unnamed) as progress:
+            done = deployment.up(progress.say, progress.reached)
+    for notice in done.notices:
+        say(notice)
+    return done.started
 
 
 def directory(loaded: Loaded) -> Path:

@@ -17,6 +17,7 @@ from provision.mongodb import binaries, topology, users
 from provision.mongodb.binaries import support
 from provision.mongodb.sharding import ShardedCollection, Zone
 from provision.mongodb.topology import LOOPBACK, HostOf, NodeOptions, Role, Size, Topology
+from provision.remembered import DEFAULT_SET, Extent, There
 from provision.schema import DeploymentSettings, MongodbSettings
 from provision.settings import Loaded
 
@@ -69,7 +70,9 @@ def plan(name: str, settings: DeploymentSettings, host: HostOf | None = None) ->
     if settings.topology == "sharded":
         return topology.sharded(name, settings.port, size, options, host)
     if settings.topology == "replica-set":
-        return topology.replica_set(name, settings.port, settings.replica_set or "rs0", size, options, host)
+        return topology.replica_set(
+            name, settings.port, settings.replica_set or DEFAULT_SET, size, options, host
+        )
     return topology.single(name, settings.port, settings.replica_set, options, host)
 
 
@@ -122,16 +125,12 @@ def _check(name: str, settings: DeploymentSettings) -> None:
             "It has only one of an authority's certificate and private key.",
             f"Set both {place}.tls_ca_file and {place}.tls_ca_key_file, or neither.",
         )
-    if settings.topology != "sharded" and settings.sharding:
-        raise ProvisionError(
-            doing,
-            "It declares sharding, and is not sharded.",
-            f"Set {place}.topology to sharded, or remove sharding.",
-        )
 
 
 def sharded_collections(settings: DeploymentSettings) -> tuple[ShardedCollection, ...]:
-    """The collections that a deployment's settings want sharded. Pure."""
+    """The collections that a deployment's settings want sharded; without shards, none. Pure."""
+    if settings.topology != "sharded":
+        return ()
     return tuple(
         ShardedCollection(
             f"{database}.{name}",
@@ -146,19 +145,31 @@ def sharded_collections(settings: DeploymentSettings) -> tuple[ShardedCollection
     )
 
 
-def deployment(loaded: Loaded, name: str, placed: Mapping[str, str] | None = None) -> Deployment:
+def deployment(
+    loaded: Loaded, name: str, placed: Mapping[str, str] | None = None, *, as_asked: bool = False
+) -> Deployment:
     """A deployment, ready for `up`, `status` and `down`. Starts and writes nothing.
+
+    One that runs with other settings than are asked for is the one that runs, until it is restarted: what there is can
+    be looked at and stopped, however the settings have changed since.
 
     Args:
         loaded: the settings in force.
         name: which deployment.
         placed: node name → host name, of one on hosts that is looked at with a node elsewhere than on record; what
             is then done to it does not change the record. None: as it is on record.
+        as_asked: as the settings ask for it, whatever runs: to render its configuration.
 
     Raises:
         ProvisionError: no deployment has that name, or its settings contradict each other.
     """
-    found = remembered.combine(name, loaded.deployment(name), remembered.Extent.recorded(loaded.paths, name))
+    asked = loaded.deployment(name)
+    present = Extent.recorded(loaded.paths, name)
+    if present is None or not present.changes(Extent.of(asked)):
+        there = There.DATA
+    else:
+        there = There.NOTHING if as_asked else _there(loaded, name, present.applied_to(asked))
+    found = remembered.combine(name, asked, present, there, _origins(loaded, name))
     settings = found.settings
     planned, made = _planned(loaded, name, settings, placed)
     certified = authority(loaded, name, settings)
@@ -172,11 +183,63 @@ def deployment(loaded: Loaded, name: str, placed: Mapping[str, str] | None = Non
         app_database=loaded.settings.app.database,
         collections=sharded_collections(settings),
         extent=found.extent,
-        notices=(*found.notices, *_unfinished(loaded, name), *outdated(loaded, name)),
+        program=_program(loaded, name, settings),
+        notices=(
+            *found.notices,
+            *_left_out(name, settings),
+            *_unfinished(loaded, name),
+            *outdated(loaded, name),
+        ),
         conflict=found.conflict,
+        restart_applies=found.restart,
         certify=certified.ensure if certified else None,
         finish=lambda lock: finishing.begin(loaded, name, lock),
     )
+
+
+def _there(loaded: Loaded, name: str, settings: DeploymentSettings) -> There:
+    """What is there of a deployment as it was launched.
+
+    Args:
+        loaded: the settings in force.
+        name: the deployment.
+        settings: those that it was launched with.
+    """
+    try:
+        planned, made = _planned(loaded, name, settings, None)
+        if any(each.running for each in made.observe_all(planned.nodes).values()):
+            return There.RUNNING
+    except ProvisionError:  # its back end does not answer: its data may well be there
+        return There.DATA
+    if settings.backend != "processes":
+        return There.DATA
+    folders = [loaded.paths.node_data(name, node.name) for node in planned.nodes]
+    return There.DATA if any(each.is_dir() and any(each.iterdir()) for each in folders) else There.NOTHING
+
+
+def _origins(loaded: Loaded, name: str) -> dict[str, str]:
+    """Key of a deployment's settings → where its value comes from."""
+    return {
+        path[2]: origin
+        for path, origin in loaded.origins.items()
+        if len(path) == 3 and path[:2] == ("deployments", name)
+    }
+
+
+def _program(loaded: Loaded, name: str, settings: DeploymentSettings) -> str:
+    """What a deployment's nodes would run if they were launched now."""
+    if settings.backend == "docker":
+        return settings.image or loaded.settings.mongodb.image
+    chosen = mongod(loaded, name)
+    return f"mongod {chosen.version}" if chosen else ""
+
+
+def _left_out(name: str, settings: DeploymentSettings) -> list[str]:
+    """What the settings declare and this deployment has no use for."""
+    if settings.topology == "sharded" or not settings.sharding:
+        return []
+    kind = "a single mongod" if settings.topology == "single" else "a replica set"
+    return [f"{name} is {kind}: deployments.{name}.sharding is left out."]
 
 
 def mongod(loaded: Loaded, name: str = "") -> Mongod | None:

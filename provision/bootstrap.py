@@ -105,7 +105,9 @@ def main(arguments: Sequence[str]) -> int:
     """
     import signal
 
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _terminated)
     try:
         spec = project_environment()
         leave_environment(spec, arguments)
@@ -122,7 +124,9 @@ def main(arguments: Sequence[str]) -> int:
                 return 0
         else:
             steps = ensure(spec)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is _terminated:
+                signal.signal(number, signal.SIG_DFL)
         enter(spec, arguments, steps)
     except BootstrapError as error:
         sys.stderr.write(f"{error}\n")
@@ -146,7 +150,7 @@ def ensure_environment() -> None:
     if report and report.startswith("["):
         _reported[:] = _parse_report(report)
     arguments = sys.argv[1:]
-    if not _launched_by_invoke() or asks_only(arguments):
+    if not launched_by_invoke() or asks_only(arguments):
         return
     try:
         spec = project_environment()
@@ -295,6 +299,7 @@ def _is_inside(spec: EnvironmentSpec) -> bool:
     return sys.prefix != sys.base_prefix and Path(sys.prefix).resolve() == spec.path.resolve()
 
 
-def _launched_by_invoke() -> bool:
+def launched_by_invoke() -> bool:
+    """Say whether this process is Invoke's, as against one that imports the tasks for another reason."""
     program = Path(sys.argv[0])
     return program.name in {"invoke", "inv"} or program.parts[-2:] == ("invoke", "__main__.py")

@@ -2,7 +2,8 @@
 
 All nodes start together. Each replica set is initiated with one member as soon as that member listens; routers are
 usable as soon as the config servers have a primary; each shard is added as soon as it has one. After the first
-acknowledged write the sets get their other members, one by one. The first failure ends it all.
+acknowledged write the sets get their other members, one by one. The first failure ends it all, except that the cluster
+refuses to shard a collection: the rest is brought up, and the refusal is the last word.
 """
 
 from __future__ import annotations
@@ -29,6 +30,26 @@ T = TypeVar("T")
 _POLL_SECONDS = 0.05
 _CHECKED_POLL_SECONDS = 0.005
 _POLL_SECONDS_PER_NODE = 0.005  # ten nodes, with their waits side by side: 50 ms; three: 15 ms
+
+
+class NotSharded(ProvisionError):
+    """The deployment is up, and has refused to shard some of its collections as the settings declare.
+
+    Args:
+        deployment: its name.
+        refusals: why, one for each collection.
+    """
+
+    def __init__(self, deployment: str, refusals: Sequence[ProvisionError]) -> None:
+        remedies = dict.fromkeys(each.remedy for each in refusals)
+        others = len(refusals) > 1
+        super().__init__(
+            refusals[0].doing if not others else f"sharding {len(refusals)} collections of {deployment}",
+            "\n".join(f"{each.doing}: {each.cause}" if others else each.cause for each in refusals)
+            + f"\n{deployment} is up and takes writes: it stays up, without "
+            + ("these collections being sharded." if others else "this collection being sharded."),
+            "\n".join((*remedies, f"Then type: invoke start --on {deployment}")),
+        )
 
 
 class _CancelledError(Exception):
@@ -100,6 +121,7 @@ class BringUp:
                 members that the sets do not have yet are left for another bring-up to add.
 
         Raises:
+            NotSharded: all else was done.
             ProvisionError: naming the node at fault.
         """
         topology = self._plan.topology
@@ -168,9 +190,13 @@ class BringUp:
             self._result(future, everything)
         waiting = self._wait(topology.routers[:1])
         with replication.listening(topology.routers[0], self.dial, waiting) as router:
+            refusals = []
             for collection in self._plan.collections:
-                if sharding.shard_collection(router, collection):
-                    self._reached(f"{collection.namespace} is sharded")
+                try:
+                    if sharding.shard_collection(router, collection):
+                        self._reached(f"{collection.namespace} is sharded")
+                except ProvisionError as refusal:
+                    refusals.append(refusal)
             self._prove_through(router, waiting)
             self._reached("majority write acknowledged through the router")
             if until_healthy:
@@ -184,6 +210,8 @@ class BringUp:
                 if any(len(each.members) > 1 for each in topology.all_sets):
                     self._prove_through(router, waiting)
                 self._reached("every member is healthy")
+        if refusals:
+            raise NotSharded(topology.name, refusals)
 
     def _primary(self, replica_set: ReplicaSet) -> Connection:
         """Bring a set to its primary, and create the users there. `run` closes the connection, if nobody did."""
@@ -312,7 +340,10 @@ class BringUp:
                 self._launched.result()
             found = self._backend.observe_all(nodes)
             for node in nodes:
-                if not found[node.name].running:
+                # Of a node that nobody can look at, nothing is known that would be worth waiting for.
+                if (unknown := found[node.name].unknown) is not None:
+                    raise unknown
+                if found[node.name].ended:
                     raise self._death(node, found[node.name].exit_status)
 
         tail = functools.partial(self._telling_lines, nodes[0])
@@ -330,6 +361,18 @@ def dial(backend: Backend, secrets: users.Secrets | None, node: Node, timeout: f
     host, port = backend.address(node)
     who = None if secrets is None else secrets.root if node.is_router else secrets.system
     return Connection(host, port, timeout, who, _tls(backend, secrets, node))
+
+
+def dial_unnamed(backend: Backend, secrets: users.Secrets | None, node: Node, timeout: float) -> Connection:
+    """Connect to a node as nobody, which is enough for `hello`. Encrypted where the node demands that.
+
+    Raises:
+        NotReachable: it does not answer, or what it is to be trusted by is not there yet.
+    """
+    tls = _tls(backend, secrets, node)
+    if tls is None and backend.layout(node).tls is not None:
+        raise NotReachable("its certificate authority is not there yet")
+    return Connection(*backend.address(node), timeout, None, tls)
 
 
 def _tls(backend: Backend, secrets: users.Secrets | None, node: Node) -> ssl.SSLContext | None:

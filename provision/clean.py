@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from provision import assembly, virtualenv
+from provision.backends.processes import data_user
 from provision.doctor import traces
 from provision.errors import ProvisionError
 from provision.files import read_json
@@ -246,6 +247,7 @@ class _Search:
                 known = {self.paths.node_data(name, node) for node in nodes}
                 others = [entry for entry in sorted(folder.iterdir()) if entry not in known]
                 self._name(others, "it is no data directory of a node")
+            if folder.is_dir() and not folder.is_symlink():
                 self._parent(folder, f"directory of the data of {name}", anywhere=True)
         if wanted and self.paths.data.is_relative_to(self.paths.root) and self.paths.data.is_dir():
             ours = {self.paths.node_data(name, "x").parent for name in self.rendered}
@@ -414,14 +416,13 @@ class _Search:
         what = f"data of {node} of {name}"
         holds_data = (path / "WiredTiger").is_file() or (path / "storage.bson").is_file()
         if not holds_data and not any(path.iterdir()):
-            if wanted:
-                self._add(path, what, Way.IF_EMPTY)
+            self._add(path, what, Way.IF_EMPTY)
             return
         self.with_data.add(name)
         foreign = list(_foreign(path))
         if not wanted:
             self.kept.append(Kept(path, "data stay; --data removes them too"))
-        elif (pid := _user_of(path)) is not None:
+        elif (pid := data_user(path)) is not None:
             self.kept.append(Kept(path, f"a mongod uses it (process {pid})"))
         elif foreign and not holds_data:
             self.kept.append(Kept(path, "it holds no data of a mongod"))
@@ -488,7 +489,7 @@ def _remove_but(folder: Path, spare: Callable[[Path], bool]) -> None:
 
 
 def _remove_data(folder: Path) -> None:
-    if (pid := _user_of(folder)) is not None:
+    if (pid := data_user(folder)) is not None:
         raise OSError(errno.EBUSY, f"a mongod uses it by now (process {pid})", str(folder))
     foreign = frozenset(_foreign(folder))
     # Until all else is gone these say that a mongod's data were here.
@@ -534,12 +535,6 @@ def _foreign(folder: Path) -> Iterator[Path]:
                 yield from _foreign(entry)
         elif entry.is_symlink() or not entry.is_file() or not _MONGODS.fullmatch(entry.name):
             yield entry
-
-
-def _user_of(data: Path) -> int | None:
-    """The mongod that uses a data directory now."""
-    pid = traces.lock_pid(data)
-    return pid if pid is not None and traces.is_mongod(pid) else None
 
 
 def _is_download(entry: Path) -> bool:

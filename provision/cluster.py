@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from provision import assembly, remembered
+from provision.bringup import NotSharded
 from provision.deployment import Deployment, Timing, Up
 from provision.errors import ProvisionError, did_you_mean
 from provision.locks import exclusive
@@ -26,6 +27,7 @@ _STEP_DOWN_SECONDS = 60
 _ELECTION_SECONDS = 30.0
 _DRAIN_POLL_SECONDS = 0.25
 _STALLED_SECONDS = 60.0
+_LEAST_MOVE = "reshardingMinimumOperationDurationMillis"
 # The primary's data must be elsewhere before it steps down; where none has them within this, it stays.
 _CATCH_UP_SECONDS = 10
 
@@ -49,6 +51,7 @@ def up(
         until_healthy: as for `Deployment.up`.
 
     Raises:
+        NotSharded: it is up, but for a collection that could not be sharded; the flags hold.
         ProvisionError: it could not be brought up; the flags are then forgotten again.
     """
     settings = loaded.deployment(name)
@@ -76,6 +79,8 @@ def _up_with(
         try:
             changed = with_flags(loaded, name, flags)
             return assembly.deployment(changed, name).up(say, reached, until_healthy)
+        except NotSharded:
+            raise  # it is up with these flags
         except BaseException:
             remembered.restore(loaded.paths, name, before)
             raise
@@ -153,7 +158,7 @@ def remove_shard(loaded: Loaded, name: str, shard: str, say: Say) -> None:
                 )
             if shard in present:
                 try:
-                    _drain(router, shard, say, doing)
+                    _drain(deployment, router, shard, say, doing)
                 except CommandFailed as refusal:
                     raise ProvisionError(
                         doing, str(refusal), "Mend that, then type it again: it goes on where it was."
@@ -168,7 +173,7 @@ def remove_shard(loaded: Loaded, name: str, shard: str, say: Say) -> None:
             deployment.remove_nodes(nodes, replace(extent, shards=left), f"removing {shard} of")
 
 
-def _drain(router: Connection, shard: str, say: Say, doing: str) -> None:
+def _drain(deployment: Deployment, router: Connection, shard: str, say: Say, doing: str) -> None:
     """Have the balancer move everything off a shard, and move the databases that have their primary there."""
     if sharding.balancer(router)["mode"] == "off":
         raise ProvisionError(
@@ -177,13 +182,15 @@ def _drain(router: Connection, shard: str, say: Say, doing: str) -> None:
             "Switch it on: invoke cluster.shell --eval 'sh.startBalancer()'",
         )
     told, since = "", time.monotonic()
-    while (answer := sharding.remove_shard(router, shard))["state"] != "completed":
+    draining = sharding.Drain(router, shard)
+    while (answer := draining.ask())["state"] != "completed":
         remaining = answer.get("remaining", {})
         # Databases and unsharded collections stay where they are until they are told to go.
         for namespace in answer.get("collectionsToMove", ()):
             say(f"{shard}: moving {namespace}")
             target = _emptiest(router, shard)
-            router.command("admin", {"moveCollection": namespace, "toShard": target}, timeout=3600)
+            with moved_at_once(deployment):
+                router.command("admin", {"moveCollection": namespace, "toShard": target}, timeout=3600)
         if not int(remaining.get("chunks", 0)) and answer["state"] == "ongoing":
             for database in answer.get("dbsToMove", ()):
                 target = _emptiest(router, shard)
@@ -209,6 +216,28 @@ def _drain(router: Connection, shard: str, say: Say, doing: str) -> None:
             )
         time.sleep(_DRAIN_POLL_SECONDS)
     say(f"{shard}: drained")
+
+
+@contextlib.contextmanager
+def moved_at_once(deployment: Deployment) -> Iterator[None]:
+    """Let collections be moved as fast as they can for the length of the block, on a deployment for development.
+
+    MongoDB lets each move last five minutes at least, so that clients can retry their writes. The primary of the config
+    servers leads a move, and keeps that time. A deployment on hosts has clients that matter: it keeps MongoDB's time.
+    """
+    config = deployment.topology.config
+    leader = primary(deployment, config) if config and deployment.backend.name != "hosts" else None
+    if leader is None:
+        yield
+        return
+    with deployment.dial(leader) as connection:
+        before = connection.command("admin", {"getParameter": 1, _LEAST_MOVE: 1})[_LEAST_MOVE]
+        connection.command("admin", {"setParameter": 1, _LEAST_MOVE: 0})
+        try:
+            yield
+        finally:
+            with contextlib.suppress(NotReachable, CommandFailed):  # a leader that is gone has it no longer
+                connection.command("admin", {"setParameter": 1, _LEAST_MOVE: before})
 
 
 def _move_primary(router: Connection, database: str, target: str) -> None:
@@ -302,7 +331,7 @@ def shard_collection(deployment: Deployment, wanted: ShardedCollection) -> bool:
     with routed(deployment, doing) as router:
         try:
             has_documents = router.command(database, {"find": collection, "limit": 1})["cursor"]["firstBatch"]
-            if has_documents and not sharding.is_sharded(router, wanted.namespace):
+            if has_documents and sharding.entry(router, wanted.namespace) is None:
                 name = "_".join(f"{field}_{kind}" for field, kind in wanted.key.items())
                 index: dict[str, Any] = {"key": dict(wanted.key), "name": name}
                 if wanted.unique and set(wanted.key) != {"_id"}:
@@ -379,7 +408,13 @@ def routed(deployment: Deployment, doing: str) -> Iterator[Connection]:
 
 def not_running(deployment: Deployment, doing: str) -> ProvisionError:
     """The error for work on a deployment that does not answer."""
-    running = deployment.running(deployment.topology.nodes)
+    look = deployment.look(deployment.topology.nodes)
+    running = look.running
+    if not running:
+        try:
+            look.certain(doing)
+        except ProvisionError as unknown:
+            return unknown
     return ProvisionError(
         doing,
         f"{deployment.name} {'does not answer' if running else 'is not running'}.",
@@ -413,7 +448,8 @@ def uri(deployment: Deployment, database: str, audience: str, node: str, user: s
         raise ProvisionError(
             doing,
             "Its nodes are processes that listen on loopback, which no container reaches.",
-            "Run it in Docker: --backend docker. Or make one for this machine: --for host.",
+            f"Make one for this machine: invoke uri --for host --on {deployment.name}\n"
+            f"Or set deployments.{deployment.name}.backend in invoke.yaml to docker.",
         )
     direct = None
     if audience == "direct":
@@ -453,8 +489,9 @@ def start(deployment: Deployment, wanted: Sequence[Node]) -> list[str]:
     Raises:
         ProvisionError: one can't be started, or died.
     """
-    running = deployment.running(wanted)
-    missing = [node for node in wanted if node not in running]
+    look = deployment.look(wanted)
+    look.certain(f"starting {_names(wanted)} of {deployment.name}")
+    missing = look.ended
     if missing:
         deployment.start_nodes(missing)
     for node in missing:
@@ -467,8 +504,13 @@ def stop(deployment: Deployment, wanted: Sequence[Node], say: Say) -> list[str]:
 
     Returns:
         Names of those that were stopped.
+
+    Raises:
+        ProvisionError: nobody can say whether one runs; nothing was stopped.
     """
-    running = deployment.running(wanted)
+    look = deployment.look(wanted)
+    look.certain(f"stopping {_names(wanted)} of {deployment.name}")
+    running = look.running
     for node in running:
         members = deployment.topology.set_of(node)
         others = [each for each in members.members if each not in running] if members else []
@@ -487,8 +529,13 @@ def kill(deployment: Deployment, wanted: Sequence[Node]) -> list[str]:
 
     Returns:
         Names of those that ran.
+
+    Raises:
+        ProvisionError: nobody can say whether one runs; none was ended.
     """
-    running = deployment.running(wanted)
+    look = deployment.look(wanted)
+    look.certain(f"killing {_names(wanted)} of {deployment.name}")
+    running = look.running
     for node in running:
         deployment.kill_node(node)
     return [node.name for node in running]
@@ -511,7 +558,7 @@ def isolate(deployment: Deployment, wanted: Sequence[Node], isolated: bool) -> l
             f"{'isolating' if isolated else 'connecting'} nodes of {deployment.name}",
             f"The nodes of {deployment.name} are processes: they have no network of their own to be cut off.",
             f"Freeze one instead: invoke cluster.pause {deployment.node().name} --on {deployment.name}\n"
-            "Or run the deployment in Docker: --backend docker.",
+            f"Or set deployments.{deployment.name}.backend in invoke.yaml to docker.",
         )
     return [node.name for node in wanted if backend.isolate(node, isolated)]
 
@@ -652,3 +699,7 @@ def moments(timings: Sequence[Timing]) -> list[Moment]:
     """An `up`'s timings in order, with its critical path marked. Pure."""
     critical = critical_path(timings)
     return [Moment(each.what, each.seconds, each in critical) for each in timings]
+
+
+def _names(nodes: Sequence[Node]) -> str:
+    return ", ".join(node.name for node in nodes)

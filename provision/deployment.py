@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from provision import remembered
+from provision import launched, remembered
 from provision import status as reading
 from provision.backends.base import Backend
-from provision.bringup import BringUp, Plan, dial
+from provision.bringup import BringUp, NotSharded, Plan, dial, dial_unnamed
 from provision.errors import ProvisionError
 from provision.files import read_json, write_json
+from provision.launched import Launched
 from provision.locks import exclusive
 from provision.mongodb import replica_set as replication
 from provision.mongodb import users
@@ -28,10 +30,53 @@ from provision.remembered import Extent
 from provision.rendering import Rendering
 from provision.status import Status
 
+if TYPE_CHECKING:
+    from provision.mongodb.diagnosis import Salvage
+
 _STOP_SECONDS = 30.0
 _ASK_SECONDS = 2.0
 _ABANDON_SECONDS = 5.0  # a mongod that is still starting may hear a request to end only when it has started
 _LOG_LINES = 400
+
+
+@dataclass(frozen=True)
+class Look:
+    """Which nodes of a deployment run.
+
+    Args:
+        running: those that run.
+        ended: those that don't.
+        unknown: those that nobody could look at, and why: their host is away, and they may run or not.
+    """
+
+    running: tuple[Node, ...]
+    ended: tuple[Node, ...]
+    unknown: tuple[tuple[Node, ProvisionError], ...]
+
+    def certain(self, doing: str, done: Sequence[Node] = (), again: str = "") -> None:
+        """See that nothing about them is unknown.
+
+        Args:
+            doing: the work, for the error.
+            done: nodes with which it was done.
+            again: the command to type when their hosts answer again; empty: the same.
+
+        Raises:
+            ProvisionError: naming the nodes that nobody could look at, and why.
+        """
+        if not self.unknown:
+            return
+        reasons: dict[str, list[str]] = {}
+        for node, error in self.unknown:
+            reasons.setdefault(error.cause, []).append(node.name)
+        causes = [
+            f"It is not known whether {', '.join(names)} runs: {cause}" for cause, names in reasons.items()
+        ]
+        if done:
+            causes.append(f"Done with {_names(done)}.")
+        remedies = dict.fromkeys(error.remedy for _, error in self.unknown)
+        typed = f"type: {again}" if again else "type the same again."
+        raise ProvisionError(doing, "\n".join(causes), "\n".join([*remedies, f"Then {typed}"]))
 
 
 @dataclass(frozen=True)
@@ -73,9 +118,11 @@ class Deployment:
         auth: it has a key file and users.
         app_database: the database on which the app's user has rights.
         collections: the collections that `up` shards.
-        extent: how large it is with what `up` adds; None: a single mongod.
+        extent: what it consists of, with what `up` adds; None: that is not recorded.
+        program: what its nodes run if they are launched now: ``"mongod 8.0.17"``, or a Docker image.
         notices: where it is left as it is although the settings ask for something else.
-        conflict: why `up` can't bring about what the settings ask for.
+        conflict: why `up` can't bring about what the settings ask for, as it runs, or has data, with others.
+        restart_applies: a restart brings that about.
         certify: makes the authority that vouches for its hosts, where that is missing; None: it has no TLS.
         finish: starts a process that finishes an `up` that returned early, given the descriptor of the lock that
             it is to hold on.
@@ -93,8 +140,10 @@ class Deployment:
         app_database: str = "flaskbook",
         collections: tuple[ShardedCollection, ...] = (),
         extent: Extent | None = None,
+        program: str = "",
         notices: tuple[str, ...] = (),
         conflict: ProvisionError | None = None,
+        restart_applies: bool = True,
         certify: Callable[[], object] | None = None,
         finish: Callable[[int], None] | None = None,
     ) -> None:
@@ -107,8 +156,11 @@ class Deployment:
         self._app_database = app_database
         self.collections = collections
         self._extent = extent
-        self._kept = notices
-        self._conflict = conflict
+        self.kept = notices
+        self._program = program
+        self._template = template
+        self.conflict = conflict
+        self.restart_applies = restart_applies
         self._certify = certify
         self._finish = finish
 
@@ -213,10 +265,11 @@ class Deployment:
             holding: this process holds the deployment's lock already.
 
         Raises:
+            NotSharded: it is up, and stays up; some collection could not be sharded.
             ProvisionError: naming the node at fault, with its last log lines.
         """
-        if self._conflict is not None:
-            raise self._conflict
+        if self.conflict is not None:
+            raise self.conflict
         begun = time.monotonic()
         timings: list[Timing] = []
         guard = threading.Lock()
@@ -229,13 +282,17 @@ class Deployment:
         with contextlib.nullcontext(-1) if holding else self._locked("starting", say) as lock:
             self.prepare()
             nodes = self.topology.nodes
-            found = self.backend.observe_all(nodes)
-            missing = [node for node in nodes if not found[node.name].running]
+            look = self.look(nodes)
+            look.certain(f"starting {self.name}")
+            missing = look.ended
             for node in nodes:
                 if node not in missing and self.backend.release(node):
                     say(f"{node.name} was paused or cut off, and goes on")
             if missing:
                 say(f"Starting {self.name} ({_names(missing)})")
+                self._paths.run_record(self.name).unlink(
+                    missing_ok=True
+                )  # the one that starts it now stops it
             plan = Plan(
                 self.topology,
                 self.secrets(),
@@ -247,22 +304,30 @@ class Deployment:
             before = Extent.recorded(self._paths, self.name)
             Extent.record(self._paths, self.name, self._extent)
             bring_up = BringUp(plan, self.backend, self._telling_lines, self._death, note)
+            refused: NotSharded | None = None
             try:
                 bring_up.run(missing, until_healthy)
+            except NotSharded as refusal:
+                refused = refusal  # what is up is not at fault
             except BaseException:
                 self._undo(missing)
-                if before is None or not bring_up.launched:
+                # Nodes that were launched may be part of something by now; one alone is as it was before.
+                if before is None or not bring_up.launched or len(nodes) == 1:
                     Extent.record(self._paths, self.name, before)
                 raise
             self._remember_initiated()
+            self._record_launch(missing)
+            differing = self._differing(node.name for node in nodes if node not in missing)
             if not until_healthy and self._finish is not None and len(nodes) > 1:
                 self._finish(lock)
+            if refused is not None:
+                raise refused
         return Up(
             self.name,
             tuple(node.name for node in missing),
             self.uri(),
             tuple(sorted(timings, key=lambda each: each.seconds)),
-            (*self._kept, *self._notices()),
+            (*differing, *self.kept, *self._notices()),
         )
 
     def down(
@@ -274,6 +339,8 @@ class Deployment:
     ) -> tuple[str, ...]:
         """Stop every node that runs. Data stay, unless they are to be deleted.
 
+        Nodes that nobody can look at keep none of the others from being stopped; then they are an error.
+
         Args:
             say: told what is going on.
             remove: remove what the nodes ran in, too (containers and their network).
@@ -281,26 +348,42 @@ class Deployment:
 
         Returns:
             Names of the nodes that were stopped.
+
+        Raises:
+            ProvisionError: naming the nodes that may still run, because their hosts are away.
         """
         with self._locked("stopping", say):
-            running = self.running(self.topology.nodes)
+            look = self.look(self.topology.nodes)
+            running = look.running
             if running:
                 say(f"Stopping {self.name} ({_names(running)})")
             removes = remove or delete_data
-            at_once = delete_data or (remove and self._flush(running))
+            flushes = remove and self.backend.may_be_killed_after_flush
+            at_once = delete_data or (flushes and self._flush(running))
             if not at_once:
                 self._stop(running, ends_by_removal=removes)
             if removes:
                 self.backend.remove(self.topology.nodes, delete_data, at_once)
+            else:
+                look.certain(f"stopping {self.name}", running, f"invoke stop --on {self.name}")
             if delete_data:
                 self._initiated_record.unlink(missing_ok=True)
                 remembered.forget(self._paths, self.name)
         return tuple(node.name for node in running)
 
+    def look(self, nodes: Sequence[Node]) -> Look:
+        """Which of some nodes run, and of which nobody can say that now."""
+        observed = self.backend.observe_all(nodes)
+        unknown = [(node, observed[node.name].unknown) for node in nodes]
+        return Look(
+            tuple(node for node in nodes if observed[node.name].running),
+            tuple(node for node in nodes if observed[node.name].ended),
+            tuple((node, error) for node, error in unknown if error is not None),
+        )
+
     def running(self, nodes: Sequence[Node]) -> list[Node]:
-        """Those of some nodes that run."""
-        found = self.backend.observe_all(nodes)
-        return [node for node in nodes if found[node.name].running]
+        """Those of some nodes that are known to run."""
+        return list(self.look(nodes).running)
 
     def start_node(self, node: Node) -> None:
         """Start one node and leave the rest of the deployment as it is.
@@ -318,7 +401,47 @@ class Deployment:
         """
         with self._locked(f"starting {', '.join(node.name for node in nodes)} of"):
             self.prepare()
-            self.backend.launch(nodes)
+            self.launch(nodes)
+
+    def launch(self, nodes: Sequence[Node]) -> None:
+        """Have the back end launch nodes, and note what they were launched with. The caller holds the lock.
+
+        Raises:
+            ProvisionError: one can't be launched.
+        """
+        self.backend.launch(nodes)
+        self._record_launch(nodes)
+
+    def differences(self, running: Sequence[Node] | None = None) -> tuple[str, ...]:
+        """How what runs differs from what the settings ask for, a sentence each, with the command that applies it.
+
+        Args:
+            running: the nodes that run; None: they are looked for.
+        """
+        if self.conflict is not None:
+            return (f"{self.conflict.cause} {self.conflict.remedy}",)
+        if running is not None:
+            return tuple(self._differing(node.name for node in running))
+        if not self._differing(node.name for node in self.topology.nodes):
+            return ()  # whatever of it runs
+        return tuple(self._differing(node.name for node in self.running(self.topology.nodes)))
+
+    def _differing(self, running: Iterable[str]) -> list[str]:
+        names = list(running)
+        present = launched.recorded(self._paths, self.name) if names else {}
+        return launched.notices(self.name, names, present, self._to_launch()) if present else []
+
+    def _to_launch(self) -> dict[str, Launched]:
+        """Node name → what it would be launched with now."""
+        return {
+            node.name: Launched.of(node, self.backend.layout(node), self._program, self._template)
+            for node in self.topology.nodes
+        }
+
+    def _record_launch(self, nodes: Sequence[Node]) -> None:
+        if nodes:
+            asked = self._to_launch()
+            launched.record(self._paths, self.name, {node.name: asked[node.name] for node in nodes})
 
     def until_listening(self, node: Node) -> None:
         """Wait until a node that was started answers.
@@ -329,7 +452,9 @@ class Deployment:
 
         def check_alive() -> None:
             observed = self.backend.observe(node)
-            if not observed.running:
+            if observed.unknown is not None:
+                raise observed.unknown
+            if observed.ended:
                 raise self._death(node, observed.exit_status)
 
         deadline = time.monotonic() + self._start_timeout
@@ -348,7 +473,22 @@ class Deployment:
 
     def status(self) -> Status:
         """Read the state of every node; changes nothing."""
-        return reading.read(self.topology, self.backend, self.dial, self.uri())
+        found = reading.read(self.topology, self.backend, self.dial, self.uri())
+        running = [self.node(each.name) for each in found.nodes if each.state != "DOWN"]
+        return replace(found, notes=(*self.differences(running), *self._started_by_hand(found)))
+
+    def _started_by_hand(self, found: Status) -> Iterator[str]:
+        from provision.backends.processes import Processes
+
+        if found.state != "stopped" or not isinstance(self.backend, Processes):
+            return
+        for node in self.topology.nodes:
+            if (pid := self.backend.started_by_hand(node)) is not None:
+                yield (
+                    f"A mongod that was started by hand (process {pid}) uses the data of {node.name}. Nothing has "
+                    f"initiated it as a replica set. End it, then have the tool start it: "
+                    f"kill {pid}; invoke start --on {self.name}"
+                )
 
     def dial(self, node: Node, timeout: float = 10.0) -> Connection:
         """A direct connection to a node, as whoever may manage it.
@@ -358,6 +498,14 @@ class Deployment:
             CommandFailed: it refused the credentials.
         """
         return dial(self.backend, self.secrets(), node, timeout)
+
+    def dial_unnamed(self, node: Node, timeout: float) -> Connection:
+        """The same as nobody, encrypted where it must be: what a node says of itself without a log-in.
+
+        Raises:
+            NotReachable: it does not answer.
+        """
+        return dial_unnamed(self.backend, self.secrets(), node, timeout)
 
     def log(self, node: Node, lines: int, follow: bool) -> Iterator[str]:
         """A node's raw log lines.
@@ -540,7 +688,7 @@ class Deployment:
         from provision.mongodb.diagnosis import explain_death
 
         log = self.backend.log_tail(node, _LOG_LINES)
-        cause, remedy = explain_death(status, log, self.backend.layout(node))
+        cause, remedy = explain_death(status, log, self.backend.layout(node), self.salvage(node))
         kind = "mongos" if node.is_router else "mongod"
         machine = self.backend.machine(node)
         place = f"port {node.port}" + (f" of {machine}" if machine else "")
@@ -549,6 +697,21 @@ class Deployment:
             cause,
             remedy,
             self._telling_lines(node),
+        )
+
+    def salvage(self, node: Node) -> Salvage:
+        """What can be done about a node's data where they are corrupt."""
+        from provision.mongodb.diagnosis import Salvage
+
+        members = self.topology.set_of(node)
+        others = members is not None and sum(not each.arbiter for each in members.members) > 1
+        record = read_json(self._paths.node_record(self.name, node.name)) or {}
+        return Salvage(
+            self.name,
+            self.backend.name == "processes",
+            str(record.get("mongod", "mongod")),
+            others,
+            node.replica_set,
         )
 
 

@@ -230,6 +230,8 @@ def status(found: Mapping[str, Any]) -> None:
     if found["balancer"] is not None:
         busy = ", moving chunks" if found["balancer"]["running"] else ""
         line(f"\nbalancer: {found['balancer']['mode']}{busy}")
+    for note in found["notes"]:
+        line(f"\n{note}")
 
 
 def distribution(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:

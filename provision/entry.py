@@ -17,10 +17,19 @@ if __name__ == "__main__":
     sys.argv[0] = str(Path(sys.prefix, "bin", "invoke"))
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+    from provision import output
+
+    output.guard()
+
     from provision.uncaught import install_excepthook
 
     install_excepthook()
 
     from provision.program import program
 
-    program.run()
+    try:
+        program.run()
+        code: str | int | None = 0
+    except SystemExit as leaving:
+        code = leaving.code
+    sys.exit(output.status(code))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provision import assembly, bootstrap
+from provision.deployment import Deployment
 from provision.errors import ProvisionError
 from provision.files import write_atomically
 from provision.mongodb import binaries
@@ -49,7 +50,17 @@ class Directories:
 
     def _wanted(self) -> Sequence[tuple[Path, int]]:
         paths = self.loaded.paths
-        return ((paths.data, 0o755), (paths.log, 0o755), (paths.state, 0o700))
+        above = ((paths.data, 0o755), (paths.log, 0o755), (paths.state, 0o700))
+        # `mongod -f` makes none: with these, what is rendered can be started by hand.
+        nodes = [
+            (name, node.name)
+            for name, settings in self.loaded.settings.deployments.items()
+            if settings.backend == "processes"
+            for node in assembly.plan(name, settings).nodes
+        ]
+        own = {paths.node_data(*node): 0o700 for node in nodes}
+        own |= {paths.node_log(*node).parent: 0o700 for node in nodes}
+        return (*above, *own.items())
 
     def _shown(self, directory: Path) -> str:
         root = self.loaded.paths.root
@@ -111,14 +122,17 @@ class Configuration:
         return "mongod.conf" if self.deployment == "local" else f"{self.deployment} conf"
 
     def decide(self) -> Decision:
-        drifted = assembly.deployment(self.loaded, self.deployment).rendering.drifted()
+        drifted = self._asked().rendering.drifted()
         if not drifted:
             return Decision(False, "matches mongod.conf.j2 and the settings")
         return Decision(True, "; ".join(f"{name} {why}" for name, why in drifted.items()))
 
     def act(self, progress: Progress) -> str:
-        written = assembly.deployment(self.loaded, self.deployment).prepare()
+        written = self._asked().prepare()
         return f"rendered for {', '.join(written)}"
+
+    def _asked(self) -> Deployment:
+        return assembly.deployment(self.loaded, self.deployment, as_asked=True)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Errors a person can act on, and what happens to those that reach the top.
 
-Every expected failure is a `ProvisionError`. It is an `invoke.Exit`, so Invoke prints it without a traceback
-and leaves with its code: 1 for what the user can mend, 130 after Ctrl-C. A traceback means a bug of ours
-and leaves with 3.
+Every expected failure is a `ProvisionError`. It is a plain exception, and knows nothing of who shows it: of a command,
+`uncaught` prints it and ends with its status, and the pytest plugin fails the test with it.
+The status is 1 for what the user can change, 130 after Ctrl-C. A traceback means a bug of ours and leaves with 3.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from invoke.exceptions import Exit
-
 USER_ERROR = 1
 OUR_BUG = 3
 INTERRUPTED = 130
 
 
-class ProvisionError(Exit):
+class ProvisionError(Exception):
     """One failure in three parts: what was being done, what stopped it, what to type next.
 
     Args:
@@ -41,7 +39,8 @@ class ProvisionError(Exit):
         self.cause = cause
         self.remedy = remedy
         self.log_lines = tuple(log_lines)
-        super().__init__(self.text(), code)
+        self.code = code
+        super().__init__(doing, cause, remedy, self.log_lines, code)
 
     def text(self) -> str:
         """The message as it is printed: a line each for what failed, why, the log if any, and the remedy."""

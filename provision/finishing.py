@@ -48,10 +48,11 @@ def main(deployment: str) -> int:
     Returns:
         The exit status.
     """
-    from provision import assembly
+    from provision import assembly, output
     from provision.display import clock
     from provision.errors import ProvisionError
 
+    output.guard()
     loaded: Loaded = pickle.load(sys.stdin.buffer)  # noqa: S301 — from the command that started this process
     try:
         for notice in assembly.deployment(loaded, deployment).up(clock, clock, holding=True).notices:

@@ -195,7 +195,14 @@ def _uv_version(program: str) -> str | None:
     import subprocess
 
     try:
-        done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            [program, "--version"],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=60,
+            check=False,
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     found = re.match(r"uv (\d+)\.(\d+)\.(\d+)", done.stdout)

@@ -75,9 +75,10 @@ def main(arguments):
         )
         return 1
     sys.path[0] = ROOT
-    from provision import bootstrap
+    from provision import bootstrap, output
 
-    return bootstrap.main(arguments)
+    output.guard()
+    return output.status(bootstrap.main(arguments))
 
 
 if __name__ == "__main__":

@@ -96,3 +96,22 @@ def _is_still(path: Path, descriptor: int) -> bool:
 
 def _to_stderr(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a process holds a lock file now.
+
+    Args:
+        lock: the file; one that is missing is held by nobody.
+    """
+    try:
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as problem:
+        return problem.errno in (errno.EAGAIN, errno.EACCES)
+    finally:
+        os.close(descriptor)
+    return False

@@ -137,6 +137,14 @@ class Paths:
         """How large the deployment has become."""
         return self.deployment(deployment) / "extent.json"
 
+    def launched_record(self, deployment: str) -> Path:
+        """What each node was last launched with."""
+        return self.deployment(deployment) / "launched.json"
+
+    def run_record(self, deployment: str) -> Path:
+        """There where an `invoke run` has started the deployment, and the last one stops it."""
+        return self.deployment(deployment) / "run"
+
     def mongod_record_of(self, deployment: str) -> Path:
         """Which mongod was chosen for a deployment that has one of its own."""
         return self.deployment(deployment) / "binary.json"

@@ -24,15 +24,15 @@ class UpProgress:
 
     Args:
         topology: the nodes.
-        address: node → host and port where this machine reaches it.
+        dial: connects to a node as nobody, with a timeout in seconds.
         quiet: show nothing, because the result goes out as JSON to a program.
     """
 
     def __init__(
-        self, topology: Topology, address: Callable[[Node], tuple[str, int]], quiet: bool = False
+        self, topology: Topology, dial: Callable[[Node, float], Connection], quiet: bool = False
     ) -> None:
         self._nodes = topology.nodes
-        self._address = address
+        self._dial = dial
         self._quiet = quiet
         self._begun = time.monotonic()
         self._starting = False
@@ -91,7 +91,7 @@ class UpProgress:
     def _ask(self, node: Node) -> str:
         """A node's own word for its state; it needs no log-in to be asked for that."""
         try:
-            with Connection(*self._address(node), _ASK_SECONDS) as connection:
+            with self._dial(node, _ASK_SECONDS) as connection:
                 return replication.state(connection.command("admin", {"hello": 1}))
         except (NotReachable, CommandFailed):
             return "starting"

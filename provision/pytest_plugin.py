@@ -2,7 +2,10 @@
 
 Installed with this package, it is there; a test asks for `database` and gets a fresh one. What the fixtures
 `mongodb`, `database`, `replica_set`, `sharded_cluster`, `app`, `client` and `logged_in_client` give is said at
-each; `pytest --fixtures` shows it. Each can be overridden in a `conftest.py`.
+each; `pytest --fixtures` shows it. Each can be overridden in a `conftest.py`, and gives way to a fixture of another
+plugin; behind `provision_`, its name always means ours.
+
+It keeps to pytest's options: it reads no settings of a project, and needs nothing that only the tool needs.
 
 The server belongs to one run of pytest: its workers share it, and two runs at once have two. It is stopped when
 the run ends; what a killed run has left, the next run removes.
@@ -10,6 +13,7 @@ the run ends; what a killed run has left, the next run removes.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -36,6 +40,7 @@ _INI = {
     "mongodb_image": ("mongo:8.0", "Docker image of --mongodb=container"),
     "mongod": ("", "a mongod of your own; mongos is looked for beside it"),
     "app_factory": ("", "the app that the fixture app builds: module:factory"),
+    "app_path": ("", "directory that app is imported from (default: pytest's rootdir)"),
 }
 _FLAGS = {
     "mongodb_auth": "MongoDB has a root user, whose password is made for this run",
@@ -46,6 +51,7 @@ _SERVERS: pytest.StashKey[Servers] = pytest.StashKey()
 _REQUEST = pytest.StashKey[Request]()
 _IMPORTING = pytest.StashKey[bool]()
 _BEGAN = pytest.StashKey[datetime]()
+_TAKEN = pytest.StashKey[dict[str, str]]()
 _WORKER_INPUT = "provision_run"
 _NO_ROUTER = "needs mongos: "
 
@@ -58,6 +64,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         ("--mongodb-image", "mongodb_image", "IMAGE"),
         ("--mongod", "mongod", "PATH"),
         ("--app-factory", "app_factory", "MODULE:FACTORY"),
+        ("--app-path", "app_path", "DIRECTORY"),
     ):
         default, told = _INI[name]
         shown_default = f" (ini: {name}; default: {default})" if default else f" (ini: {name})"
@@ -65,6 +72,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             option, dest=f"provision_{name}", metavar=shown, default=None, help=told + shown_default
         )
         parser.addini(name, told, default=default)
+    parser.addini(
+        "app_env",
+        "variables of the app's environment, a NAME=VALUE on each line: templates over uri, host, port, database, "
+        "username, password and secret_key_file",
+        type="linelist",
+    )
     for name, told in _FLAGS.items():
         group.addoption(
             f"--{name.replace('_', '-')}",
@@ -76,7 +89,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         parser.addini(name, told, type="bool", default=False)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
+    from provision.testing import short_names
     from provision.testing.run import Run
 
     config.addinivalue_line(
@@ -96,6 +111,9 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(wrong)) from None
     given = getattr(config, "workerinput", {}).get(_WORKER_INPUT)
     config.stash[_RUN] = Run.from_json(given) if given else Run.new()
+    # Now that the other plugins are there: their fixtures keep their names, in whatever order they were found.
+    config.stash[_TAKEN] = short_names.of_others(config.pluginmanager)
+    config.pluginmanager.register(short_names.module_without(config.stash[_TAKEN]), "provision-short-names")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -129,15 +147,20 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         sys.stderr.write(f"{error}\n")
 
 
-def pytest_report_header(config: pytest.Config) -> str:
+def pytest_report_header(config: pytest.Config) -> list[str]:
     request = config.stash[_REQUEST]
     source = "a server that is running" if request.kind == "uri" else request.source
-    return f"mongodb: {source}, topology {'as it is' if request.kind == 'uri' else request.topology}"
+    lines = [f"mongodb: {source}, topology {'as it is' if request.kind == 'uri' else request.topology}"]
+    lines += [
+        f"mongodb: the fixture {name} is that of {plugin}; ours is provision_{name}"
+        for name, plugin in sorted(config.stash[_TAKEN].items())
+    ]
+    return lines
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A marker chooses another server for its test: `mongodb` is parametrized with what it says."""
-    if "mongodb" not in metafunc.fixturenames:
+    """A marker chooses another server for its test: `provision_mongodb` is parametrized with it."""
+    if "provision_mongodb" not in metafunc.fixturenames:
         return
     request = metafunc.config.stash[_REQUEST]
     if request.kind == "processes" and not metafunc.config.stash.get(_IMPORTING, False):
@@ -152,7 +175,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             request = request.changed_by(marker.args, marker.kwargs)
     except RequestError as wrong:
         raise pytest.Collector.CollectError(f"{metafunc.definition.nodeid}: {wrong}") from None
-    metafunc.parametrize("mongodb", [request], indirect=True, ids=[request.key], scope="session")
+    metafunc.parametrize("provision_mongodb", [request], indirect=True, ids=[request.key], scope="session")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -189,7 +212,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 @pytest.fixture(scope="session")
-def mongodb(request: pytest.FixtureRequest) -> Server:
+def provision_mongodb(request: pytest.FixtureRequest) -> Server:
     """A MongoDB that takes writes, shared by all tests of the run: `.uri`, `.client`, `.version`, `.topology`.
 
     A single-node replica set on a free port, unless ``--mongodb``, ``--topology`` or the test's marker
@@ -200,20 +223,20 @@ def mongodb(request: pytest.FixtureRequest) -> Server:
 
 
 @pytest.fixture
-def database(mongodb: Server) -> Iterator[Database[dict[str, Any]]]:
+def provision_database(provision_mongodb: Server) -> Iterator[Database[dict[str, Any]]]:
     """A fresh database of a name that no other test has, as PyMongo's `Database`; dropped afterwards."""
-    with mongodb.new_database() as made:
+    with provision_mongodb.new_database() as made:
         yield made
 
 
 @pytest.fixture(scope="session")
-def replica_set(request: pytest.FixtureRequest) -> Server:
+def provision_replica_set(request: pytest.FixtureRequest) -> Server:
     """A replica set of three members, whatever ``--topology`` says. `.new_database()` gives a database of it."""
     return _special(request.config, "replica-set")
 
 
 @pytest.fixture(scope="session")
-def sharded_cluster(request: pytest.FixtureRequest) -> Server:
+def provision_sharded_cluster(request: pytest.FixtureRequest) -> Server:
     """A sharded cluster of two shards, whatever ``--topology`` says. `.new_database()` gives a database of it."""
     return _special(request.config, "sharded")
 
@@ -225,34 +248,33 @@ def app_config() -> dict[str, Any]:
 
 
 @pytest.fixture
-def app(
+def provision_app(
     request: pytest.FixtureRequest,
-    mongodb: Server,
-    database: Database[dict[str, Any]],
+    provision_mongodb: Server,
+    provision_database: Database[dict[str, Any]],
     app_config: dict[str, Any],
     tmp_path: Path,
 ) -> Iterator[Flask]:
-    """The Flask app on the test's database: built by ``--app-factory``, else by `app.factory` of the settings."""
+    """The Flask app on the test's database, built by ``--app-factory``."""
     from provision.errors import ProvisionError
     from provision.testing import application
 
+    config, name = request.config, provision_database.name
     try:
-        settings = _binaries(request.config).app()
-        factory = _option(request.config, "app_factory") or settings.factory
-        directory = request.config.rootpath / Path(settings.path).expanduser()
-        uri = mongodb.uri_for(database.name)
-        with application.built(
-            factory, directory, settings.env, uri, database.name, app_config, tmp_path
-        ) as made:
+        factory = application.named(_option(config, "app_factory"))
+        directory = config.rootpath / Path(_option(config, "app_path")).expanduser()
+        templates = application.environment(config.getini("app_env"))
+        uri = provision_mongodb.uri_for(name)
+        with application.built(factory, directory, templates, uri, name, app_config, tmp_path) as made:
             yield made
     except ProvisionError as error:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 @pytest.fixture
-def client(app: Flask) -> FlaskClient:
+def provision_client(provision_app: Flask) -> FlaskClient:
     """Flask's test client of the app."""
-    return app.test_client()
+    return provision_app.test_client()
 
 
 @pytest.fixture
@@ -275,9 +297,9 @@ def log_in() -> Callable[[FlaskClient], None]:
 
 
 @pytest.fixture
-def logged_in_client(app: Flask, log_in: Callable[[FlaskClient], None]) -> FlaskClient:
+def provision_logged_in_client(provision_app: Flask, log_in: Callable[[FlaskClient], None]) -> FlaskClient:
     """A test client in which a user has logged in, by `log_in`."""
-    made = app.test_client()
+    made = provision_app.test_client()
     log_in(made)
     return made
 
@@ -324,10 +346,14 @@ def _import_ahead() -> None:
 
 
 def _binaries(config: pytest.Config) -> Binaries:
+    from provision.testing.fetching import Fetching
     from provision.testing.processes import Binaries
 
     mongod = str(_option(config, "mongod"))
-    return Binaries(config.rootpath, str(config.invocation_params.dir / mongod) if mongod else "")
+    capture = config.pluginmanager.getplugin("capturemanager")
+    shown = capture.global_and_fixture_disabled if capture else contextlib.nullcontext
+    named = config.invocation_params.dir / Path(mongod).expanduser()
+    return Binaries(str(named) if mongod else "", Fetching(shown))
 
 
 def _told(server: Server, start: datetime, end: datetime) -> str:

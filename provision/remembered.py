@@ -7,8 +7,10 @@ always known: to `status`, and to `down`. And the moves from one host to another
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +20,9 @@ from provision.hosts.placement import Move
 from provision.mongodb.topology import Size
 from provision.paths import Paths
 from provision.schema import DeploymentSettings, KeyPath
+
+DEFAULT_SET = "rs0"
+_VARIABLE = "environment "
 
 
 def flags(root: Path) -> dict[KeyPath, tuple[str, Any]]:
@@ -85,6 +90,7 @@ def forget(paths: Paths, deployment: str) -> None:
     for file in (
         paths.flags_record(deployment),
         paths.extent_record(deployment),
+        paths.launched_record(deployment),
         paths.mongod_record_of(deployment),
         paths.rolling_record(deployment),
     ):
@@ -120,10 +126,10 @@ def gaps(numbers: Sequence[int]) -> list[int]:
 
 @dataclass(frozen=True)
 class Extent:
-    """What a deployment of more than one node consists of.
+    """What a deployment consists of, and how clients and nodes reach each other in it.
 
     Args:
-        topology: ``replica-set`` or ``sharded``.
+        topology: ``single``, ``replica-set`` or ``sharded``.
         backend: what its nodes run on.
         port: its first port.
         members: data-bearing members of each set.
@@ -131,32 +137,45 @@ class Extent:
         config_servers: config servers.
         routers: routers.
         shards: the shards' numbers.
+        replica_set: name of its replica set; None: it has none, or several.
+        auth: it has a key file and users; None: not known, as it was recorded by an older version of the tool.
+        tls: its connections are encrypted; None: likewise.
     """
 
     topology: str
     backend: str
     port: int
-    members: int
-    arbiters: int
-    config_servers: int
-    routers: int
-    shards: tuple[int, ...]
+    members: int = 1
+    arbiters: int = 0
+    config_servers: int = 0
+    routers: int = 0
+    shards: tuple[int, ...] = ()
+    replica_set: str | None = None
+    auth: bool | None = None
+    tls: bool | None = None
 
     @classmethod
-    def of(cls, settings: DeploymentSettings) -> Self | None:
-        """What settings ask for; None for a single mongod, which has no extent."""
-        if settings.topology == "single":
-            return None
-        size = Size(shards=settings.shards, removed_shards=tuple(settings.removed_shards))
-        return cls(
+    def of(cls, settings: DeploymentSettings) -> Self:
+        """What settings ask for."""
+        one = cls(
             settings.topology,
             settings.backend,
             settings.port,
-            settings.members,
-            settings.arbiters,
-            settings.config_servers,
-            settings.routers,
-            size.shard_numbers,
+            replica_set=settings.replica_set,
+            auth=settings.has_auth,
+            tls=settings.has_tls,
+        )
+        if settings.topology == "single":
+            return one
+        size = Size(shards=settings.shards, removed_shards=tuple(settings.removed_shards))
+        return replace(
+            one,
+            members=settings.members,
+            arbiters=settings.arbiters,
+            config_servers=settings.config_servers,
+            routers=settings.routers,
+            shards=size.shard_numbers,
+            replica_set=(settings.replica_set or DEFAULT_SET) if settings.topology == "replica-set" else None,
         )
 
     @classmethod
@@ -180,7 +199,23 @@ class Extent:
 
     def applied_to(self, settings: DeploymentSettings) -> DeploymentSettings:
         """Settings that ask for exactly this."""
-        values = {**asdict(self), "shards": len(self.shards), "removed_shards": gaps(self.shards)}
+        values: dict[str, Any] = {"topology": self.topology, "backend": self.backend, "port": self.port}
+        if self.topology != "single":
+            values |= {
+                "members": self.members,
+                "arbiters": self.arbiters,
+                "config_servers": self.config_servers,
+                "routers": self.routers,
+                "shards": len(self.shards),
+                "removed_shards": gaps(self.shards),
+            }
+        if self.topology == "single" or self.replica_set is not None:
+            values["replica_set"] = self.replica_set
+        # What the settings leave to the back end stays so, where that comes to the same.
+        if self.auth not in (None, replace(settings, **values).has_auth):
+            values["auth"] = self.auth
+        if self.tls not in (None, replace(settings, **values).has_tls):
+            values["tls"] = self.tls
         return replace(settings, **values)
 
     def grown_to(self, wanted: Extent) -> Extent:
@@ -190,13 +225,58 @@ class Extent:
         """
         members = self.members if self.arbiters else max(self.members, wanted.members)
         return replace(
-            self,
+            wanted,
             members=members,
             arbiters=max(self.arbiters, wanted.arbiters),
             config_servers=max(self.config_servers, wanted.config_servers),
             routers=max(self.routers, wanted.routers),
             shards=tuple(sorted({*self.shards, *wanted.shards})),
         )
+
+    def changes(self, wanted: Extent) -> tuple[Change, ...]:
+        """What is wanted otherwise, beyond the number of nodes: a running node does not notice, and clients fail."""
+        found = []
+        for key in ("topology", "backend", "port", "replica_set", "auth", "tls"):
+            present, asked = getattr(self, key), getattr(wanted, key)
+            unknown = present is None and not (key == "replica_set" and self.topology == "single")
+            another_kind = key == "replica_set" and self.topology != wanted.topology
+            if present != asked and not unknown and not another_kind:
+                found.append(Change(key, present, asked))
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One key of a deployment's settings that is not what the deployment was launched with.
+
+    Args:
+        key: of `DeploymentSettings`.
+        present: its value as the deployment was launched.
+        asked: its value now.
+    """
+
+    key: str
+    present: Any
+    asked: Any
+
+    @property
+    def needs_new_data(self) -> bool:
+        """Whether data that are there can't follow it."""
+        return self.key in ("topology", "backend") or (
+            self.key == "replica_set" and None not in (self.present, self.asked)
+        )
+
+    def phrase(self, value: Any) -> str:
+        """One of its values as a person says it: ``port 27017``."""
+        return f"{self.key} {_as_typed(value)}"
+
+
+class There(StrEnum):
+    """What is there of a deployment that was up once."""
+
+    NOTHING = "nothing"
+    DATA = "data"
+    RUNNING = "running"
 
 
 @dataclass(frozen=True)
@@ -205,40 +285,46 @@ class Combined:
 
     Args:
         settings: the settings of what there is and will be.
-        extent: the same as an extent; None for a single mongod.
+        extent: the same as an extent.
         notices: where it is left as it is although the settings ask for something else.
-        conflict: why the settings can't be brought about at all; None: they can.
+        conflict: why `up` can't bring the settings about now, with what to type; None: it can.
+        restart: a restart brings them about.
     """
 
     settings: DeploymentSettings
-    extent: Extent | None
+    extent: Extent
     notices: tuple[str, ...] = ()
     conflict: ProvisionError | None = None
+    restart: bool = True
 
 
-def combine(name: str, settings: DeploymentSettings, present: Extent | None) -> Combined:
+def combine(
+    name: str,
+    settings: DeploymentSettings,
+    present: Extent | None,
+    there: There = There.DATA,
+    origins: Mapping[str, str] | None = None,
+) -> Combined:
     """Bring a deployment's settings and its extent together. Pure.
 
     Args:
         name: the deployment's name.
         settings: what is asked for.
         present: what it has reached; None: it was never up.
+        there: what is there of it.
+        origins: key → where its value comes from, for errors.
     """
     wanted = Extent.of(settings)
-    if present is None:
+    if present is None or there is There.NOTHING:
         return Combined(settings, wanted)
-    if (
-        wanted is None
-        or (wanted.topology, wanted.backend) != (present.topology, present.backend)
-        or wanted.port != present.port
-    ):
-        asked = f"{settings.topology}, {settings.backend}, port {settings.port}"
-        conflict = ProvisionError(
-            f"starting {name}",
-            f"It is there as {present.topology}, {present.backend}, port {present.port}, and now {asked} is asked for.",
-            f"Take it down with its data first: invoke cluster.down --delete-data --on {name}\n"
-            "Or give the new one a name of its own in invoke.yaml.",
-        )
+    changes = present.changes(wanted)
+    # The addresses of several nodes are in their data.
+    moved = present.topology != "single" and any(each.key == "port" for each in changes)
+    if moved or any(each.needs_new_data for each in changes):
+        conflict = _refusal(name, present, changes, there, origins or {})
+        return Combined(present.applied_to(settings), present, (), conflict, restart=False)
+    if changes and there is There.RUNNING:
+        conflict = _restart_first(name, changes, origins or {})
         return Combined(present.applied_to(settings), present, (), conflict)
     extent = present.grown_to(wanted)
     if extent == wanted:
@@ -246,10 +332,83 @@ def combine(name: str, settings: DeploymentSettings, present: Extent | None) -> 
     return Combined(extent.applied_to(settings), extent, tuple(_notices(name, settings, present, wanted)))
 
 
+def _restart_first(name: str, changes: Sequence[Change], origins: Mapping[str, str]) -> ProvisionError:
+    """A deployment that runs with other settings: nothing is changed under the feet of its clients."""
+    apply = f"Restart it with them: {_given(changes, origins)}invoke restart --on {name}"
+    if any(origins.get(each.key, "").startswith("flag ") for each in changes):
+        apply = f"Stop it: invoke stop --on {name}\nThen type this again."
+    return ProvisionError(
+        f"starting {name}",
+        f"{name} runs with {_and(each.phrase(each.present) for each in changes)}, and "
+        f"{_and(each.phrase(each.asked) for each in changes)} is asked for.",
+        apply,
+    )
+
+
+def _given(changes: Sequence[Change], origins: Mapping[str, str]) -> str:
+    """The variables that ask for changes, as a command takes them: they were perhaps set for one command alone."""
+    variables = {
+        origin.removeprefix(_VARIABLE): _as_typed(each.asked)
+        for each in changes
+        if (origin := origins.get(each.key, "")).startswith(_VARIABLE)
+    }
+    return "".join(f"{name}={value} " for name, value in sorted(variables.items()))
+
+
+def _refusal(
+    name: str, present: Extent, changes: Sequence[Change], there: There, origins: Mapping[str, str]
+) -> ProvisionError:
+    """A change that the data can't follow."""
+    renamed = next((each for each in changes if each.key == "replica_set"), None)
+    runs = "runs" if there is There.RUNNING else "is there"
+    if renamed is not None and len(changes) == 1:
+        cause = (
+            f"{name} {runs}. Its data directory belongs to the replica set {renamed.present!r}, not to {renamed.asked!r}. "
+            "A set's name is in its data, which are untouched."
+        )
+    else:
+        cause = (
+            f"{name} {runs} with {_and(each.phrase(each.present) for each in changes)}, and "
+            f"{_and(each.phrase(each.asked) for each in changes)} is asked for. Its data can't follow, and are untouched."
+        )
+    back = ", ".join(f"{each.key}: {_as_typed(each.present)}" for each in changes)
+    ways = [f"Keep it as it is: set {back} under deployments.{name} in invoke.yaml"]
+    if renamed is not None and len(changes) == 1 and present.topology == "single":
+        null = f"INVOKE_DEPLOYMENTS_{name.upper().replace('-', '_')}_REPLICA_SET=null"
+        ways.append(
+            "Or rename it: take its old name out of its data while it stands alone, then start it with the new one:\n"
+            f"{null} invoke restart --on {name}\n"
+            f"{null} invoke shell --on {name} --python --eval 'client.drop_database(\"local\")'\n"
+            f"{_given(changes, origins)}invoke restart --on {name}"
+        )
+    else:
+        ways.append(
+            "Or give the new one a name of its own in invoke.yaml, start both, and copy: "
+            f'mongodump --archive --uri "$(invoke uri --user root --on {name})" | '
+            'mongorestore --archive --uri "$(invoke uri --user root --on NEW)"'
+            if present.auth
+            else "Or give the new one a name of its own in invoke.yaml, start both, and copy: "
+            f'mongodump --archive --uri "$(invoke uri --on {name})" | '
+            'mongorestore --archive --uri "$(invoke uri --on NEW)"'
+        )
+    ways.append(f"Or delete its data: invoke cluster.down --delete-data --on {name}")
+    return ProvisionError(f"starting {name}", cause, "\n".join(ways))
+
+
+def _as_typed(value: Any) -> str:
+    """A setting's value as invoke.yaml and the environment have it."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+
+
+def _and(phrases: Iterable[str]) -> str:
+    *others, last = phrases
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def _notices(name: str, settings: DeploymentSettings, present: Extent, wanted: Extent) -> Iterator[str]:
     again = f"It was left as it is: only `invoke cluster.down --delete-data --on {name}` and a new `up` change that."
     sharded = present.topology == "sharded"
-    sets = [f"shard{n}" for n in present.shards] if sharded else [settings.replica_set or "rs0"]
+    sets = [f"shard{n}" for n in present.shards] if sharded else [settings.replica_set or DEFAULT_SET]
     for each in sets:
         if wanted.members < present.members:
             yield f"{each} has {_count(present.members, 'member')}, and {wanted.members} is asked for. {again}"

@@ -246,7 +246,7 @@ class Roll:
         node = next((each for each in self.deployment.topology.nodes if each.name == left), None)
         if node is not None:
             self.say(f"{left}: it was in hand when an earlier attempt was interrupted")
-            if left in wanted or not self.deployment.backend.observe(node).running:
+            if left in wanted or self.deployment.backend.observe(node).ended:
                 self._restart(node)
             else:
                 self._await(node)
@@ -267,7 +267,7 @@ class Roll:
             write_json(self.record, {**(read_json(self.record) or {}), "node": node.name})
             self.say(f"{node.name}: restarting")
             backend.terminate([node], _STOP_SECONDS)
-            backend.launch([node])
+            self.deployment.launch([node])
             self._await(node)
         except ProvisionError as error:
             raise self._resumable(error, node) from None
@@ -369,7 +369,9 @@ def waiting_for(deployment: Deployment, nodes: Sequence[Node], doing: str) -> Wa
     def check_alive() -> None:
         found = deployment.backend.observe_all(nodes)
         for node in nodes:
-            if not found[node.name].running:
+            if (unknown := found[node.name].unknown) is not None:
+                raise unknown
+            if found[node.name].ended:
                 raise ProvisionError(
                     doing,
                     f"{node.name} has ended.",

@@ -272,7 +272,7 @@ class DeploymentSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class HostSettings:
-    """One other host. What is null is as ~/.ssh/config has it for its address, or its name."""
+    """One other host. What is null is as `ssh` has it for its address, or its name."""
 
     address: Annotated[
         str | None,
@@ -284,7 +284,11 @@ class HostSettings:
         str | None, Rule("private key file; null: yours, and those of an agent", min_length=1, path=True)
     ] = None
     jump: Annotated[
-        str | None, Rule("host it is reached through: one of these, or user@host:port", min_length=1)
+        str | None,
+        Rule(
+            "what it is reached through: one of these, user@host:port, several with commas, or none",
+            min_length=1,
+        ),
     ] = None
     python: Annotated[str, Rule("its Python, for the app", min_length=1)] = "python3"
     data_dir: Annotated[

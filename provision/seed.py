@@ -218,8 +218,8 @@ def _shard_key(deployment: Deployment, namespace: str) -> dict[str, Any] | None:
     if not deployment.topology.is_sharded:
         return None
     from provision import cluster
+    from provision.mongodb import sharding
 
     with cluster.routed(deployment, f"reading the shard key of {namespace}") as router:
-        found = router.command("config", {"find": "collections", "filter": {"_id": namespace}, "limit": 1})
-    batch = found["cursor"]["firstBatch"]
-    return dict(batch[0]["key"]) if batch else None
+        present = sharding.entry(router, namespace)
+    return dict(present["key"]) if present else None

@@ -12,6 +12,7 @@ import signal
 # Ctrl-C reaches this process too, even while it imports; its parent says what is to be said about it.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+import importlib.util  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import sys  # noqa: E402
@@ -30,6 +31,7 @@ def main() -> int:
     # A script's own directory comes first on the path; here it would put our modules before the app's.
     sys.path[0] = str(Path.cwd())
     sys.argv = ["flask", "run"]
+    _guard_output()
     _import_ahead()
     with os.fdopen(order["gate"], "rb", buffering=0, closefd=False) as gate:
         variables = gate.readline()
@@ -58,6 +60,8 @@ def main() -> int:
     # What Werkzeug's own parent tells its child.
     os.environ["WERKZEUG_RUN_MAIN"] = "true"
     os.environ["WERKZEUG_SERVER_FD"] = str(order["socket"])
+    if order["debug"]:
+        _leave_no_semaphore()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         run_simple(
@@ -78,6 +82,29 @@ def main() -> int:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     return 0
+
+
+def _guard_output() -> None:
+    """Have what the app prints never fail: a page is served whether or not anybody reads the terminal."""
+    spec = importlib.util.spec_from_file_location("_provision_output", Path(__file__).with_name("output.py"))
+    assert spec is not None  # noqa: S101 — it is a file beside this one
+    assert spec.loader is not None  # noqa: S101
+    output = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(output)
+    output.guard()
+
+
+def _leave_no_semaphore() -> None:
+    """Have Werkzeug's debugger use a semaphore without a name, as it does before Python 3.14.
+
+    There, a named one is the default, and Python complains of it where the process is ended before it could clean up.
+    """
+    from multiprocessing import get_context
+
+    from werkzeug import debug
+
+    if hasattr(debug, "Value"):  # an older one has none
+        debug.Value = get_context("fork").Value
 
 
 def _import_ahead() -> None:

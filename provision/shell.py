@@ -37,6 +37,8 @@ _POLL_SECONDS = 0.02
 _RAW_RESULTS = frozenset({"raw_result", "bulk_api_result"})
 _EXPRESSION = "<expression>"
 _PIPED = "<stdin>"
+# https://www.mongodb.com/docs/manual/reference/error-codes/: TemporarilyUnavailable, TransactionTooLargeForCache
+_CACHE_IS_FULL = frozenset({365, 388})
 
 
 def open_shell(uri: str, database: str, history: Path, python: bool = False) -> int:
@@ -62,10 +64,10 @@ def open_shell(uri: str, database: str, history: Path, python: bool = False) -> 
         with _connected(uri) as client:
             if sys.stdin.isatty():
                 return _python_prompt(client, database, history)
-            return _run_here(sys.stdin.read(), _PIPED, namespace(client, database), show=_displayhook)
+            return _run_here(_piped(), _PIPED, namespace(client, database), show=_displayhook)
     if sys.stdin.isatty():
         return _mongosh(mongosh, uri, database, lambda connect, _: ["--shell", "--file", str(connect)])
-    script = sys.stdin.read()
+    script = _piped()
 
     def arguments(connect: Path, folder: Path) -> list[str]:
         piped = folder / "stdin.js"
@@ -73,6 +75,11 @@ def open_shell(uri: str, database: str, history: Path, python: bool = False) -> 
         return ["--quiet", "--file", str(connect), "--file", str(piped)]
 
     return _mongosh(mongosh, uri, database, arguments)
+
+
+def _piped() -> str:
+    """The script on standard input: UTF-8, as both languages are, whatever the locale says of terminals."""
+    return sys.stdin.buffer.read().decode("utf-8", "replace")
 
 
 def evaluate(uri: str, database: str, expression: str, python: bool = False) -> int:
@@ -275,11 +282,21 @@ def _hint(error: Exception) -> str | None:
         return f"This shell speaks Python: insert_one, find_one, ... For mongosh's insertOne: {GET_MONGOSH}"
     if isinstance(error, SyntaxError):
         return f"This shell speaks Python. For mongosh's JavaScript: {GET_MONGOSH}"
+    if getattr(error, "code", None) in _CACHE_IS_FULL:
+        return (
+            "The changes of a transaction have to fit in the node's cache: 0.25 GB take some 16 MB. Set a larger "
+            "cache_size_gb for the deployment in invoke.yaml (1 takes 48 MB), then type: invoke restart"
+        )
     return None
 
 
 def _print_json(value: Any) -> None:
-    print(as_extended_json(value, indent=2))  # noqa: T201
+    shown = as_extended_json(value, indent=2)
+    try:
+        shown.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:  # JSON has a way to write every character in ASCII
+        shown = json.dumps(json.loads(shown), indent=2)
+    print(shown)  # noqa: T201
 
 
 def _displayhook(value: Any) -> None:
@@ -319,15 +336,16 @@ def _python_prompt(client: MongoClient[Any], database: str, history: Path) -> in
             f"mongosh, MongoDB's own shell, would open here if it were on the PATH: {GET_MONGOSH}",
         )
     )
-    before = sys.displayhook
-    sys.displayhook = _displayhook
+    hooks = sys.displayhook, sys.excepthook
+    # The prompt shows an error with the hook in force, and ours ends the process.
+    sys.displayhook, sys.excepthook = _displayhook, sys.__excepthook__
     try:
         with _line_editing(names, history):
             code.InteractiveConsole(names).interact(banner, exitmsg="")
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 0
     finally:
-        sys.displayhook = before
+        sys.displayhook, sys.excepthook = hooks
     return 0
 
 

@@ -24,7 +24,7 @@ class NodeStatus:
         name: its name.
         role: ``standalone``, ``member``, ``arbiter``, ``config``, ``shard`` or ``router``.
         state: MongoDB's name for its state (``PRIMARY``, …), ``ROUTER``, ``DOWN``, ``PAUSED``, or ``UNREACHABLE`` for one
-            that runs but does not answer.
+            that runs but does not answer, or whose host does not say whether it runs.
         pid: its process id; None when it is down or in a container.
         port: its port on this machine.
         replica_set: its replica set's name; None: none.
@@ -56,6 +56,7 @@ class Status:
         nodes: every node.
         shards: of a sharded cluster that answers: ``name``, ``state`` and ``chunks`` of each shard.
         balancer: of a sharded cluster that answers: ``mode`` and ``running``.
+        notes: what there is to do: how what runs differs from what the settings ask for, a mongod that was started by hand.
     """
 
     deployment: str
@@ -65,6 +66,7 @@ class Status:
     nodes: tuple[NodeStatus, ...]
     shards: tuple[Mapping[str, Any], ...] | None = None
     balancer: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -90,10 +92,11 @@ def read(topology: Topology, backend: Backend, dial: Dial, uri: str) -> Status:
 
 def _node(node: Node, backend: Backend, dial: Dial) -> NodeStatus:
     observed = backend.observe(node)
-    state, memory, version = "DOWN", None, None
+    state, memory, version = "DOWN" if observed.ended else "UNREACHABLE", None, None
     if observed.running and backend.is_paused(node):
         state = "PAUSED"
-    elif observed.running:
+    elif not observed.ended:
+        # A node may answer although nobody can look at its process.
         try:
             with dial(node, _TIMEOUT) as connection:
                 state = replication.state(connection.command("admin", {"hello": 1}))
@@ -107,7 +110,7 @@ def _node(node: Node, backend: Backend, dial: Dial) -> NodeStatus:
         except NotReachable:
             state = "UNREACHABLE"
         except CommandFailed:
-            state = state if state != "DOWN" else "UNREACHABLE"
+            pass
     return NodeStatus(
         node.name, node.role.value, state, observed.pid, node.port, node.replica_set, None, memory, version
     )

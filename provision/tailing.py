@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from provision import display
+from provision import display, output
 from provision.deployment import Deployment
 from provision.mongodb.logs import merge, paint, readable, render
 from provision.mongodb.topology import Node
@@ -26,11 +27,18 @@ def show(deployment: Deployment, nodes: Sequence[Node], lines: int, follow: bool
         follow: go on with each new line, until interrupted.
         raw: of one node, the JSON as it is.
     """
+    with output.ends_with_reader() if follow else contextlib.nullcontext():
+        _show(deployment, nodes, lines, follow, raw)
+
+
+def _show(deployment: Deployment, nodes: Sequence[Node], lines: int, follow: bool, raw: bool) -> None:
     colour = display.colourful(sys.stdout)
     if len(nodes) == 1:
         found = deployment.log(nodes[0], lines, follow)
         for each in found if raw else render(found, colour):
             display.line(each)
+            if output.ended():
+                return
         return
     order = {node.name: place for place, node in enumerate(nodes)}
     width = max(map(len, order))
@@ -43,6 +51,8 @@ def show(deployment: Deployment, nodes: Sequence[Node], lines: int, follow: bool
         for name, entry in merge(batch):
             text = entry if isinstance(entry, str) else paint(entry) if colour else readable(entry)
             display.line(display.prefixed(f"{name:<{width}}", text, order[name]))
+            if output.ended():
+                return
 
 
 def _following(deployment: Deployment, nodes: Sequence[Node], lines: int) -> Iterator[dict[str, list[str]]]:

@@ -1,10 +1,8 @@
-"""What happens to exceptions that leave Invoke: the user's mistakes get their message, bugs their traceback."""
+"""What happens to exceptions that leave Invoke: an expected error gets its message and its status, a bug its traceback."""
 
 from __future__ import annotations
 
 import errno
-import os
-import signal
 import sys
 import traceback
 from types import TracebackType
@@ -40,9 +38,9 @@ def install_excepthook() -> None:
 def _report_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if isinstance(error, KeyboardInterrupt):
         raise SystemExit(INTERRUPTED)
-    if isinstance(error, BrokenPipeError):  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(128 + signal.SIGPIPE)
+    if isinstance(error, ProvisionError):
+        print(error.text(), file=sys.stderr)  # noqa: T201
+        raise SystemExit(error.code)
     if isinstance(error, OSError) and error.errno in _MACHINES_FAULT:
         print(_explain_disk(error).text(), file=sys.stderr)  # noqa: T201
         raise SystemExit(USER_ERROR)

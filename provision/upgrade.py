@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _BALANCER_SECONDS = 120.0
 _FEATURES_SECONDS = 600.0
+_LAST_MINOR = 3  # of every major version since 5
 _CONFIRMED_SINCE = (7, 0)  # setFeatureCompatibilityVersion wants `confirm: true`
 _FLAG = {"docker": "image", "processes": "mongod", "hosts": "mongod"}
 
@@ -98,8 +99,8 @@ def plan(
 ) -> Plan:
     """Decide what an upgrade has to do, or why it may not be. Pure.
 
-    MongoDB goes from one major version to the next, and only when the feature compatibility version is that of the
-    version which runs.
+    MongoDB goes from one version to those that may follow it, and only when the feature compatibility version is that of
+    the version which runs.
 
     Args:
         name: the deployment's name.
@@ -118,8 +119,9 @@ def plan(
         listed = ", ".join(f"{node} runs {version}" for node, version in newer.items())
         raise ProvisionError(
             doing,
-            f"{listed}, and MongoDB's data don't go back to an older major version. Nothing was changed.",
-            "Restore a backup into a new deployment of that version instead.",
+            f"{listed}, and `cluster.upgrade` does not go back to an older series. Nothing was changed.",
+            "Restore a backup into a new deployment of that version. From 8.3 on, MongoDB can go back by one, by hand:\n"
+            "https://www.mongodb.com/docs/manual/release-notes/",
         )
     for each, found in features.items():
         present = numbers(found.version)
@@ -135,11 +137,12 @@ def plan(
             ahead = [version for version in running.values() if version and numbers(version) > present]
             raise ProvisionError(
                 doing,
-                f"The feature compatibility version of {each} is {found.version}, and MongoDB goes one major version at a "
-                "time. Nothing was changed.",
+                f"The feature compatibility version of {each} is {found.version}, and MongoDB does not go from there to "
+                f"{target[0]}.{target[1]} in one step. Nothing was changed.",
                 f"Raise it first: invoke cluster.upgrade --feature-compatibility --on {name}"
                 if ahead
-                else f"Upgrade to the version that follows {found.version} first, with --feature-compatibility.",
+                else f"Upgrade to a version that follows {found.version} first, with --feature-compatibility: "
+                f"{_next_after(present)}.",
             )
     nodes = tuple(node for node, version in running.items() if version != to)
     series = f"{target[0]}.{target[1]}"
@@ -148,15 +151,29 @@ def plan(
 
 
 def follows(present: tuple[int, int], target: tuple[int, int]) -> bool:
-    """Whether one may go from a version to another in one step: within a major version, or to the next one's first. Pure.
+    """Whether one may go from a version to another in one step. Pure.
+
+    From a major release (8.0) to any of its minor releases; from a minor release to the next one; from a major release, and
+    from its last minor one, to the next major release. Follows
+    https://www.mongodb.com/docs/manual/release-notes/8.3-upgrade-from-8.0-sharded-cluster/ and
+    https://www.mongodb.com/docs/manual/release-notes/9.0-upgrade-sharded-cluster/
 
     Args:
         present: major and minor.
         target: major and minor.
     """
-    if target[0] == present[0]:
-        return target[1] >= present[1]
-    return target == (present[0] + 1, 0)
+    major, minor = present
+    if target[0] == major:
+        return target[1] in (minor, minor + 1) or (minor == 0 and target[1] > 0)
+    return target == (major + 1, 0) and minor in (0, _LAST_MINOR)
+
+
+def _next_after(present: tuple[int, int]) -> str:
+    """Which series may follow one, for a person. Pure."""
+    major, minor = present
+    if minor in (0, _LAST_MINOR):
+        return f"{major + 1}.0"
+    return f"{major}.{minor + 1}"
 
 
 def image_for(current: str, to: str) -> str:

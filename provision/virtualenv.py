@@ -330,7 +330,8 @@ def probe(executable: str) -> Interpreter | str:
         done = subprocess.run(
             [executable, "-E", "-s", "-c", _PROBE],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=60,
             cwd="/",
             check=False,

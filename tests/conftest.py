@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests.support import capabilities, processes
 from tests.support.capabilities import Capability
 from tests.support.clones import Clone, make_clone
+from tests.support.router_standin.install import real_mongos
 
 # The fixtures `mongodb`, `database`, `replica_set` and `sharded_cluster` are those that this project ships.
 pytest_plugins = ["provision.pytest_plugin"]
@@ -60,6 +61,10 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, signal.default_int_handler)  # ended politely, it cleans up as at Ctrl-C
         found = {name: capabilities.probe(name) for name in capabilities.needed_by(config.args)}
     config.stash[_FOUND] = found
+    if "mongos" in _required(config):
+        router = found.setdefault("mongos", capabilities.probe("mongos"))
+        if not router.present:
+            raise pytest.UsageError(f"--require mongos: {first_line(router.told)}. Next: {router.remedy}")
     # The tests say themselves which settings they mean: those of the person who runs them end here.
     for name in [name for name in os.environ if name.startswith("INVOKE_")]:
         del os.environ[name]
@@ -101,9 +106,8 @@ def _router(config: pytest.Config) -> str:
     mongod = config.stash[_FOUND].get("mongod")
     if mongod is None or not mongod.present:
         return ""
-    return mongod.values.get(
-        "mongos", "a stand-in (tests/support/router_standin), there is no mongos beside it"
-    )
+    real = real_mongos(Path(mongod.values["path"]))
+    return str(real) if real else "a stand-in (tests/support/router_standin), there is no mongos beside it"
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -23,9 +22,10 @@ from bench.lab import Lab, Project
 from bench.measure import Bound, Subject
 from bench.subjects.deployments import declare, docker_is_missing, remove_from_docker
 from tests.hosts.lab import Lab as Hosts
+from tests.hosts.lab import client_at_home
 from tests.hosts.lab import lab as hosts_lab
 from tests.support import capabilities
-from tests.support.router_standin.install import install
+from tests.support.router_standin.install import beside
 
 _NAMES = tuple(f"host{number}" for number in range(1, 7))
 _NEEDS = ("sshd", "namespaces")
@@ -71,16 +71,13 @@ def _place(lab: Lab) -> _Place:
 def _made(lab: Lab) -> Iterator[_Place]:
     sshd = capabilities.probe("sshd").values["path"]
     mongod = lab.project().mongod
-    binaries, home, root = lab.emptied("hosts-bin"), lab.emptied("hosts-home"), lab.copy("hosts-project")
-    os.link(mongod.path, binaries / "mongod")
-    if mongod.mongos is not None:
-        shutil.copy2(mongod.mongos, binaries / "mongos")
-    else:
-        install(binaries, mongod.version)
+    home, root = lab.emptied("hosts-home"), lab.copy("hosts-project")
+    routed = beside(mongod.path, mongod.version, lab.emptied("hosts-bin") / "bin")
     environment = {
         "HOME": str(home),
+        "PATH": f"{client_at_home(home / 'bin')}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "INVOKE_MONGODB_SOURCE": "path",
-        "INVOKE_MONGODB_PATH": str(binaries / "mongod"),
+        "INVOKE_MONGODB_PATH": str(routed),
     }
     with hosts_lab(lab.emptied("hosts-lab"), sshd, _NAMES) as made:
         (home / ".ssh").mkdir(mode=0o700)
@@ -173,9 +170,9 @@ def _note(lab: Lab, kind: str) -> str:
     address = place.hosts.hosts[_NAMES[0]].address
     known = (str(Path(place.environment["HOME"]) / ".ssh" / "known_hosts"),)
     taken = []
-    with contextlib.closing(
-        Link(Host(_NAMES[0], address, port, "root", (str(place.hosts.key),), None, known))
-    ) as link:
+    keys = (str(place.hosts.key),)
+    host = Host(name=_NAMES[0], address=address, port=port, user="root", keys=keys, known_hosts=known)
+    with contextlib.closing(Link(host)) as link:
         link.run(["true"])  # connects
         for _ in range(_ROUND_TRIPS):
             begun = time.perf_counter()

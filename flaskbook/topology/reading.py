@@ -445,7 +445,10 @@ class _Rounds:
             listed = {
                 each["uuid"]: each["_id"]
                 for each in config.collections.aggregate(
-                    [{"$match": {"_id": {"$in": namespaces}}}, {"$project": {"uuid": 1}}]
+                    [
+                        {"$match": {"_id": {"$in": namespaces}, "unsplittable": {"$ne": True}}},
+                        {"$project": {"uuid": 1}},
+                    ]
                 )
             }
             grouped = config.chunks.aggregate(

@@ -12,16 +12,14 @@ leaves nobody locked out:
 Such a claim is *abandoned*. Once it is :data:`GRACE` old, so that no request can still be working on it, the
 next who wants the address takes it over, by a compare-and-swap that one of several wins. After writing the
 user, the claim is read again: who lost it meanwhile (a process that slept through the whole grace) takes the
-    write back. Claims are read
-from the primary and written with majority, whatever the URI says.
+write back. Claims are read from the primary and written with majority, whatever the URI says.
 
 **Which addresses exist is not revealed.** This app can't send e-mail, which is the usual way to answer
 someone who signs up with an address that is taken. So sign-up gives the same answer in both cases — "if the
 address was free, your account is ready: log in" — does the same hashing, and logs nobody in. A change of
-    address does likewise and ends the session. What
-remains: whoever tries to log in with the password just chosen learns whether the account is theirs. No app
-    without
-e-mail can hide that; rate limits on both steps make it slow to use in bulk.
+address does likewise and ends the session. What remains: a person who logs in with the password that was just
+chosen learns whether the account is theirs. No app without e-mail can hide that; rate limits on both steps make
+it slow to use in bulk.
 """
 
 from __future__ import annotations

@@ -3,9 +3,8 @@
 ``user`` may be sharded on ``{_id: "hashed"}``, and MongoDB can't keep another field of a sharded collection unique. So the
 uniqueness of e-mail addresses lives in a collection of its own, ``email_claim``, whose ``_id`` is the
 address: ``_id`` is unique in any deployment. A claim counts only while its user exists and carries that
-    address; see
-:mod:`flaskbook.user.account` for how the two are kept together without transactions, which a standalone
-mongod lacks.
+address; see :mod:`flaskbook.user.account` for how the two are kept together without transactions, which a
+standalone mongod lacks.
 
 The people list is ordered by last name in the order of a dictionary, whatever the case and accents, by the
 collation of the index ``people``. A query has to name the same collation (:data:`PEOPLE_COLLATION`) to be

@@ -9,31 +9,41 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from provision.errors import ProvisionError
 from provision.mongodb.config import Layout
 from provision.mongodb.topology import Node
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What is known of a node's process from outside.
+    """What is known of a node's process from outside: it runs, it does not run, or that is unknown.
 
     Args:
         running: it is there, and it is ours.
         pid: its process id where it has one of its own on this machine.
         exit_status: how it ended, if that is known: negative for a signal.
         paused: it runs and is frozen; None: that was not looked at.
+        unknown: why nobody could look, so that it may run or not; None: somebody did.
     """
 
     running: bool
     pid: int | None = None
     exit_status: int | None = None
     paused: bool | None = None
+    unknown: ProvisionError | None = None
+
+    @property
+    def ended(self) -> bool:
+        """It is known not to run."""
+        return not self.running and self.unknown is None
 
 
 class Backend(Protocol):
     """Starts, observes and stops single nodes."""
 
     name: str
+    may_be_killed_after_flush: bool
+    """A cluster whose mongods have flushed what they have may be ended as by a crash: nobody but its routers writes."""
 
     def layout(self, node: Node) -> Layout:
         """Where the node's things are, as the node sees them. Pure."""

@@ -118,6 +118,7 @@ class Docker:
     """
 
     name = "docker"
+    may_be_killed_after_flush = True
 
     def __init__(
         self,
@@ -408,7 +409,7 @@ class Docker:
                 else:
                     self._engine = docker.DockerClient(base_url=host, timeout=_DOCKER_SECONDS)
             except DockerException as error:
-                raise unreachable(f"{doing} of {self._deployment}", str(error)) from None
+                raise unreachable(f"{doing} of {self._deployment}", str(error), self._deployment) from None
         return self._engine
 
     def _check_engine(self) -> Existing:
@@ -446,7 +447,7 @@ class Docker:
                 doing,
                 f"The image {self._image} is not on this machine and can't be pulled: {_last_line(pulled.stderr)}",
                 "Set mongodb.image in invoke.yaml to an image that is here (docker image ls) or that can be pulled,\n"
-                "or use processes: --backend processes.",
+                f"or run it as processes: {as_processes(self._deployment)}",
             )
 
     def _claim(self, nodes: Sequence[Node], before: Existing) -> None:
@@ -618,7 +619,8 @@ class Docker:
                 ["docker", *arguments],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 timeout=seconds,
                 env={**os.environ, **self._environment, "MONGODB_IMAGE": self._image},
                 pass_fds=inherited,
@@ -633,14 +635,15 @@ class Docker:
             return ProvisionError(
                 doing,
                 "There is no docker command on the PATH.",
-                "Install Docker (https://docs.docker.com/get-docker/), or use processes: --backend processes.",
+                "Install Docker (https://docs.docker.com/get-docker/), or run the deployment as processes:\n"
+                f"{as_processes(self._deployment)}",
             )
         said = ran.stderr.strip()
         if any(
             word in said
             for word in ("annot connect", "ermission denied", "did not answer", "error during connect")
         ):
-            return unreachable(doing, said)
+            return unreachable(doing, said, self._deployment)
         return ProvisionError(
             doing, f"Docker refused: {_last_line(said)}", "Mend that, then type the command again."
         )
@@ -684,18 +687,25 @@ def short_of_disk(new: int, free_mb: float, directory: Path) -> str | None:
     )
 
 
-def unreachable(doing: str, said: str) -> ProvisionError:
+def as_processes(deployment: str) -> str:
+    """The command that brings a deployment up without Docker."""
+    return f"invoke cluster.up --backend processes --on {deployment}"
+
+
+def unreachable(doing: str, said: str, deployment: str) -> ProvisionError:
     """The error for an engine that does not answer, from what docker or docker-py said."""
     if "ermission denied" in said:
         return ProvisionError(
             doing,
             "You may not use this machine's Docker engine.",
-            "Join its group (sudo usermod -aG docker $USER, then log in again), or use processes: --backend processes.",
+            "Join its group (sudo usermod -aG docker $USER, then log in again), or run the deployment as processes:\n"
+            f"{as_processes(deployment)}",
         )
     return ProvisionError(
         doing,
         f"Docker's engine does not answer: {_last_line(said)}",
-        "Start it (sudo systemctl start docker, or Docker Desktop), or use processes: --backend processes.",
+        "Start it (sudo systemctl start docker, or Docker Desktop), or run the deployment as processes:\n"
+        f"{as_processes(deployment)}",
     )
 
 

@@ -52,6 +52,8 @@ class Hosts:
     """
 
     name = "hosts"
+    # Others may write there without a router, and systemd would see a failure.
+    may_be_killed_after_flush = False
 
     def __init__(
         self,
@@ -156,10 +158,14 @@ class Hosts:
             if not isinstance(error, Unreachable):
                 raise error
         seen |= asked
-        return {
-            node.name: seen.get(self._placement[node.name], {}).get(node.name, Observed(False))
-            for node in nodes
-        }
+
+        def of(node: Node) -> Observed:
+            host = self._placement[node.name]
+            if host in errors:
+                return Observed(False, unknown=errors[host])
+            return seen[host].get(node.name, Observed(False))
+
+        return {node.name: of(node) for node in nodes}
 
     def _seen_on(self, link: Link) -> Mapping[str, Observed]:
         """The nodes of a host as they were found a moment ago, or now."""
@@ -168,7 +174,11 @@ class Hosts:
             until, seen = self._seen.get(name, (0.0, {}))
             begun = time.monotonic()
             if begun >= until:
-                seen = self._look(link)
+                try:
+                    seen = self._look(link)
+                except Unreachable:
+                    # A connection that broke is opened again; a host that did not answer is not asked twice.
+                    seen = self._look(link)
                 done = time.monotonic()
                 # Of a host that is far away, most of the time is not to go into asking.
                 self._seen[name] = (done + max(_OBSERVED_SECONDS, _REST * (done - begun)), seen)

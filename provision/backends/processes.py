@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 from provision.backends.base import Observed
 from provision.errors import ProvisionError
 from provision.files import read_json, write_if_changed, write_json
+from provision.locks import is_held
 from provision.mongodb.config import Layout
 from provision.mongodb.topology import LOOPBACK, Node
 from provision.paths import Paths
+from provision.process_identity import identity_of, is_recorded_alive, require_processes
 
 if TYPE_CHECKING:
     import psutil
@@ -42,6 +44,7 @@ class Processes:
     """
 
     name = "processes"
+    may_be_killed_after_flush = True
 
     def __init__(
         self,
@@ -97,8 +100,9 @@ class Processes:
         if child is not None:
             status = child.poll()
             return Observed(status is None, child.pid, status)
+        require_processes(f"looking for {node.name} of {self._deployment}")
         record = read_json(self._paths.node_record(self._deployment, node.name))
-        if record is not None and is_alive(record) and self._may_be_ours(int(record["pid"]), node):
+        if record is not None and is_recorded_alive(record) and self._may_be_ours(int(record["pid"]), node):
             return Observed(True, int(record["pid"]))
         if (pid := self._orphan(node, record)) is not None:
             self._record(node, pid)
@@ -177,6 +181,14 @@ class Processes:
         for node in nodes:
             if data:
                 shutil.rmtree(self._paths.node_data(self._deployment, node.name), ignore_errors=True)
+
+    def started_by_hand(self, node: Node) -> int | None:
+        """The pid of a mongod that this tool did not start, on this node's data; None: there is none."""
+        return (
+            None
+            if self.observe(node).running
+            else data_user(self._paths.node_data(self._deployment, node.name))
+        )
 
     def forget(self, nodes: Sequence[Node]) -> None:
         """Drop the records of nodes that have ended."""
@@ -267,18 +279,20 @@ class Processes:
             doing,
             f"A sharded cluster needs mongos, and there is none beside {self._mongod}.",
             "MongoDB's archive has both: set mongodb.source to archive in invoke.yaml, or mongodb.path to a mongod that "
-            "has mongos beside it.\nOr run it in Docker: --backend docker.",
+            "has mongos beside it.\nOr use a replica set, which needs no mongos: "
+            f"invoke cluster.up --topology replica-set --backend processes --on {self._deployment}\n"
+            f"Or use Docker: invoke cluster.up --backend docker --on {self._deployment}",
         )
 
     def _mark(self, node: Node) -> str:
         return f"{self._paths.root}:{self._deployment}:{node.name}"
 
     def _record(self, node: Node, pid: int) -> None:
-        created = _created(pid)
-        if created is not None:
+        identity = identity_of(pid)
+        if identity is not None:
             write_json(
                 self._paths.node_record(self._deployment, node.name),
-                {"pid": pid, "created": created, "mongod": str(self._binary(node)), "port": node.port},
+                {**identity.as_record(), "mongod": str(self._binary(node)), "port": node.port},
             )
 
     def _orphan(self, node: Node, record: Mapping[str, Any] | None) -> int | None:
@@ -295,12 +309,8 @@ class Processes:
                 if self._carries_mark(process, node):
                     return int(process.pid)
             return None
-        lock = self._paths.node_data(self._deployment, node.name) / "mongod.lock"
-        try:
-            pid = int(lock.read_text(encoding="ascii").strip() or 0)
-        except (OSError, ValueError):
-            return None
-        if not _exists(pid):
+        pid = lock_pid(self._paths.node_data(self._deployment, node.name))
+        if pid is None or identity_of(pid) is None:
             return None
         import psutil
 
@@ -320,9 +330,9 @@ class Processes:
             return False
 
     def _may_be_ours(self, pid: int, node: Node) -> bool:
-        """Whether the mark, where it can be read, speaks for a process whose pid and start time fit the record.
+        """Whether the mark, where it can be read, speaks for a process that fits the record.
 
-        A record out of a backup, or a clock that was set back, can fit by chance. The project's directory is not
+        A record of an earlier version can fit by chance, where the clock was set back. The project's directory is not
         compared: it may have been moved since.
         """
         import psutil
@@ -377,41 +387,47 @@ def _shortened(text: str) -> str:
     return text if len(text) <= 100 else text[:97] + "..."
 
 
-def is_alive(record: Mapping[str, Any]) -> bool:
-    """Whether the recorded process still runs: its pid may long be another's."""
+def lock_pid(data: Path) -> int | None:
+    """The process that a data directory's ``mongod.lock`` names; None: none, it was shut down cleanly.
+
+    Args:
+        data: a node's data directory.
+    """
     try:
-        pid, created = int(record["pid"]), float(record["created"])
-    except (KeyError, TypeError, ValueError):
-        return False
-    if not _exists(pid):
-        return False
-    now = _created(pid)
-    return now is not None and abs(now - created) < 0.05
+        return int((data / "mongod.lock").read_text(encoding="ascii").strip() or 0) or None
+    except (OSError, ValueError):
+        return None
 
 
-def _created(pid: int) -> float | None:
-    """When a process began, in seconds since 1970; None: it is gone, or dead and not yet reaped."""
+def data_user(data: Path) -> int | None:
+    """The mongod that uses a data directory now; None: none does.
+
+    A mongod holds a lock on its ``mongod.lock`` as long as it lives. The pid in that file may long be that of another
+    mongod, after a crash.
+
+    Args:
+        data: a node's data directory.
+    """
+    pid, lock = lock_pid(data), data / "mongod.lock"
+    if pid is None:
+        return None
+    return pid if (is_held(lock) if os.access(lock, os.R_OK) else _is_mongod(pid)) else None
+
+
+def _is_mongod(pid: int) -> bool:
+    """Whether a process runs and is a mongod, as far as can be told."""
     import psutil
 
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        return float(process.create_time())
-    except psutil.Error:
-        return None
-
-
-def _exists(pid: int) -> bool:
-    if pid <= 0:  # to kill(2), these are groups of processes
+            return False
+        words = process.cmdline()
+        return "mongod" in process.name() or bool(words and "mongod" in Path(words[0]).name)
+    except psutil.NoSuchProcess:
         return False
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
+    except psutil.AccessDenied:
         return True
-    return True
 
 
 def _read_only(directory: Path) -> bool:

@@ -15,6 +15,7 @@ from invoke.context import Context
 from invoke.parser.argument import Argument
 from invoke.tasks import Task, task
 
+from provision import output
 from provision.errors import ProvisionError
 from provision.numeric_flags import checked
 
@@ -28,12 +29,19 @@ ON_CLUSTER = {"on": "which deployment of invoke.yaml (default: cluster)"}
 JSON = {"json": "print the result as JSON, for scripts"}
 
 
-def command(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """A task whose errors are shown as JSON to those who asked for JSON."""
+def command(*, only_prints: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """A task whose errors are shown as JSON to those who asked for JSON.
+
+    Args:
+        only_prints: it does nothing but print, so that it has failed where its output was lost.
+        options: Invoke's.
+    """
 
     def decorate(body: Callable[..., Any]) -> Any:
         @functools.wraps(body)
         def run(*args: Any, **kwargs: Any) -> Any:
+            if not only_prints:
+                output.work_begins()
             try:
                 _read_settings_files(args[0])
                 return body(*args, **kwargs)
@@ -117,7 +125,16 @@ def running(loaded: Loaded, on: str, doing: str) -> Deployment:
     deployment = assembly.deployment(loaded, on)
     if not deployment.running(deployment.topology.seeds):
         raise cluster.not_running(deployment, doing)
+    tell_differences(deployment)
     return deployment
+
+
+def tell_differences(deployment: Deployment) -> None:
+    """Say on standard error how what runs differs from what the settings ask for, and what applies it."""
+    from provision import display
+
+    for difference in deployment.differences():
+        display.note(difference)
 
 
 def show_up(done: Up, timings: bool, json: bool) -> None:

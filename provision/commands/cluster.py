@@ -76,7 +76,7 @@ def up(
         show_plan(loaded, on, json)
         return
     deployment = ready(loaded, on)
-    with UpProgress(deployment.topology, deployment.backend.address, quiet=json) as progress:
+    with UpProgress(deployment.topology, deployment.dial_unnamed, quiet=json) as progress:
         done = cluster.up(
             loaded,
             on,
@@ -123,7 +123,7 @@ def down(
         display.line(f"{on}: its data are deleted")
 
 
-@command(help={**ON_CLUSTER, **JSON})
+@command(only_prints=True, help={**ON_CLUSTER, **JSON})
 def status(ctx: Context, on: str = "cluster", json: bool = False) -> None:
     """Show every node's role, state, lag, memory, port and version; shards, chunks and balancer."""
     from provision import assembly, display
@@ -136,6 +136,7 @@ def status(ctx: Context, on: str = "cluster", json: bool = False) -> None:
 
 
 @command(
+    only_prints=True,
     help={"collection": "database.collection (default: every sharded one)", **ON_CLUSTER, **JSON},
     positional=["collection"],
 )
@@ -191,7 +192,7 @@ def add_shard(ctx: Context, on: str = "cluster", timings: bool = False, json: bo
 
     loaded = load(ctx)
     deployment = ready(loaded, on)
-    with UpProgress(deployment.topology, deployment.backend.address, quiet=json) as progress:
+    with UpProgress(deployment.topology, deployment.dial_unnamed, quiet=json) as progress:
         done = cluster.add_shard(loaded, on, progress.say, progress.reached)
     show_up(done, timings, json)
 
@@ -416,6 +417,7 @@ def stepdown(ctx: Context, set: str, on: str = "cluster") -> None:
 
 
 @command(
+    only_prints=True,
     help={
         "node": "which node; several with commas between",
         "all": "every node, merged by time",

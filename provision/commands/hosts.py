@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _ON = {"on": "the hosts of this deployment (default: all hosts of invoke.yaml)"}
 
 
-@command(help={**_ON, **JSON})
+@command(only_prints=True, help={**_ON, **JSON})
 def check(ctx: Context, on: str | None = None, json: bool = False) -> None:
     """Look whether hosts will do: SSH, rights, system, disk, memory, clock, ports, limits. Changes nothing.
 
@@ -67,7 +67,7 @@ def setup(ctx: Context, on: str | None = None, dry_run: bool = False, json: bool
     done.raise_first()
 
 
-@command(help={"on": "the deployment", **JSON}, positional=["on"])
+@command(only_prints=True, help={"on": "the deployment", **JSON}, positional=["on"])
 def plan(ctx: Context, on: str, json: bool = False) -> None:
     """Show on which host each node of a deployment is, or would be. Asks no host."""
     show_plan(load(ctx), on, json)

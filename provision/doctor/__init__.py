@@ -21,6 +21,7 @@ from provision.doctor.waits import Pending
 from provision.errors import ProvisionError
 from provision.mongodb.binaries.machine import Machine, this_machine
 from provision.mongodb.topology import LOOPBACK
+from provision.process_identity import require_processes
 from provision.settings import Loaded
 
 __all__ = ["Finding", "Level", "examine", "works"]
@@ -46,6 +47,10 @@ def examine(loaded: Loaded) -> list[Finding]:
     Returns:
         What was found, in the order in which it is shown.
     """
+    try:
+        require_processes()
+    except ProvisionError as problem:  # what runs and what is left can't be told apart
+        return [error("processes", problem.cause, problem.remedy)]
     machine = this_machine()
     begun = time.monotonic()
     index = Pending(network.ask_index)
@@ -174,7 +179,7 @@ def _configurations(loaded: Loaded) -> Iterator[Finding]:
     for name, settings in loaded.settings.deployments.items():
         if settings.backend != "processes":
             continue
-        for node, why in assembly.deployment(loaded, name).rendering.drifted().items():
+        for node, why in assembly.deployment(loaded, name, as_asked=True).rendering.drifted().items():
             if why == "was edited by hand":
                 file = loaded.paths.node_conf(name, node)
                 yield warning(

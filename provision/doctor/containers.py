@@ -40,7 +40,8 @@ def read_docker() -> DockerFacts:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
         )
         for words in (("version", "--format", "{{.Server.Version}}"), ("compose", "version", "--short"))
     ]

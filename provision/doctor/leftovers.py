@@ -8,12 +8,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision import assembly
+from provision import assembly, remembered
+from provision.backends.processes import data_user, lock_pid
 from provision.doctor.finding import Finding, error, ok, warning
 from provision.doctor.ports import DEFAULT_DEPLOYMENT
-from provision.doctor.traces import AppProcess, NodeProcess, Record, is_mongod, lock_pid
+from provision.doctor.traces import AppProcess, NodeProcess, Record, is_at_work
+from provision.mongodb.diagnosis import explain_corruption, is_corrupt
+from provision.mongodb.logs import follow
 from provision.paths import Paths
+from provision.schema import DeploymentSettings
 from provision.settings import Loaded
+
+_LOG_LINES = 400
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,9 @@ class NodeTrace:
         process: the process that carries its mark, if there is one.
         data: its data directory.
         lock_pid: the process that ``mongod.lock`` in it names.
-        locked: that is a mongod that runs.
+        locked: that one runs and uses the data.
+        at_work: a command changes the deployment now.
+        corrupt: what its last run, or its data directory, says of corrupt data, with what can be done; None: nothing.
     """
 
     deployment: str
@@ -39,6 +47,8 @@ class NodeTrace:
     data: Path
     lock_pid: int | None
     locked: bool
+    at_work: bool = False
+    corrupt: tuple[str, str] | None = None
 
 
 def read_nodes(
@@ -54,14 +64,13 @@ def read_nodes(
     configured = {
         (name, node.name)
         for name, settings in loaded.settings.deployments.items()
-        for node in assembly.plan(name, settings).nodes
+        for node in assembly.plan(name, _as_it_is(loaded, name, settings)).nodes
     }
     by_record = {(each.deployment, each.node): each for each in records}
     by_process = {(each.deployment, each.node): each.pid for each in processes}
     found = []
     for key in sorted(configured | by_record.keys() | by_process.keys()):
         data = loaded.paths.node_data(*key)
-        pid = lock_pid(data)
         found.append(
             NodeTrace(
                 *key,
@@ -69,11 +78,31 @@ def read_nodes(
                 by_record.get(key),
                 by_process.get(key),
                 data,
-                pid,
-                pid is not None and is_mongod(pid),
+                lock_pid(data),
+                data_user(data) is not None,
+                is_at_work(loaded.paths, key[0]),
+                _corruption(loaded, *key) if key in configured else None,
             )
         )
     return found
+
+
+def _corruption(loaded: Loaded, name: str, node: str) -> tuple[str, str] | None:
+    data = loaded.paths.node_data(name, node)
+    if not (data / "WiredTiger").is_file():
+        return None
+    turtle = data / "WiredTiger.turtle"
+    emptied = turtle.is_file() and turtle.stat().st_size == 0
+    tail = follow(loaded.paths.node_log(name, node), stop=lambda: True, last=_LOG_LINES)
+    if not (emptied or is_corrupt(list(tail))):
+        return None
+    deployment = assembly.deployment(loaded, name, as_asked=True)
+    return explain_corruption(str(data), deployment.salvage(deployment.node(node)))
+
+
+def _as_it_is(loaded: Loaded, name: str, settings: DeploymentSettings) -> DeploymentSettings:
+    """A deployment's settings, with the nodes that an earlier command gave it and that the settings leave out."""
+    return remembered.combine(name, settings, remembered.Extent.recorded(loaded.paths, name)).settings
 
 
 def judge_node(facts: NodeTrace) -> Finding | None:
@@ -81,13 +110,15 @@ def judge_node(facts: NodeTrace) -> Finding | None:
     name = f"{facts.node} of {facts.deployment}"
     option = "" if facts.deployment == DEFAULT_DEPLOYMENT else f" --on {facts.deployment}"
     record, process = facts.record, facts.process
+    if facts.at_work:
+        return None
     if record is not None and record.alive:
         if facts.configured:
             return None
         return warning(
             "leftovers",
-            f"{name} runs (process {record.pid}), and the settings no longer name it.",
-            f"kill {record.pid}",
+            f"{name} runs (process {record.pid}), and the settings do not name it: it was started with others.",
+            f"To keep it, put {facts.deployment} back into invoke.yaml. If nobody uses it: kill {record.pid}",
         )
     if process is not None:
         return warning(
@@ -102,8 +133,12 @@ def judge_node(facts: NodeTrace) -> Finding | None:
         return level(
             "data in use",
             f"{facts.data} is used by a mongod (process {facts.lock_pid}) that this tool did not start.",
-            f"End that one, or use another data directory: paths.data in invoke.yaml\nps -p {facts.lock_pid} -o user,args",
+            "End that one if nobody uses it, or use another data directory: paths.data in invoke.yaml\n"
+            f"ps -p {facts.lock_pid} -o user,args",
         )
+    if facts.corrupt is not None:
+        level = error if facts.deployment == DEFAULT_DEPLOYMENT else warning
+        return level("data", *facts.corrupt)
     if record is not None:
         return warning(
             "leftovers",

@@ -135,7 +135,7 @@ def _judge_taken(facts: PortFacts, system: str) -> Finding:
     if facts.ours is not None:
         return ok(check, f"Held by {facts.wanted_by}, which runs (process {facts.ours}).")
     what = f"Wanted by {facts.wanted_by}, and held by {facts.holder}."
-    remedy = f"End that one, or use another port: {facts.way_out}"
+    remedy = f"End that one if nobody uses it, or use another port: {facts.way_out}"
     if system == "darwin" and facts.port in _AIRPLAY_PORTS:
         remedy += "\nIf it is AirPlay: System Settings, General, AirDrop & Handoff, AirPlay Receiver off."
     return (error if facts.needed else warning)(check, what, remedy)

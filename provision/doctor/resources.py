@@ -164,16 +164,23 @@ def cgroup_headroom(
         membership: the file that names the group.
     """
     try:
-        line = next(line for line in membership.read_text().splitlines() if line.startswith("0::"))
+        line = next(
+            line
+            for line in membership.read_text(encoding="utf-8", errors="replace").splitlines()
+            if line.startswith("0::")
+        )
     except (OSError, StopIteration):
         return None
     group = mount / line.removeprefix("0::").strip("/")
     rooms = []
     while group.is_relative_to(mount):
         try:
-            limit = (group / "memory.max").read_text().strip()
-            used = int((group / "memory.current").read_text())
-            statistics = dict(each.split() for each in (group / "memory.stat").read_text().splitlines())
+            limit = (group / "memory.max").read_text(encoding="utf-8", errors="replace").strip()
+            used = int((group / "memory.current").read_text(encoding="utf-8", errors="replace"))
+            statistics = dict(
+                each.split()
+                for each in (group / "memory.stat").read_text(encoding="utf-8", errors="replace").splitlines()
+            )
         except (OSError, ValueError):
             limit = "max"
         if limit != "max":

@@ -286,7 +286,8 @@ def has_avx(machine: Machine) -> bool | None:
         told = subprocess.run(
             ["/usr/sbin/sysctl", "-n", "machdep.cpu.features"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=5,
             check=False,
         )

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
+import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from provision.backends.processes import MARK as NODE_MARK
-from provision.backends.processes import is_alive
 from provision.files import read_json
+from provision.locks import is_held
 from provision.paths import Paths
+from provision.process_identity import (
+    ProcessIdentity,
+    is_alive,
+    is_record,
+    is_recorded_alive,
+    recorded,
+)
 
 # A younger temporary file may be that of a command at work in this moment.
 _STALE_SECONDS = 60.0
@@ -65,7 +71,7 @@ class AppProcess:
     Args:
         pid: its process id.
         ports: the TCP ports that it listens on.
-        orphan: the `invoke run` that launched it is gone.
+        orphan: the `invoke run` that launched it is certainly gone.
     """
 
     pid: int
@@ -82,7 +88,7 @@ def records(paths: Paths) -> tuple[Record, ...]:
     found = []
     for file in sorted((paths.state / "deployments").glob("*/*.json")):
         content = read_json(file)
-        if content is None or not isinstance(content.get("pid"), int) or "created" not in content:
+        if content is None or not is_record(content):
             continue
         port = content.get("port")
         found.append(
@@ -91,7 +97,7 @@ def records(paths: Paths) -> tuple[Record, ...]:
                 file.stem,
                 content["pid"],
                 port if isinstance(port, int) else 0,
-                is_alive(content),
+                is_recorded_alive(content),
                 file,
             )
         )
@@ -140,8 +146,7 @@ def app_processes(directory: Path) -> tuple[AppProcess, ...]:
         try:
             if Path(process.cwd()) != directory.resolve():
                 continue
-            parent = process.parent()
-            launched = parent is not None and any(Path(word).name == "invoke" for word in parent.cmdline())
+            owner = launched_by(process.environ())
             listening = tuple(
                 each.laddr.port
                 for each in process.net_connections("tcp")
@@ -149,36 +154,26 @@ def app_processes(directory: Path) -> tuple[AppProcess, ...]:
             )
         except psutil.Error:
             continue
-        found.append(AppProcess(process.pid, listening, orphan=not launched))
+        found.append(AppProcess(process.pid, listening, orphan=owner is not None and not is_alive(owner)))
     return tuple(found)
 
 
-def lock_pid(data: Path) -> int | None:
-    """The process that a data directory's ``mongod.lock`` names; None: none, it was shut down cleanly.
-
-    Args:
-        data: a node's data directory.
-    """
+def launched_by(environment: Mapping[str, str]) -> ProcessIdentity | None:
+    """The `invoke run` that an app's environment names; None: an earlier version's, which did not name itself."""
     try:
-        return int((data / "mongod.lock").read_text(encoding="ascii").strip() or 0) or None
-    except (OSError, ValueError):
+        return recorded(json.loads(environment["PROVISION_SERVE"])["owner"])
+    except (KeyError, TypeError, ValueError):
         return None
 
 
-def is_mongod(pid: int) -> bool:
-    """Whether a process runs and is a mongod, as far as can be told: a pid may long be another's."""
-    import psutil
+def is_at_work(paths: Paths, deployment: str) -> bool:
+    """Whether a command changes a deployment now: its nodes may be between two states.
 
-    try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        words = process.cmdline()
-        return "mongod" in process.name() or bool(words and "mongod" in Path(words[0]).name)
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True
+    Args:
+        paths: of the project.
+        deployment: its name.
+    """
+    return is_held(paths.lock(f"deployment-{deployment}"))
 
 
 def temporary_files(paths: Paths) -> tuple[Path, ...]:
@@ -201,25 +196,6 @@ def stale_downloads(paths: Paths) -> tuple[Path, ...]:
     root = Cache(paths).root
     partial = tuple(sorted(root.glob(".partial-*")))
     return () if not partial or is_held(root / ".lock") else partial
-
-
-def is_held(lock: Path) -> bool:
-    """Whether a process holds a lock file now.
-
-    Args:
-        lock: the file; one that is missing is held by nobody.
-    """
-    try:
-        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as problem:
-        return problem.errno in (errno.EAGAIN, errno.EACCES)
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def _temporary(paths: Paths) -> Iterator[Path]:

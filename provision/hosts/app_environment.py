@@ -289,7 +289,7 @@ class Wheels:
             pinned = _pins(wheels)
             self._download(wheels, [requirements.installer], [], ["--no-deps", *target])
         archive = folder.with_suffix(".tar")
-        (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in pinned))
+        (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in pinned), encoding="utf-8")
         with tarfile.open(archive, "w", format=tarfile.GNU_FORMAT) as tar:
             for each in [folder / "requirements.txt", *sorted(wheels.iterdir())]:
                 tar.add(each, str(each.relative_to(folder)), recursive=False)
@@ -303,7 +303,7 @@ class Wheels:
         from provision.installers import pip_variables
 
         asked = wheels.parent / "asked.txt"
-        asked.write_text("".join(f"{line}\n" for line in lines))
+        asked.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         command = [
             sys.executable,
             "-I",
@@ -317,14 +317,15 @@ class Wheels:
         ]
         if constraints:
             constraining = wheels.parent / "constraints.txt"
-            constraining.write_text("".join(f"{line}\n" for line in constraints))
+            constraining.write_text("".join(f"{line}\n" for line in constraints), encoding="utf-8")
             command += ["-c", str(constraining)]
         try:
             done = subprocess.run(
                 [*command, "-d", str(wheels), "-r", str(asked)],
                 env=pip_variables(os.environ),
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 timeout=_COLLECT_SECONDS,
                 stdin=subprocess.DEVNULL,
                 check=False,

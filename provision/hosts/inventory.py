@@ -1,75 +1,74 @@
-"""Hosts as data: what `hosts:` in invoke.yaml says of them, completed by ``~/.ssh/config``."""
+"""Hosts as data: what `hosts:` in invoke.yaml says of them, completed by what `ssh` itself would do."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from provision.errors import ProvisionError, did_you_mean
+from provision.hosts import ssh
+from provision.hosts.ssh import Question, SshOptions
 from provision.schema import HostSettings
 from provision.settings import Loaded
 
-_SSH_PORT = 22
-Lookup = Callable[[str], Mapping[str, Any]]
+Ask = Callable[[Question], SshOptions]
+_AT_ONCE = 16
 
 
-@dataclass(frozen=True)
-class Jump:
-    """A host that another one is reached through.
+@dataclass(frozen=True, kw_only=True)
+class Hop:
+    """An sshd, and how to log in there: a host, or one on the way to it.
 
     Args:
         address: its name or address.
         port: of its sshd.
         user: who to be there; None: the name of this machine's user.
-        keys: private key files to offer; empty: the user's own.
+        keys: private key files to offer, and those of an agent.
+        key_given: invoke.yaml names the key, which must exist; those that `ssh` names need not.
+        identities_only: the keys of an agent are offered only where they are among `keys`.
+        known_hosts: files with the host keys that are trusted.
+        known_as: the name that its key is known by; None: its address.
+        accepts_new: a host key that is not known is accepted and recorded.
+        identity_agent: socket of an agent that `ssh` would ask, and nobody asks here; None: that of SSH_AUTH_SOCK.
+        proxy: command that leads there, in place of a connection; None: none.
+        ssh: the command that a person reaches it with.
+        asked_ssh: `ssh` itself said so; False: there is none on this machine.
     """
 
     address: str
-    port: int = _SSH_PORT
+    port: int = ssh.PORT
     user: str | None = None
     keys: tuple[str, ...] = ()
+    key_given: bool = False
+    identities_only: bool = False
+    known_hosts: tuple[str, ...] = ()
+    known_as: str | None = None
+    accepts_new: bool = False
+    identity_agent: str | None = None
+    proxy: str | None = None
+    ssh: str = "ssh"
+    asked_ssh: bool = True
 
 
-@dataclass(frozen=True)
-class Host:
-    """One host.
+@dataclass(frozen=True, kw_only=True)
+class Host(Hop):
+    """One host: its address is for SSH, for the other hosts and for clients.
 
     Args:
         name: how invoke.yaml calls it.
-        address: its name or address, for SSH, for the other hosts and for clients.
-        port: of its sshd.
-        user: who to be there; None: the name of this machine's user.
-        keys: private key files to offer; empty: the user's own and those of an agent.
-        jump: what it is reached through; None: nothing.
-        known_hosts: files with the host keys that are trusted.
+        via: what it is reached through, in order.
         data_dir: where all that the tool puts there is; ``~`` is that user's home directory.
         python: its Python, for what needs one.
         units: ``auto``, ``system``, ``user`` or ``process``: what keeps its nodes running.
     """
 
     name: str
-    address: str
-    port: int = _SSH_PORT
-    user: str | None = None
-    keys: tuple[str, ...] = ()
-    jump: Jump | None = None
-    known_hosts: tuple[str, ...] = ()
+    via: tuple[Hop, ...] = ()
     data_dir: PurePosixPath = field(default=PurePosixPath("~/mongodb"))
     python: str = "python3"
     units: str = "auto"
-
-    @property
-    def ssh(self) -> str:
-        """The command that a person reaches it with."""
-        user = f"{self.user}@" if self.user else ""
-        port = f" -p {self.port}" if self.port != _SSH_PORT else ""
-        jump = ""
-        if self.jump is not None:
-            via = f"{self.jump.user}@{self.jump.address}" if self.jump.user else self.jump.address
-            jump = f" -J {via}:{self.jump.port}"
-        return f"ssh{port}{jump} {user}{self.address}"
 
 
 def hosts(loaded: Loaded, names: Iterable[str] | None = None) -> dict[str, Host]:
@@ -80,7 +79,7 @@ def hosts(loaded: Loaded, names: Iterable[str] | None = None) -> dict[str, Host]
         names: those that are wanted, in order; None: all.
 
     Raises:
-        ProvisionError: one of them is not in invoke.yaml, or ``~/.ssh/config`` can't be read.
+        ProvisionError: one of them is not in invoke.yaml, or `ssh` can't read its configuration.
     """
     known = loaded.settings.hosts
     wanted = list(known) if names is None else list(names)
@@ -92,83 +91,108 @@ def hosts(loaded: Loaded, names: Iterable[str] | None = None) -> dict[str, Host]
                 told,
                 f"Use one of them{did_you_mean(name, known)}, or add it under `hosts:` in invoke.yaml.",
             )
-    lookup = ssh_config(Path.home() / ".ssh" / "config")
-    return {name: resolve(name, known[name], known, lookup) for name in wanted}
+    if len(wanted) > 1:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(ssh.ask, [_question(name, known[name], known) for name in wanted]))
+    return {name: resolve(name, known[name], known, ssh.ask) for name in wanted}
 
 
-def ssh_config(path: Path) -> Lookup:
-    """What an OpenSSH client configuration says of a host.
-
-    Args:
-        path: the file; one that is missing says nothing.
-
-    Returns:
-        Host → its options, lower case, as paramiko gives them.
-
-    Raises:
-        ProvisionError: the file is not one.
-    """
-    if not path.is_file():
-        return lambda _: {}
-    import paramiko
-
-    try:
-        config = paramiko.SSHConfig.from_path(str(path))
-        config.lookup("localhost")
-    except (OSError, UnicodeDecodeError, paramiko.SSHException) as problem:
-        raise ProvisionError(
-            f"reading {path}", f"{problem}.", "Mend it: `ssh -G localhost` says whether OpenSSH can read it."
-        ) from None
-    return lambda host: config.lookup(host)
-
-
-def resolve(name: str, settings: HostSettings, known: Mapping[str, HostSettings], lookup: Lookup) -> Host:
-    """One host, complete. What invoke.yaml says wins over ``~/.ssh/config``. Pure.
+def resolve(name: str, settings: HostSettings, known: Mapping[str, HostSettings], ask: Ask) -> Host:
+    """One host, complete. What invoke.yaml says wins over what `ssh` would do. Pure.
 
     Args:
         name: its name.
         settings: what invoke.yaml says of it.
         known: all hosts of invoke.yaml, for `jump`.
-        lookup: what ``~/.ssh/config`` says of a host.
+        ask: what `ssh` would do.
+
+    Raises:
+        ProvisionError: the hosts on the way to it go round in a circle.
     """
-    alias = settings.address or name
-    options = lookup(alias)
-    jump = settings.jump or options.get("proxyjump")
-    via = None if jump in (None, "none", "") else _jump(str(jump).split(",")[0].strip(), known, lookup)
+    question = _question(name, settings, known)
+    *via, own = _way(question, _jumps(settings, known), known, ask, ())
     return Host(
-        name,
-        address=str(options.get("hostname", alias)),
-        port=settings.port or int(options.get("port", _SSH_PORT)),
-        user=settings.user or options.get("user"),
-        keys=_keys(settings.key, options),
-        jump=via,
-        known_hosts=_known_hosts(options),
+        **vars(own),
+        name=name,
+        via=tuple(via),
         data_dir=PurePosixPath(settings.data_dir),
         python=settings.python,
         units=settings.units,
     )
 
 
-def _jump(text: str, known: Mapping[str, HostSettings], lookup: Lookup) -> Jump:
-    """``[user@]host[:port]``, where host may be one of invoke.yaml's or of ``~/.ssh/config``."""
-    user, _, rest = text.rpartition("@")
-    host, _, port = rest.partition(":")
-    settings = known.get(host, HostSettings())
-    options = lookup(settings.address or host)
-    return Jump(
-        address=str(options.get("hostname", settings.address or host)),
-        port=int(port or settings.port or options.get("port", _SSH_PORT)),
-        user=user or settings.user or options.get("user"),
-        keys=_keys(settings.key, options),
+def _question(name: str, settings: HostSettings, known: Mapping[str, HostSettings]) -> Question:
+    jumps = _jumps(settings, known)
+    jump = None if jumps is None else ",".join(each.as_jump for each, _ in jumps) or "none"
+    return Question(settings.address or name, settings.user, settings.port, _path(settings.key), jump)
+
+
+# A host on the way, and what invoke.yaml says of it; None: it is not there.
+_Jumps = Sequence[tuple[Question, HostSettings | None]]
+
+
+def _jumps(settings: HostSettings, known: Mapping[str, HostSettings]) -> _Jumps | None:
+    """The hosts that invoke.yaml names as the way to a host, each of which may be another of its hosts; None: none."""
+    if settings.jump is None:
+        return None
+    found = []
+    for named in ssh.parse_jumps(settings.jump):
+        told = known.get(named.alias)
+        question = named
+        if told is not None:
+            question = Question(
+                told.address or named.alias, named.user or told.user, named.port or told.port, _path(told.key)
+            )
+        found.append((question, told))
+    return found
+
+
+def _way(
+    question: Question,
+    jumps: _Jumps | None,
+    known: Mapping[str, HostSettings],
+    ask: Ask,
+    passed: tuple[str, ...],
+) -> list[Hop]:
+    """All hops to a host, itself the last. As with `ssh`, the first of several jumps has a way of its own."""
+    if question.alias in passed:
+        raise ProvisionError(
+            f"looking up the way to {passed[0]}",
+            f"It goes round in a circle: {' → '.join((*passed, question.alias))}.",
+            f"Set ProxyJump to none for {question.alias} in ~/.ssh/config, or correct hosts.*.jump in invoke.yaml.",
+        )
+    options = ask(question)
+    if jumps is None:
+        jumps = [(each, None) for each in options.proxy_jump]
+    way: list[Hop] = []
+    for at, (jump, told) in enumerate(jumps):
+        if at == 0:
+            its_own = _jumps(told, known) if told is not None else None
+            way += _way(jump, its_own, known, ask, (*passed, question.alias))
+        else:
+            before = ",".join(each.as_jump for each, _ in jumps[:at])
+            behind = Question(jump.alias, jump.user, jump.port, jump.key, before)
+            way.append(_hop(behind, ask(behind), behind=True))
+    return [*way, _hop(question, options, behind=bool(way))]
+
+
+def _hop(question: Question, options: SshOptions, behind: bool) -> Hop:
+    return Hop(
+        address=options.hostname,
+        port=options.port,
+        user=options.user,
+        keys=(question.key,) if question.key else options.identity_files,
+        key_given=question.key is not None,
+        identities_only=options.identities_only,
+        known_hosts=options.known_hosts,
+        known_as=options.host_key_alias,
+        accepts_new=options.accepts_new,
+        identity_agent=options.identity_agent,
+        proxy=None if behind else options.proxy_command,
+        ssh=question.command,
+        asked_ssh=options.asked_ssh,
     )
 
 
-def _keys(key: str | None, options: Mapping[str, Any]) -> tuple[str, ...]:
-    found: Sequence[str] = (key,) if key else options.get("identityfile", ())
-    return tuple(str(Path(each).expanduser()) for each in found)
-
-
-def _known_hosts(options: Mapping[str, Any]) -> tuple[str, ...]:
-    named = str(options.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2")).split()
-    named += str(options.get("globalknownhostsfile", "/etc/ssh/ssh_known_hosts")).split()
-    return tuple(str(Path(each).expanduser()) for each in named)
+def _path(key: str | None) -> str | None:
+    return None if key is None else str(Path(key).expanduser())

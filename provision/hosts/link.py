@@ -1,17 +1,22 @@
 """One SSH connection to one host, over which everything that is done there goes.
 
-Fabric connects: keys, agent, jump hosts. Every command is a channel of the same connection, opened from any
-thread. A command is a list of arguments, or a script with arguments: quoted here and nowhere else. Content, and
-secrets above all, goes through standard input, never into an argument that `ps` would show.
+Fabric logs in at each hop of the way that `inventory` has worked out. Every command is a channel of the same
+connection, opened from any thread. A command is a list of arguments, or a script with arguments: quoted here and nowhere
+else. Content, and secrets above all, goes through standard input, never into an argument that `ps` would show.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import os
 import shlex
+import shutil
+import signal
 import socket
+import subprocess
 import tarfile
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,12 +26,15 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from provision.errors import ProvisionError
-from provision.hosts.inventory import Host, Jump
+from provision.hosts import ssh
+from provision.hosts.inventory import Hop, Host
 
 T = TypeVar("T")
 CONNECT_SECONDS = 10.0
 COMMAND_SECONDS = 60.0
 _KEEPALIVE_SECONDS = 5
+_PROXY_SECONDS = 0.5
+_NO_KEY = "No authentication methods available"  # how paramiko says so
 # sshd allows ten sessions of a connection (MaxSessions), and some are left for logs that are followed. One that is
 # over counts until sshd has seen that.
 _SESSIONS = 6
@@ -96,6 +104,7 @@ class Link:
         self._guard = threading.Lock()
         self._sessions = threading.BoundedSemaphore(_SESSIONS)
         self._connections: list[Any] = []
+        self._proxy: _Proxy | None = None
         self._given_up: tuple[float, Unreachable] | None = None
 
     def run(
@@ -304,17 +313,15 @@ class Link:
             return self._connections[0].transport
 
     def _open(self) -> None:
-        gateway = None
-        if self.host.jump is not None:
-            gateway = self._connection(self.host.jump, None)
-            self._connections.append(gateway)
-            self._connect(gateway, self.host.jump)
-        connection = self._connection(self.host, gateway)
-        # The host itself is first, what it is reached through after it.
-        self._connections.insert(0, connection)
-        self._connect(connection, self.host)
+        before = None
+        for hop in (*self.host.via, self.host):
+            connection = self._connection(hop)
+            # The host itself is first, what it is reached through after it.
+            self._connections.insert(0, connection)
+            self._connect(connection, hop, before)
+            before = connection.transport
 
-    def _connection(self, to: Host | Jump, gateway: Any) -> Any:
+    def _connection(self, to: Hop) -> Any:
         import logging
 
         import fabric
@@ -322,77 +329,104 @@ class Link:
 
         # It logs what it raises, and Python shows that on standard error where nobody else takes it.
         logging.getLogger("paramiko").addHandler(logging.NullHandler())
-        # What ~/.ssh/config says is in the host already; Fabric would read it once more.
+        # What ~/.ssh/config says is in the hop already; Fabric would read it once more.
         config = fabric.Config(overrides={"load_ssh_configs": False})
-        options: dict[str, Any] = {
-            "banner_timeout": self._connect_seconds,
-            "auth_timeout": self._connect_seconds,
-            "channel_timeout": self._connect_seconds,
-        }
-        if to.keys:
-            options["key_filename"] = list(to.keys)
-            options["look_for_keys"] = False
+        # The name and port are those that the host's key is known by; the socket leads where it leads.
         connection = fabric.Connection(
-            to.address,
+            to.known_as or to.address,
             user=to.user,
-            port=to.port,
-            gateway=gateway,
+            port=ssh.PORT if to.known_as else to.port,
             config=config,
             connect_timeout=int(self._connect_seconds),
-            connect_kwargs=options,
+            connect_kwargs={
+                "banner_timeout": self._connect_seconds,
+                "auth_timeout": self._connect_seconds,
+                "channel_timeout": self._connect_seconds,
+            },
         )
 
-        class Refuse(paramiko.MissingHostKeyPolicy):
+        class Judge(paramiko.MissingHostKeyPolicy):
             def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
-                raise _UnknownHostKey(key.fingerprint, key.get_name())
+                if not to.accepts_new:
+                    raise _UnknownHostKey(key.fingerprint, key.get_name())
+                _record(to, f"{hostname} {key.get_name()} {key.get_base64()}\n")
 
-        connection.client.set_missing_host_key_policy(Refuse())
-        for path in self.host.known_hosts:
+        connection.client.set_missing_host_key_policy(Judge())
+        for path in to.known_hosts:
             if Path(path).is_file():
                 with contextlib.suppress(OSError, paramiko.SSHException):
                     connection.client.load_system_host_keys(path)
         return connection
 
-    def _connect(self, connection: Any, to: Host | Jump) -> None:
+    def _socket(self, to: Hop, before: Any) -> Any:
+        """What leads to a hop: a channel of the one before it, its proxy command, or a connection from here."""
+        if before is not None:
+            return before.open_channel(
+                "direct-tcpip", (to.address, to.port), ("", 0), timeout=self._connect_seconds
+            )
+        if to.proxy is not None:
+            self._proxy = _Proxy(to.proxy)
+            return self._proxy.socket
+        found = socket.create_connection((to.address, to.port), self._connect_seconds)
+        # Each request would wait for the acknowledgement of the one before it.
+        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return found
+
+    def _connect(self, connection: Any, to: Hop, before: Any) -> None:
+        """Log in at a hop.
+
+        Args:
+            connection: to it, not open yet.
+            to: the hop.
+            before: transport of the one before it; None: it is the first.
+
+        Raises:
+            Unreachable: it does not answer, or refuses us.
+        """
         import paramiko
 
         host = self.host
         doing = f"connecting to {host.name} ({_reached(host)})"
-        through = "" if to is host else f"{to.address}, which {host.name} is reached through, "
-        subject = through.rstrip(", ") or f"{host.name} ({to.address})"
-        ssh = host.ssh if to is host else f"ssh -p {to.port} {to.address}"
+        subject = f"{host.name} ({to.address})"
+        if to is not host:
+            subject = f"{to.address}, which {host.name} is reached through,"
         try:
-            connection.open()
+            options = connection.connect_kwargs
+            options["sock"] = self._socket(to, before)
+            with contextlib.ExitStack() as agent:
+                keys = _log_in_with(to, options, agent)
+                connection.open()
             connection.transport.set_keepalive(_KEEPALIVE_SECONDS)
-            if isinstance(connection.transport.sock, socket.socket):
-                # Each request would wait for the acknowledgement of the one before it.
-                connection.transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except _UnknownHostKey as unknown:
-            raise Unreachable(
+            raise _unreachable(
+                to,
                 doing,
                 f"The host key of {subject} is not known: {unknown.kind} {unknown.fingerprint}.",
-                f"Compare it with what its administrator says, then accept it: type `{ssh} true` and answer yes.",
+                f"Compare it with what its administrator says, then accept it: type `{to.ssh} true` and answer yes.",
             ) from None
         except paramiko.BadHostKeyException as changed:
-            raise Unreachable(
+            raise _unreachable(
+                to,
                 doing,
                 f"The host key of {subject} is not the one on record: it shows {changed.key.fingerprint}. Either it was "
                 "installed anew, or somebody answers in its place.",
-                f"Ask its administrator. If it was installed anew: ssh-keygen -R {_known_as(to)}, then `{ssh} true`.",
+                f"Ask its administrator. If it was installed anew: ssh-keygen -R {_known_as(to)}, then `{to.ssh} true`.",
             ) from None
         except paramiko.PasswordRequiredException:
-            raise Unreachable(
+            raise _refused(
+                to,
                 doing,
-                f"The key {', '.join(to.keys) or 'of yours'} is protected by a passphrase, and no agent has it.",
-                f"Type: ssh-add {' '.join(to.keys)}",
+                f"The key {', '.join(keys) or 'of yours'} is protected by a passphrase, and no agent has it.",
+                f"Type: {shlex.join(('ssh-add', *keys))}",
             ) from None
         except paramiko.AuthenticationException:
-            offered = ", ".join(to.keys) or "any key of yours"
-            raise Unreachable(
+            offered = ", ".join(keys) or "any key of yours"
+            raise _refused(
+                to,
                 doing,
                 f"{subject} does not accept {offered} for the user {to.user or connection.user}.",
                 f"Put your public key there (ssh-copy-id), or set hosts.{host.name}.user and .key in invoke.yaml. "
-                f"`{ssh} true` must work without a password.",
+                f"`{to.ssh} true` must work without a password.",
             ) from None
         except FileNotFoundError as missing:
             raise Unreachable(
@@ -401,11 +435,20 @@ class Link:
                 f"Set hosts.{host.name}.key in invoke.yaml, or IdentityFile in ~/.ssh/config.",
             ) from None
         except (paramiko.SSHException, OSError, EOFError) as problem:
-            raise Unreachable(
-                doing,
-                f"{subject} does not answer on port {to.port}: {_reason(problem)}.",
-                f"Is it up, and is that its address? `{ssh} true` must work.",
-            ) from None
+            cause = f"{subject} does not answer on port {to.port}: {_reason(problem)}."
+            remedy = f"Is it up, and is that its address? `{to.ssh} true` must work."
+            if str(problem) == _NO_KEY:
+                cause = f"There is no key to offer to {subject}: no agent holds one, and no file of `ssh` has one."
+                remedy = f"Set hosts.{host.name}.key in invoke.yaml, or IdentityFile in ~/.ssh/config."
+                raise _refused(to, doing, cause, remedy) from None
+            if before is not None and getattr(problem, "code", None) == _PROHIBITED:
+                cause = f"The hop before {subject} forwards no connections."
+                remedy = (
+                    "Set AllowTcpForwarding to yes (or local) in /etc/ssh/sshd_config there, and reload sshd."
+                )
+            elif before is None and self._proxy is not None:
+                cause = f"The ProxyCommand of {subject} does not lead there: {self._proxy.said() or _reason(problem)}."
+            raise _unreachable(to, doing, cause, remedy) from None
 
     def _feed(self, channel: Any, feed: bytes | IO[bytes], fed: Callable[[int], None]) -> None:
         """Send standard input; a program that ends before it has read all of it says why itself."""
@@ -454,6 +497,58 @@ class Link:
             with contextlib.suppress(OSError, EOFError):
                 connection.client.close()
         self._connections = []
+        if self._proxy is not None:
+            self._proxy.close()
+            self._proxy = None
+
+
+class _Proxy:
+    """A proxy command that runs, as `ssh` runs it: in the user's shell, its input and output one end of a socket.
+
+    Not paramiko's: that does not notice when its command ends, and holds on to what it says on standard error.
+
+    Args:
+        command: the command, its tokens expanded.
+
+    Raises:
+        OSError: there is no shell.
+    """
+
+    def __init__(self, command: str) -> None:
+        self.socket, theirs = socket.socketpair()
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 — closed with the command
+        try:
+            # In a session of its own: Ctrl-C is not for it, and it finds no terminal to ask for a password.
+            self._process = subprocess.Popen(
+                [shutil.which(os.environ.get("SHELL") or "sh") or "/bin/sh", "-c", f"exec {command}"],
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=self._errors,
+                start_new_session=True,
+            )
+        except OSError:
+            self.socket.close()
+            self._errors.close()
+            raise
+        finally:
+            theirs.close()
+
+    def said(self) -> str:
+        """The last line of what it said about itself; empty: nothing."""
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").split("\n")
+        return next((line.strip().rstrip(".") for line in reversed(lines) if line.strip()), "")
+
+    def close(self) -> None:
+        """End it, and what it started."""
+        self.socket.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_PROXY_SECONDS)  # most end with their input
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._errors.close()
 
 
 class _UnknownHostKey(Exception):
@@ -544,12 +639,76 @@ def _read(channel: Any) -> tuple[str, str]:
     return out.decode(errors="replace"), error.decode(errors="replace")
 
 
+def _log_in_with(to: Hop, options: dict[str, Any], agent: contextlib.ExitStack) -> tuple[str, ...]:
+    """Put the keys that are offered at a hop into the options of its connection.
+
+    Args:
+        to: the hop.
+        options: the options.
+        agent: holds what must stay open for the log-in.
+
+    Returns:
+        The keys' files.
+    """
+    keys = to.keys if to.key_given else tuple(each for each in to.keys if Path(each).is_file())
+    options["look_for_keys"] = False
+    if keys:
+        options["key_filename"] = list(keys)
+    if to.identities_only:
+        options["allow_agent"] = False
+        options["pkey"] = _of_agent(to.keys, agent)
+    return keys
+
+
+def _of_agent(keys: Sequence[str], held: contextlib.ExitStack) -> Any:
+    """The agent's key that belongs to one of some files, by the public half beside it; None: it has none of them."""
+    import paramiko
+
+    public = set()
+    for each in keys:
+        for path in (Path(each), Path(f"{each}.pub")):
+            with contextlib.suppress(OSError, UnicodeDecodeError, IndexError):
+                public.add(path.read_text(encoding="utf-8").split()[1])
+    with contextlib.suppress(OSError, paramiko.SSHException):
+        agent = held.enter_context(contextlib.closing(paramiko.Agent()))
+        return next((key for key in agent.get_keys() if key.get_base64() in public), None)
+    return None
+
+
+def _record(to: Hop, line: str) -> None:
+    """Write down a host key that was accepted, where `ssh` would: from then on, another one is refused."""
+    if to.known_hosts:
+        path = Path(to.known_hosts[0])
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(line)
+
+
+def _unreachable(to: Hop, doing: str, cause: str, remedy: str) -> Unreachable:
+    """The error for a hop; says so where this machine has no `ssh` that could have been asked for the way."""
+    if not to.asked_ssh:
+        cause += " This machine has no `ssh`: its configuration was read without it, and perhaps not as it would be."
+        remedy = f"{ssh.INSTALL}\n{remedy}"
+    return Unreachable(doing, cause, remedy)
+
+
+def _refused(to: Hop, doing: str, cause: str, remedy: str) -> Unreachable:
+    """The error for a log-in; says so where the key may be in an agent that `ssh` asks, and paramiko can't be told of."""
+    if to.identity_agent is not None:
+        cause += f" ~/.ssh/config names an agent of its own for it (IdentityAgent {to.identity_agent}), which was not asked."
+        remedy = f"Type: export SSH_AUTH_SOCK={shlex.quote(to.identity_agent)}\nThen type the same again. Or: {remedy}"
+    return _unreachable(to, doing, cause, remedy)
+
+
 def _reached(host: Host) -> str:
     user = f"{host.user}@" if host.user else ""
     return f"{user}{host.address}" + (f" port {host.port}" if host.port != 22 else "")
 
 
-def _known_as(to: Host | Jump) -> str:
+def _known_as(to: Hop) -> str:
+    if to.known_as:
+        return shlex.quote(to.known_as)
     return to.address if to.port == 22 else f"'[{to.address}]:{to.port}'"
 
 
@@ -561,18 +720,37 @@ def _reason(problem: BaseException) -> str:
         return "no answer in time"
     if isinstance(problem, OSError) and problem.strerror:
         return problem.strerror
+    if text := getattr(problem, "text", ""):  # of a channel that was refused
+        return str(text)
     return (str(problem) or "it closed the connection").rstrip(".")
 
 
-# Files arrive in a directory of their own beside the others, so that each is moved into place whole. What an earlier
-# attempt left behind goes first: it belongs to a connection that is gone.
-_PUT = """
+# What arrives has a place of its own beside what it becomes, named after the shell that receives it and when that began.
+# incoming PREFIX: sets t to that place, and removes those of shells that are gone. Another's that still receives stays:
+# two commands, or two people, may bring something to one directory at the same time.
+INCOMING = """
+begun() {
+    { read -r stat < "/proc/$1/stat"; } 2>/dev/null || return 0
+    set -- ${stat##*) }
+    echo "${20}"
+}
+incoming() {
+    for old in "$1".incoming.*; do
+        receiver=${old##*.incoming.}
+        [ "$(begun "${receiver%-*}")" = "${receiver#*-}" ] || rm -rf -- "$old"
+    done
+    t=$1.incoming.$$-$(begun $$)
+}
+"""
+# Each file is moved into place whole.
+_PUT = (
+    INCOMING
+    + """
 set -e
 umask 077
 mkdir -p -- "$1"
 cd -- "$1"
-rm -rf .incoming.*
-t=.incoming.$$
+incoming ""
 trap 'rm -rf "$t"' EXIT
 mkdir "$t"
 tar -xpf - -C "$t" || {
@@ -584,3 +762,4 @@ for f in "$t"/* "$t"/.[!.]*; do
     [ ! -e "$f" ] || mv -f -- "$f" .
 done
 """
+)

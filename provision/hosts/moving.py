@@ -405,7 +405,7 @@ class _Mover:
         self.say(f"{move.node}: goes from {move.source} to {move.target}")
         if not there.backend.observe(node).running:
             there.prepare()
-            there.backend.launch([node])
+            there.launch([node])
         there.until_listening(node)
         if node.replica_set is not None:
             self._change_member(move, here, there)

@@ -23,7 +23,7 @@ from provision.errors import ProvisionError
 from provision.files import write_atomically
 from provision.hosts import app_environment
 from provision.hosts.app_environment import AppEnvironment
-from provision.hosts.link import File, HostError, Link, archive
+from provision.hosts.link import INCOMING, File, HostError, Link, archive
 from provision.hosts.units import Supervisor
 from provision.settings import Loaded
 from provision.steps import Decision, Progress
@@ -329,13 +329,14 @@ then echo right
 else echo drifted; fi 2>/dev/null
 """
 # $1: the release's directory; $2: its link to the virtualenv; $3: sha256 of the archive on standard input.
-_RECEIVE = """
+_RECEIVE = (
+    INCOMING
+    + """
 set -e
 umask 077
 mkdir -p -- "$(dirname "$1")"
 cd -- "$(dirname "$1")"
-rm -rf .incoming.*
-t=.incoming.$$
+incoming ""
 failed() {
     # tar does not always say why it could write no more.
     [ "$(df -Pk . | awk 'NR == 2 {print $4}')" -gt 16 ] || echo "No space left on device" >&2
@@ -353,3 +354,4 @@ mv -- "$t/release" "$1"
 rm -rf "$t"
 trap - EXIT
 """
+)

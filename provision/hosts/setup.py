@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from provision.errors import ProvisionError
 from provision.hosts.facts import ABSOLUTE
-from provision.hosts.link import HostError, Link, Ran, everywhere
+from provision.hosts.link import INCOMING, HostError, Link, Ran, everywhere
 from provision.steps import Decision, Progress, Silent, Step, StepResult, run_steps
 
 if TYPE_CHECKING:
@@ -355,16 +355,15 @@ f=$(absolute "$1")/$2
 [ -x "$f" ] && [ "$(stat -c %s "$f")" = "$3" ]
 """
 )
-# A name of its own for each attempt: the process of one whose connection was lost may still write. Old ones go.
 _RECEIVE = (
     ABSOLUTE
+    + INCOMING
     + """
 set -e
 umask 077
 f=$(absolute "$1")/$2
 mkdir -p -- "$(dirname "$f")"
-rm -f "$f".incoming.*
-t=$f.incoming.$$
+incoming "$f"
 trap 'rm -f "$t"' EXIT
 trap 'exit 1' HUP TERM INT
 cat > "$t"
@@ -375,13 +374,13 @@ mv -f "$t" "$f"
 )
 _FETCH = (
     ABSOLUTE
+    + INCOMING
     + """
 set -e
 umask 077
 f=$(absolute "$1")/$2
 mkdir -p -- "$(dirname "$f")"
-rm -f "$f".incoming.*
-t=$f.incoming.$$
+incoming "$f"
 trap 'rm -f "$t"' EXIT
 trap 'exit 1' HUP TERM INT
 if command -v curl >/dev/null; then curl -fsSL --connect-timeout 3 "$4"

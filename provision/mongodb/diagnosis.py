@@ -6,25 +6,108 @@ https://www.mongodb.com/docs/manual/reference/exit-codes/
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from provision.mongodb.config import Layout
+from provision.mongodb.logs import last_run
 
 _NEEDS_OTHER_VERSION = 62
 
 
-def explain_death(status: int | None, log: Sequence[str], layout: Layout) -> tuple[str, str]:
+# WT_PANIC and WT_TRY_SALVAGE: https://source.wiredtiger.com/develop/error_handling.html
+_CORRUPT = re.compile(
+    r"-31804\b|-31809\b|due to data corruption|starting MongoDB with --repair|An incomplete repair"
+)
+
+
+@dataclass(frozen=True)
+class Salvage:
+    """What can be done about data that are corrupt depends on these.
+
+    Args:
+        deployment: the deployment's name.
+        here: the data are in a directory of this machine.
+        mongod: the binary that repairs them.
+        others: other members of its replica set hold the same data.
+        replica_set: name of the set that it forms; None: it stands alone.
+    """
+
+    deployment: str
+    here: bool
+    mongod: str
+    others: bool
+    replica_set: str | None
+
+
+def is_corrupt(log: Sequence[str]) -> bool:
+    """Whether a mongod's last run has found its data corrupt, from its last raw log lines. Pure."""
+    return _CORRUPT.search("\n".join(last_run(log))) is not None
+
+
+def explain_corruption(data: str, salvage: Salvage, how: str = "") -> tuple[str, str]:
+    """Say that data are corrupt, and what can be done. Pure.
+
+    https://www.mongodb.com/docs/manual/tutorial/recover-data-following-unexpected-shutdown/
+
+    Args:
+        data: the data directory, as its mongod sees it.
+        salvage: what can be done.
+        how: how mongod ended, as an addition to the sentence.
+    """
+    cause = (
+        f"The data files in {data} are corrupt{how}: a disk that failed, a power cut, or files that were changed by hand. "
+        "They are kept as they are."
+    )
+    on = f" --on {salvage.deployment}"
+    anew = f"invoke cluster.down --delete-data{on}"
+    if not salvage.here:
+        return cause, f"Put back a backup of them, or start anew without them: {anew}"
+    folder, aside = shlex.quote(data), shlex.quote(f"{data}.corrupt")
+    if salvage.others:
+        return cause, (
+            "The other members have the same data. Set these aside, and they are copied from the others:\n"
+            f"mv {folder} {aside}\ninvoke cluster.up{on}"
+        )
+    steps = [
+        "Keep a copy, then have mongod repair what can be repaired:",
+        f"cp -a {folder} {aside}",
+        f"{shlex.quote(salvage.mongod)} --dbpath {folder} --repair",
+    ]
+    if salvage.replica_set is None:
+        steps.append(f"invoke start{on}")
+    else:
+        # Repaired data may not be a member's: the set is made anew of them.
+        null = f"INVOKE_DEPLOYMENTS_{salvage.deployment.upper().replace('-', '_')}_REPLICA_SET=null"
+        steps += [
+            f"{null} invoke start{on}",
+            f"{null} invoke shell{on} --python --eval 'client.drop_database(\"local\")'",
+            f"invoke restart{on}",
+        ]
+    steps += [
+        "Or put back a backup; or set them aside, and start without them:",
+        f"mv {folder} {aside}",
+        f"invoke start{on}",
+    ]
+    return cause, "\n".join(steps)
+
+
+def explain_death(
+    status: int | None, log: Sequence[str], layout: Layout, salvage: Salvage | None = None
+) -> tuple[str, str]:
     """Say why a mongod that was just started is gone.
 
     Args:
         status: its exit status; negative for a signal; None: not known.
         log: its last raw log lines, oldest first.
         layout: its places.
+        salvage: what can be done about its data.
 
     Returns:
         The cause, and what to type or change next.
     """
-    text = "\n".join(log)
+    text = "\n".join(last_run(log))
     how = _ending(status)
     if (
         status == _NEEDS_OTHER_VERSION
@@ -59,6 +142,8 @@ def explain_death(status: int | None, log: Sequence[str], layout: Layout) -> tup
             f"It may not read or write one of its files{how}.",
             f"Give yourself rights to {layout.data} and {layout.log}.",
         )
+    if salvage is not None and is_corrupt(log):
+        return explain_corruption(layout.data, salvage, how)
     if status in (-4, 132):
         return (
             "It used an instruction that this processor does not have: mongod 5 and later need AVX.",

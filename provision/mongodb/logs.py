@@ -264,7 +264,7 @@ def why_it_died(lines: Sequence[str]) -> list[str]:
         At most `TELLING_LINES`: its fatal and other errors (each once) and a shutdown with an exit code, or
         what was printed besides the log, or else simply the last lines. Empty if there are no lines.
     """
-    run = _last_run([line for line in lines if line.strip()])
+    run = last_run([line for line in lines if line.strip()])
     entries = [(line, parse(line)) for line in run]
     telling: dict[tuple[int, str], str] = {}
     for _, entry in entries:
@@ -365,7 +365,7 @@ def _seek_to_last_lines(file: BinaryIO, count: int) -> None:
     file.seek(0)
 
 
-def _last_run(lines: Sequence[str]) -> Sequence[str]:
+def last_run(lines: Sequence[str]) -> Sequence[str]:
     for index in range(len(lines) - 1, -1, -1):
         # Looking for the number first spares parsing every line.
         if str(_SERVER_RESTARTED) in lines[index]:

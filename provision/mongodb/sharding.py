@@ -1,12 +1,14 @@
 """Shards, sharded collections, zones and the balancer, through a router.
 
-What is sent here is what mongos documents, and nothing internal.
+What is sent here is what mongos documents, and nothing internal: `tests/support/mongos_commands.py` has a row for each
+command. A write concern goes only with commands that take one: mongos refuses it elsewhere.
 https://www.mongodb.com/docs/manual/sharding/
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +19,7 @@ from provision.mongodb.wire import CommandFailed, Connection
 
 _RETRIABLE = frozenset({6, 7, 70, 89, 91, 117, 133, 189, 202, 10107, 11600, 11602, 13436})
 _MAJORITY = {"w": "majority"}
+_SHARDED = {"unsplittable": {"$ne": True}}
 
 
 @dataclass(frozen=True)
@@ -101,25 +104,54 @@ def shards(router: Connection) -> list[dict[str, Any]]:
     return list(router.command("admin", {"listShards": 1})["shards"])
 
 
-def remove_shard(router: Connection, name: str) -> dict[str, Any]:
-    """Begin to drain a shard, or ask how far that is.
+class Drain:
+    """A shard on its way out of the cluster: `ask` begins to drain it, says how far that is, and takes it out at the end.
 
-    Follows https://www.mongodb.com/docs/manual/reference/command/removeShard/
+    From MongoDB 8.3 on each step is a command of its own, and `removeShard`, which is all of them, is deprecated:
+    https://www.mongodb.com/docs/manual/tutorial/remove-shards-from-cluster/
 
-    Returns:
-        The router's answer: ``state`` is ``started``, ``ongoing`` (with ``remaining``) or ``completed``.
+    Args:
+        router: connection to a router.
+        shard: the shard's name.
 
     Raises:
         CommandFailed: the router refused.
     """
-    return router.command("admin", {"removeShard": name, "writeConcern": _MAJORITY}, timeout=60)
+
+    def __init__(self, router: Connection, shard: str) -> None:
+        self._router = router
+        self._shard = shard
+        self._in_steps = "startShardDraining" in router.command("admin", {"listCommands": 1})["commands"]
+
+    def ask(self) -> dict[str, Any]:
+        """The router's answer: ``state`` is ``started``, ``ongoing`` (with ``remaining``) or ``completed``.
+
+        Raises:
+            CommandFailed: the router refused.
+        """
+        if not self._in_steps:
+            return self._run({"removeShard": self._shard, "writeConcern": _MAJORITY})
+        if not any(each["_id"] == self._shard and each.get("draining") for each in shards(self._router)):
+            self._run({"startShardDraining": self._shard, "writeConcern": _MAJORITY})
+            return {"state": "started"}
+        answer = self._run({"shardDrainingStatus": self._shard})
+        if answer["state"] == "drainingComplete":
+            self._run({"commitShardRemoval": self._shard, "writeConcern": _MAJORITY})
+            return {"state": "completed"}
+        return answer
+
+    def _run(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        return self._router.command("admin", command, timeout=60)
 
 
-def is_sharded(router: Connection, namespace: str) -> bool:
-    """Whether a collection is sharded."""
-    return bool(
-        _first_batch(router, "config", {"find": "collections", "filter": {"_id": namespace}, "limit": 1})
-    )
+def entry(router: Connection, namespace: str) -> dict[str, Any] | None:
+    """What the cluster has on record of a sharded collection (``key``, ``uuid``); None: it is not sharded.
+
+    From MongoDB 8.0 on, unsharded collections that were moved are on record as well: as ``unsplittable``.
+    """
+    query = {"_id": namespace, **_SHARDED}
+    found = _first_batch(router, "config", {"find": "collections", "filter": query, "limit": 1})
+    return found[0] if found else None
 
 
 def shard_collection(router: Connection, wanted: ShardedCollection) -> bool:
@@ -134,11 +166,9 @@ def shard_collection(router: Connection, wanted: ShardedCollection) -> bool:
         ProvisionError: it is sharded by another key, or the router refused.
     """
     doing = f"sharding {wanted.namespace}"
-    present = _first_batch(
-        router, "config", {"find": "collections", "filter": {"_id": wanted.namespace}, "limit": 1}
-    )
-    if present:
-        key = dict(present[0]["key"])
+    present = entry(router, wanted.namespace)
+    if present is not None:
+        key = dict(present["key"])
         if key != dict(wanted.key):
             raise ProvisionError(
                 doing,
@@ -151,34 +181,51 @@ def shard_collection(router: Connection, wanted: ShardedCollection) -> bool:
     if wanted.unique:
         command["unique"] = True
     hashed = "hashed" in wanted.key.values()
+    if hashed and wanted.chunks:
+        command["numInitialChunks"] = wanted.chunks
     try:
         database = wanted.namespace.partition(".")[0]
         router.command("admin", {"enableSharding": database, "writeConcern": _MAJORITY}, timeout=60)
-        _declare_zones(router, wanted)
-        if hashed and wanted.chunks:
-            command["numInitialChunks"] = wanted.chunks
-        router.command("admin", {**command, "writeConcern": _MAJORITY}, timeout=120)
-        for middle in wanted.split:
-            router.command("admin", {"split": wanted.namespace, "middle": _bounds(middle)}, timeout=60)
+        with _zones(router, wanted):
+            router.command("admin", {**command, "writeConcern": _MAJORITY}, timeout=120)
     except CommandFailed as refusal:
-        raise ProvisionError(doing, str(refusal), "Check `sharding` in invoke.yaml.") from refusal
+        raise ProvisionError(doing, str(refusal), "Correct `sharding` in invoke.yaml.") from refusal
+    for middle in wanted.split:
+        try:
+            router.command("admin", {"split": wanted.namespace, "middle": _bounds(middle)}, timeout=60)
+        except CommandFailed as refusal:
+            raise ProvisionError(
+                doing,
+                f"It is sharded now, but not split at {dict(middle)}: {refusal}",
+                "Split it where you want it split: "
+                f"""invoke cluster.shell --eval 'sh.splitAt("{wanted.namespace}", {{…}})'""",
+            ) from refusal
     return True
 
 
-def _declare_zones(router: Connection, wanted: ShardedCollection) -> None:
-    for zone in wanted.zones:
-        for shard in zone.shards:
-            router.command("admin", {"addShardToZone": shard, "zone": zone.zone, "writeConcern": _MAJORITY})
-        router.command(
-            "admin",
-            {
-                "updateZoneKeyRange": wanted.namespace,
-                "min": _bounds(zone.min),
-                "max": _bounds(zone.max),
-                "zone": zone.zone,
-                "writeConcern": _MAJORITY,
-            },
-        )
+@contextlib.contextmanager
+def _zones(router: Connection, wanted: ShardedCollection) -> Iterator[None]:
+    """Declare a collection's zones for the block that shards it; if one of the two is refused, take the ranges back.
+
+    A range that stayed would stand in the way of a corrected one.
+
+    Follows https://www.mongodb.com/docs/manual/reference/command/updateZoneKeyRange/
+    """
+    declared: list[dict[str, Any]] = []
+    try:
+        for zone in wanted.zones:
+            for shard in zone.shards:
+                router.command("admin", {"addShardToZone": shard, "zone": zone.zone}, timeout=60)
+            bounds = {"min": _bounds(zone.min), "max": _bounds(zone.max)}
+            command = {"updateZoneKeyRange": wanted.namespace, **bounds}
+            router.command("admin", {**command, "zone": zone.zone}, timeout=60)
+            declared.append(command)
+        yield
+    except CommandFailed:
+        for command in declared:
+            with contextlib.suppress(CommandFailed):
+                router.command("admin", {**command, "zone": None}, timeout=60)
+        raise
 
 
 def _bounds(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,8 +242,8 @@ def _bounds(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def chunks_by_shard(router: Connection, namespace: str) -> dict[str, int]:
     """Number of chunks of a collection on each shard."""
-    found = _first_batch(router, "config", {"find": "collections", "filter": {"_id": namespace}, "limit": 1})
-    if not found:
+    sharded = entry(router, namespace)
+    if sharded is None:
         return {}
     counted = _first_batch(
         router,
@@ -204,7 +251,7 @@ def chunks_by_shard(router: Connection, namespace: str) -> dict[str, int]:
         {
             "aggregate": "chunks",
             "pipeline": [
-                {"$match": {"uuid": found[0]["uuid"]}},
+                {"$match": {"uuid": sharded["uuid"]}},
                 {"$group": {"_id": "$shard", "n": {"$sum": 1}}},
             ],
             "cursor": {"batchSize": 10_000},
@@ -215,9 +262,8 @@ def chunks_by_shard(router: Connection, namespace: str) -> dict[str, int]:
 
 def sharded_namespaces(router: Connection) -> list[str]:
     """Every sharded collection but those of MongoDB's own databases."""
-    found = _first_batch(
-        router, "config", {"find": "collections", "projection": {"_id": 1}, "batchSize": 10_000}
-    )
+    command = {"find": "collections", "filter": _SHARDED, "projection": {"_id": 1}, "batchSize": 10_000}
+    found = _first_batch(router, "config", command)
     return sorted(
         str(each["_id"]) for each in found if not str(each["_id"]).startswith(("config.", "admin."))
     )

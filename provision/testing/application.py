@@ -7,7 +7,7 @@ import importlib
 import inspect
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,49 @@ import pytest
 from provision.app import Database, render_environment
 from provision.errors import ProvisionError
 from provision.files import write_atomically
+from provision.schema import AppSettings
 
 if TYPE_CHECKING:
     from flask import Flask
 
 _DOING = "building the app for a test"
+
+
+def named(factory: str) -> str:
+    """The factory that pytest was told.
+
+    Raises:
+        ProvisionError: none was named.
+    """
+    if not factory:
+        raise ProvisionError(
+            _DOING,
+            "No app is named.",
+            "pytest --app-factory=module:factory, or app_factory = module:factory in pytest's configuration",
+        )
+    return factory
+
+
+def environment(lines: Iterable[str]) -> dict[str, str | None]:
+    """The templates of the app's environment: those that `invoke run` has by default, and those of `app_env`.
+
+    Args:
+        lines: ``NAME=VALUE``; without a value, the variable is taken away.
+
+    Raises:
+        ProvisionError: one is none.
+    """
+    templates = dict(AppSettings().env)
+    for line in lines:
+        name, separator, value = (part.strip() for part in line.partition("="))
+        if not name.isidentifier() or not separator:
+            raise ProvisionError(
+                _DOING,
+                f"app_env in pytest's configuration: {line!r} is not NAME=VALUE.",
+                "Write for example: MONGO_URL={{ uri }}",
+            )
+        templates[name] = value or None
+    return templates
 
 
 @contextlib.contextmanager
@@ -40,7 +78,7 @@ def built(
             imported, so it is the same one, on the same database, in all tests of a process; a factory makes
             a new one each time.
         directory: it is imported from there.
-        templates: `app.env` of the settings.
+        templates: as for `render_environment`.
         uri: connection string with the database.
         database: the database's name.
         config: given to a factory that takes an argument, and set on the app otherwise.

@@ -17,9 +17,11 @@ from provision.testing.servers import Found
 
 if TYPE_CHECKING:
     from pymongo import MongoClient
+    from pymongo.errors import OperationFailure
 
 _SELECTION_MS = 10_000
 _RIGHTS = "Give its user the right to list, write and drop databases."
+_AUTHENTICATION_FAILED = 18
 _DOING = "using the MongoDB that --mongodb names"
 
 
@@ -54,14 +56,36 @@ def obtain(request: Request, folder: Path, run: Run) -> Found:
             write_json(folder / "server.json", {"kind": "uri", "server": _digest(request.source)})
             for left in dead_runs(run.base):
                 _drop_left(client, left, request.source)
+        except OperationFailure as error:
+            raise _refused(error, request.source) from None
         except PyMongoError as error:
-            refused = isinstance(error, OperationFailure)
             raise ProvisionError(
-                _DOING,
-                f"It {'refused' if refused else 'does not answer'}: {error}",
-                _RIGHTS if refused else "Start it, or correct --mongodb.",
+                _DOING, f"It does not answer: {error}", "Start it, or correct --mongodb."
             ) from None
     return Found(request.source, lambda _: _log(request.source), ours=False)
+
+
+def _refused(error: OperationFailure, source: str) -> ProvisionError:
+    """Why a server refuses: who logs in, or what that user may do."""
+    from pymongo.errors import PyMongoError
+    from pymongo.uri_parser import parse_uri
+
+    if error.code == _AUTHENTICATION_FAILED:
+        try:
+            named = parse_uri(source, validate=False, warn=False)
+            user, database = (
+                named["username"],
+                named["options"].get("authsource") or named["database"] or "admin",
+            )
+        except PyMongoError:
+            user, database = None, "admin"
+        return ProvisionError(
+            _DOING,
+            f"The password was refused: {user or 'the user'} does not log in with it in the database {database}.",
+            "Correct user and password in --mongodb; special characters are written as %XX. A user of another database\n"
+            "logs in with ?authSource=DATABASE at the end.",
+        )
+    return ProvisionError(_DOING, f"It refused: {error}", _RIGHTS)
 
 
 def drop_databases(source: str, run: Run) -> None:

@@ -10,7 +10,7 @@ import random
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from provision import assembly
@@ -21,12 +21,13 @@ from provision.files import read_json, write_json
 from provision.installers import cache_directory
 from provision.locks import exclusive
 from provision.mongodb import binaries
+from provision.mongodb.binaries.machine import install_commands, this_machine
 from provision.mongodb.topology import LOOPBACK
 from provision.mongodb.wire import CommandFailed, NotReachable
 from provision.paths import Paths
-from provision.schema import AppSettings, DeploymentSettings, MongodbSettings, Settings
-from provision.settings import Layer, Loaded, load
-from provision.steps import Silent
+from provision.schema import DeploymentSettings, MongodbSettings, Settings
+from provision.settings import Loaded
+from provision.steps import Progress, Silent
 from provision.testing.request import Request
 from provision.testing.run import Run, runs
 from provision.testing.servers import Found
@@ -46,38 +47,15 @@ class NoRouter(ProvisionError):
 
 @dataclass(frozen=True)
 class Binaries:
-    """Finds mongod, as the settings of the project under test say.
+    """Finds mongod. No settings file and no variable of anybody's project count here, only pytest's options.
 
     Args:
-        root: that project's top folder; its `invoke.yaml` counts, if it has one.
-        mongod: the mongod that was asked for; empty: what the settings say.
+        mongod: the mongod that ``--mongod`` names, absolute; empty: the one of this machine, or else one that is fetched.
+        progress: told of the bytes of a download.
     """
 
-    root: Path
     mongod: str = ""
-
-    def settings(self) -> Loaded:
-        """The settings in force.
-
-        Raises:
-            ProvisionError: they are wrong.
-        """
-        layers = []
-        for path, shown in (
-            (Path.home() / ".invoke.yaml", "~/.invoke.yaml"),
-            (self.root / "invoke.yaml", "invoke.yaml"),
-        ):
-            if path.is_file():
-                layers.append(Layer(shown, _yaml(path), ours_alone=False))
-        environ = {key: value for key, value in os.environ.items() if key.startswith("INVOKE_")}
-        if not layers and not environ:
-            # Nobody has said anything: there is nothing to be judged.
-            return Loaded(Settings(), Paths.of(self.root, "data", "log", None), {})
-        return load(self.root, layers, environ, remember=False)
-
-    def app(self) -> AppSettings:
-        """What the settings say of the app."""
-        return self.settings().settings.app
+    progress: Progress = field(default_factory=Silent)
 
     def find(self) -> tuple[MongodbSettings, Path]:
         """Find mongod, download it if need be, and remember it for the runs to come.
@@ -88,18 +66,36 @@ class Binaries:
         Raises:
             ProvisionError: there is none to be had.
         """
-        loaded = self.settings()
-        chosen = loaded.settings.mongodb
+        chosen = MongodbSettings()
         if self.mongod:
             chosen = replace(chosen, source="path", path=self.mongod)
-        if chosen.path:
-            chosen = replace(chosen, path=str(self.root / Path(chosen.path).expanduser()))
         digest = hashlib.sha256(repr(chosen).encode()).hexdigest()[:16]
-        remembered = cache_directory(os.environ) / "pytest" / digest
-        paths = Paths(remembered, remembered, remembered, loaded.paths.cache)
+        cache = cache_directory(os.environ)
+        remembered = cache / "pytest" / digest
+        paths = Paths(remembered, remembered, remembered, cache)
         if binaries.recorded(paths, chosen) is None:
-            binaries.find(chosen, paths, Silent())
+            try:
+                binaries.find(chosen, paths, self.progress)
+            except ProvisionError as error:
+                raise self._explained(error, chosen.version) from None
         return chosen, paths.mongod_record
+
+    def _explained(self, error: ProvisionError, version: str) -> ProvisionError:
+        """The same failure with what can be done about it in pytest."""
+        if self.mongod:
+            remedy = (
+                "Correct --mongod, or leave it out: then mongod is looked for, and fetched if there is none."
+            )
+            return ProvisionError(
+                f"taking the mongod that --mongod names ({self.mongod})", error.cause, remedy
+            )
+        machine = this_machine()
+        return ProvisionError(
+            error.doing,
+            error.cause,
+            f"Install MongoDB ({machine.title or machine.system}):\n{install_commands(machine, version)}\n"
+            "Or name a mongod of your own: pytest --mongod=/path/to/mongod",
+        )
 
 
 def obtain(request: Request, folder: Path, run: Run, binaries: Binaries) -> Found:
@@ -128,17 +124,23 @@ def obtain(request: Request, folder: Path, run: Run, binaries: Binaries) -> Foun
         try:
             deployment.up()
             _check_ours(deployment)
-        except ProvisionError:
+        except ProvisionError as error:
             record.unlink(missing_ok=True)
             _kill(deployment)
             if before is not None or attempt == _ATTEMPTS - 1 or not _ports_taken(deployment):
-                raise
+                raise _for_pytest(error) from None
             continue
         break
     importing.join()
     return Found(
         deployment.uri(user="root" if request.auth else None), lambda _: _logs(deployment), deployment
     )
+
+
+def _for_pytest(error: ProvisionError) -> ProvisionError:
+    """A failure to start, with what can be done about it in pytest: the tool's commands may not be there."""
+    remedy = "Run pytest again. On another disk: TMPDIR=/path pytest\nWith another mongod: pytest --mongod=/path/to/mongod"
+    return ProvisionError(error.doing, error.cause, remedy, error.log_lines)
 
 
 def _deployment(
@@ -228,18 +230,6 @@ def _kill(deployment: Deployment) -> None:
 
 def _logs(deployment: Deployment) -> Mapping[str, list[str]]:
     return {node.name: deployment.backend.log_tail(node, _LOG_LINES) for node in deployment.topology.nodes}
-
-
-def _yaml(path: Path) -> dict[str, object]:
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
-        raise ProvisionError(
-            "reading the settings", f"{path}: {problem}", "Mend that file, then run pytest again."
-        ) from None
-    return values or {}
 
 
 def import_ahead() -> None:

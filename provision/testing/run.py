@@ -14,58 +14,75 @@ import shutil
 import socket
 import stat
 import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from provision.errors import ProvisionError
 from provision.files import read_json, write_json
 from provision.locks import exclusive
+from provision.process_identity import (
+    ProcessIdentity,
+    identity_of,
+    is_alive,
+    is_record,
+    is_recorded_alive,
+    recorded,
+    this_process,
+)
 
 _GONE_SECONDS = 10.0
-_SAME_START_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
 class Owner:
-    """The process that a run is: its pid means something on one machine, in one namespace, with its start time.
+    """The process that a run is: it means something on one machine, in one namespace of process ids.
 
     Args:
         host: the machine's name.
         namespace: of process ids; 0 where the system has but one.
-        pid: process id.
-        created: when the process began, in seconds since 1970.
+        process: which process.
     """
 
     host: str
     namespace: int
-    pid: int
-    created: float
+    process: ProcessIdentity
 
     @classmethod
     def here(cls) -> Owner:
         """This process."""
-        import psutil
+        return cls(socket.gethostname(), _namespace(), this_process())
 
-        return cls(socket.gethostname(), _namespace(), os.getpid(), psutil.Process().create_time())
+    def as_json(self) -> dict[str, Any]:
+        """For the run's record, and for workers, which are processes of their own."""
+        return {"host": self.host, "namespace": self.namespace, **self.process.as_record()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Owner | None:
+        """What `as_json` gave; None: it names nobody.
+
+        An earlier version noted the moment when the process began, which a step of the clock moves. So whoever has
+        that pid now is taken for it: its run is left alone as long as there is one.
+        """
+        if not is_record(values):
+            return None
+        process = (
+            recorded(values)
+            if "start_ticks" in values
+            else identity_of(values["pid"]) or ProcessIdentity(values["pid"], "", 0)
+        )
+        try:
+            return cls(str(values["host"]), int(values["namespace"]), process) if process else None
+        except (KeyError, ValueError):
+            return None
 
     @property
     def is_dead(self) -> bool:
         """Whether it has certainly ended. What another machine or container runs is not known here."""
         if (self.host, self.namespace) != (socket.gethostname(), _namespace()):
             return False
-        import psutil
-
-        try:
-            process = psutil.Process(self.pid)
-            if process.status() == psutil.STATUS_ZOMBIE:
-                return True
-            return abs(process.create_time() - self.created) > _SAME_START_SECONDS
-        except psutil.NoSuchProcess:
-            return True
-        except psutil.Error:
-            return False
+        return not is_alive(self.process)
 
 
 @dataclass(frozen=True)
@@ -93,11 +110,14 @@ class Run:
 
     def as_json(self) -> dict[str, Any]:
         """For workers, which are processes of their own."""
-        return {"id": self.id, "base": str(self.base), "owner": asdict(self.owner)}
+        return {"id": self.id, "base": str(self.base), "owner": self.owner.as_json()}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Run:
-        return cls(values["id"], Path(values["base"]), Owner(**values["owner"]))
+        owner = Owner.from_json(values["owner"])
+        if owner is None:
+            raise ValueError(values)
+        return cls(values["id"], Path(values["base"]), owner)
 
     def server(self, key: str) -> Path:
         """The folder of one of its servers."""
@@ -154,7 +174,7 @@ class Run:
                     left.clear()
             # The owner is on record before the folder is seen: one without would be no one's.
             partial = Path(tempfile.mkdtemp(prefix=".new-", dir=self.base))
-            write_json(partial / "owner.json", asdict(self.owner))
+            write_json(partial / "owner.json", self.owner.as_json())
             partial.rename(self.folder)
 
     def clear(self) -> None:
@@ -196,12 +216,12 @@ class Run:
         """Kill the nodes of this run: their data are of no use any more."""
         import psutil
 
-        from provision.backends.processes import MARK, is_alive
+        from provision.backends.processes import MARK
 
         pids = set()
         for path in self.folder.glob("*/.state/deployments/*/*.json"):
             record = read_json(path) or {}
-            if "created" in record and is_alive(record):
+            if is_recorded_alive(record):
                 pids.add(int(record["pid"]))
         killed = []
         for process in psutil.process_iter():
@@ -221,9 +241,9 @@ def runs(base: Path) -> list[Run]:
     """Every run that has a folder."""
     found = []
     for record in sorted(base.glob("*/owner.json")):
-        values = read_json(record)
-        with contextlib.suppress(TypeError):
-            found.append(Run(record.parent.name, base, Owner(**(values or {}))))
+        owner = Owner.from_json(read_json(record) or {})
+        if owner is not None:
+            found.append(Run(record.parent.name, base, owner))
     return found
 
 

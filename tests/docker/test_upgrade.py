@@ -67,3 +67,21 @@ def test_an_image_is_asked_for_its_version_before_anything_is_changed(make: Make
         to("localhost:1/no/such:image")
     assert cluster.identities() == before
     assert not cluster.load().paths.flags_record(cluster.name).exists()
+
+
+def test_another_image_is_named_and_the_restart_that_is_named_applies_it(make: Make) -> None:
+    cluster = make({"topology": "replica-set", "members": 1})
+    cluster.deployment.up()
+    again = f"{cluster.image.partition(':')[0]}:asked-for"
+    docker("tag", cluster.image, again)
+    try:
+        cluster.settings["image"] = again
+        (said,) = cluster.deployment.up().notices
+        assert f"{cluster.image}, and {again} is asked for" in said
+        assert f"`invoke restart --on {cluster.name}`" in said
+        cluster.deployment.down()
+        assert cluster.deployment.up().notices == ()
+        assert cluster.containers()["member-1"]["Config"]["Image"] == again
+    finally:
+        cluster.deployment.down(remove=True, delete_data=True)
+        docker("image", "rm", again)

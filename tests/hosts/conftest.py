@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import os
 import shutil
 import tempfile
@@ -16,15 +18,15 @@ import pytest
 from provision import assembly
 from provision.backends.hosts import Hosts
 from provision.deployment import Deployment
-from provision.hosts import inventory
+from provision.hosts import inventory, ssh
 from provision.hosts import setup as hosts_setup
 from provision.hosts.link import Link
 from provision.mongodb import binaries
 from provision.settings import Layer, Loaded, load
 from provision.steps import Silent
-from tests.hosts.lab import Lab, lab
+from tests.hosts.lab import Lab, client_at_home, lab
 from tests.support.capabilities import ROOT
-from tests.support.router_standin.install import install
+from tests.support.router_standin.install import beside
 
 
 @pytest.fixture(scope="session")
@@ -133,7 +135,7 @@ class Project:
 
 @contextlib.contextmanager
 def at_home(hosts: Lab, home: Path) -> Iterator[Path]:
-    """A home directory whose known_hosts has the keys of all hosts; it is $HOME in the block.
+    """A home directory whose known_hosts has the keys of all hosts; it is $HOME in the block, and home to `ssh`.
 
     Args:
         hosts: the hosts.
@@ -143,8 +145,13 @@ def at_home(hosts: Lab, home: Path) -> Iterator[Path]:
     (home / ".ssh" / "known_hosts").write_text(hosts.known_hosts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(home))
+        patch.setenv("PATH", f"{client_at_home(home / 'bin')}{os.pathsep}{os.environ['PATH']}")
         patch.delenv("SSH_AUTH_SOCK", raising=False)
+        # The wrapped client's idea of the user's home is this process's, too.
+        patch.setattr(ssh, "_local", functools.partial(dataclasses.replace, ssh._local(), home=str(home)))
+        ssh.ask.cache_clear()
         yield home
+    ssh.ask.cache_clear()
 
 
 @contextlib.contextmanager
@@ -157,20 +164,15 @@ def project_on(hosts: Lab, folder: Path, mongod: Path, version: str) -> Iterator
         mongod: the binary that it uses.
         version: its version.
     """
-    root, beside = folder / "project", folder / "bin"
+    root = folder / "project"
     root.mkdir()
-    beside.mkdir()
     shutil.copy2(ROOT / "mongod.conf.j2", root)
-    try:
-        os.link(mongod, beside / "mongod")
-    except OSError:
-        shutil.copy2(mongod, beside / "mongod")
-    install(beside, version)
+    routed = beside(mongod, version, folder / "bin")
     settings = {
         name: {"address": host.address, "user": "root", "key": str(hosts.key), "data_dir": "/srv/mongodb"}
         for name, host in hosts.hosts.items()
     }
-    made = Project(root, hosts, beside / "mongod", settings)
+    made = Project(root, hosts, routed, settings)
     try:
         yield made
     finally:

@@ -56,6 +56,41 @@ except OSError:
     sys.exit(print(0))
 print(answer.status, answer.read().decode(), sep="\\n")
 """
+# Kills the processes that hold an established connection to a port ($1), and no listening socket: sshd itself stays.
+_CUT = """
+import os, re, signal, sys
+port, sockets = f"{int(sys.argv[1]):04X}", {"01": set(), "0A": set()}
+for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+    for row in open(table).read().splitlines()[1:]:
+        _, local, _, state, *rest = row.split()
+        if local.endswith(":" + port) and state in sockets:
+            sockets[state].add(f"socket:[{rest[5]}]")
+found = []
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        held = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+    except OSError:
+        continue
+    if held & sockets["01"] and not held & sockets["0A"]:
+        found.append(int(pid))
+for pid in found:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+print(len(found))
+"""
+# What an sshd calls the processes of its connections: since OpenSSH 9.8 they are a program of their own.
+_CONNECTION = re.compile(r"\[?(sshd|sshd-session|sshd-auth)(: (?!.*\[listener\])|\]|$)")
+_CLIENT = """#!/bin/sh
+exec unshare --mount sh -c '
+    passwd=$(mktemp)
+    awk -F: -v OFS=: -v uid="$(id -u)" -v home="$HOME" "\\$3 == uid { \\$6 = home } { print }" /etc/passwd > "$passwd"
+    mount --bind "$passwd" /etc/passwd
+    rm -f "$passwd"
+    exec CLIENT "$@"
+' ssh "$@"
+"""
 # All that a systemd needs to run the units of a tool, and nothing that would start anything else of this machine.
 _TARGETS = {
     "sysinit.target": "",
@@ -203,8 +238,21 @@ class LabHost:
         assert done.returncode == 0, f"{argv}: {done.stdout}{done.stderr}"
         return done.stdout
 
+    def cut_connections(self, none_will_do: bool = False) -> int:
+        """Kill what holds an open connection to its sshd, whatever that OpenSSH calls these processes.
+
+        Args:
+            none_will_do: it is no mistake of the test if there is none at this moment.
+
+        Returns:
+            How many processes that were.
+        """
+        killed = int(self.run(sys.executable, "-c", _CUT, "22"))
+        assert killed or none_will_do, f"nobody is connected to the sshd of {self.name}"
+        return killed
+
     def end(self, pattern: str) -> None:
-        """Kill those of its processes whose command line a pattern matches, its sshd's sessions for example."""
+        """Kill those of its processes whose command line a pattern matches."""
         command = ["nsenter", "-t", self.first(), "--pid", "--mount", "pkill", "-KILL", "-f", pattern]
         subprocess.run(command, check=False)
 
@@ -237,8 +285,7 @@ class LabHost:
         files = self.run("find", *places, *own, "-o", "-print").splitlines()
         lines = self.run("ps", "-ewwo", "args", "--no-headers").splitlines()
         # One that is about to end has its program's name alone, in brackets.
-        passing = ("ps ", "sshd: root", "sshd: operator", "sshd: [", "[sshd]")
-        lasting = [line for line in lines if not line.startswith(passing)]
+        lasting = [line for line in lines if not line.startswith("ps ") and not _CONNECTION.match(line)]
         return Seen(frozenset(files), tuple(sorted(lasting)), tuple(sorted(self.listening())))
 
     def get(self, port: int, path: str) -> tuple[int, str]:
@@ -497,6 +544,20 @@ def _removed(cgroup: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def client_at_home(folder: Path) -> Path:
+    """A folder with an `ssh` for the PATH: the machine's own, for which $HOME is the user's home directory.
+
+    OpenSSH takes that from the user database alone. So it sees another one, in a mount namespace of its own.
+    """
+    client = shutil.which("ssh")
+    assert client is not None
+    folder.mkdir()
+    ssh = folder / "ssh"
+    ssh.write_text(_CLIENT.replace("CLIENT", client))
+    ssh.chmod(0o755)
+    return folder
 
 
 def keygen(path: Path) -> None:

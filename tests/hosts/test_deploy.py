@@ -219,7 +219,7 @@ def test_connection_lost_while_the_app_is_sent_and_the_next_deploy_completes(sho
             return any(path.stat().st_size > 1_000_000 for path in releases.glob(".incoming.*/tar"))
 
         until("the app to be on its way", sending)
-        host.end("^sshd: root")
+        host.cut_connections()
         cut.set()
 
     cutter = threading.Thread(target=cut_the_connection)

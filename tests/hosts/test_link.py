@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from provision.hosts import inventory
-from provision.hosts.link import File, HostError, Link, Unreachable
+from provision.hosts import inventory, ssh
+from provision.hosts.link import _PUT, File, HostError, Link, Unreachable, archive
 from provision.schema import HostSettings
-from tests.hosts.conftest import Project
+from tests.hosts.conftest import Project, at_home, hosts_of_their_own
 from tests.hosts.lab import Lab, keygen
 from tests.support.polling import until
 
@@ -22,8 +24,7 @@ def linked(lab: Lab, name: str = "db1", **settings: str) -> Iterator[Link]:
     """A connection to a host of the lab, as root, with its key."""
     given = {"address": lab.hosts[name].address, "user": "root", "key": str(lab.key), **settings}
     known = {name: HostSettings(**given)}  # type: ignore[arg-type]
-    lookup = inventory.ssh_config(Path.home() / ".ssh" / "config")
-    with closing(Link(inventory.resolve(name, known[name], known, lookup), 5.0)) as link:
+    with closing(Link(inventory.resolve(name, known[name], known, ssh.ask), 5.0)) as link:
         yield link
 
 
@@ -61,8 +62,6 @@ def test_files_are_put_whole_with_their_mode(all_on: Lab, trusting: Path) -> Non
 
 
 def test_one_connection_carries_all_commands(all_on: Lab, trusting: Path) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     with linked(all_on) as link, ThreadPoolExecutor(20) as pool:
         clients = set(pool.map(lambda _: link.run(["sh", "-c", "echo $SSH_CONNECTION"]).out, range(60)))
     assert len(clients) == 1
@@ -74,7 +73,7 @@ def test_connection_that_was_lost_unseen_is_opened_again_before_anything_is_run(
     with linked(all_on) as link:
         link.run(["true"])
         transport = link._transport()
-        all_on.hosts["db1"].end("^sshd: root")
+        all_on.hosts["db1"].cut_connections()
         until("the connection to be over", lambda: not transport.is_active())
         monkeypatch.setattr(transport, "is_active", lambda: True)
         assert link.run(["echo", "once"]).out == "once\n"
@@ -92,7 +91,7 @@ def test_unknown_host_key_is_refused_with_the_command_that_accepts_it(all_on: La
     assert "db1" in caught.value.doing
     assert "host key of db1" in caught.value.cause
     assert "SHA256:" in caught.value.cause
-    assert f"ssh root@{host.address} true" in caught.value.remedy
+    assert f"ssh -i {all_on.key} root@{host.address} true" in caught.value.remedy
 
 
 def test_changed_host_key_is_refused(all_on: Lab, trusting: Path, tmp_path: Path) -> None:
@@ -104,7 +103,7 @@ def test_changed_host_key_is_refused(all_on: Lab, trusting: Path, tmp_path: Path
         link.run(["true"])
     assert "db1" in caught.value.cause
     assert "not the one on record" in caught.value.cause
-    assert f"ssh-keygen -R {address}" in caught.value.remedy
+    assert f"ssh-keygen -R {address}," in caught.value.remedy
 
 
 def test_wrong_key_is_named_with_host_and_user(all_on: Lab, trusting: Path, tmp_path: Path) -> None:
@@ -133,23 +132,59 @@ def test_host_that_is_off_is_named(all_on: Lab, trusting: Path) -> None:
 
 def test_lost_connection_is_named_and_the_next_command_opens_another(all_on: Lab, trusting: Path) -> None:
     host = all_on.hosts["db1"]
-    with linked(all_on) as link:
+    begun = host.srv / "begun"
+    with linked(all_on) as link, ThreadPoolExecutor(1) as pool:
+        sleeping = pool.submit(link.script, "touch /srv/begun; sleep 60")
+        until("the command to run", begun.exists)
+        host.cut_connections()
         with pytest.raises(Unreachable, match="connection to db1 was lost"):
-            link.script("pkill -KILL -f '^sshd: root' ; sleep 60")
+            sleeping.result()
         assert link.run(["echo", "again"]).out == "again\n"
     assert host.listens()
+    begun.unlink()
 
 
-def test_what_is_left_out_is_as_ssh_config_has_it(all_on: Lab, trusting: Path) -> None:
-    host = all_on.hosts["db3"]
-    (trusting / ".ssh" / "config").write_text(
-        f"Host prod-*\n  HostName {host.address}\n  User root\n  IdentityFile {all_on.key}\n"
-    )
-    known = {"db": HostSettings(address="prod-3")}
-    found = inventory.resolve("db", known["db"], known, inventory.ssh_config(trusting / ".ssh" / "config"))
-    assert (found.address, found.user, found.keys) == (host.address, "root", (str(all_on.key),))
-    with closing(Link(found)) as link:
-        assert link.run(["id", "-un"]).out == "root\n"
+def test_connection_is_really_cut_whatever_its_process_is_called(
+    sshd: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Since OpenSSH 9.8 it is `sshd-session: root@notty`: a process is called after the program that it runs."""
+    other = tmp_path / "sshd-session"
+    shutil.copy2(sshd, other)
+    with (
+        hosts_of_their_own(str(other), ("db1",)) as lab,
+        at_home(lab, tmp_path / "home"),
+        linked(lab) as link,
+    ):
+        link.run(["true"])
+        assert lab.hosts["db1"].processes("sshd-session:")
+        transport = link._transport()
+        lab.hosts["db1"].cut_connections()
+        until("the connection to be over", lambda: not transport.is_active())
+        assert link.run(["echo", "again"]).out == "again\n"
+
+
+def test_two_commands_put_files_into_one_directory_at_once(all_on: Lab, trusting: Path) -> None:
+    """They hold different locks (`app-prod`, `deployment-prod`), or belong to two people."""
+    placed = all_on.hosts["db1"].srv / "both"
+    first = archive([File("first", b"1" * 1_000_000, 0o600)])
+
+    class Slowly(io.BytesIO):
+        """Sends half, waits until the other command is done, and sends the rest."""
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell() >= len(first) // 2 and not (placed / "second").exists():
+                until("the first half to be there", lambda: list(placed.glob(".incoming.*/*")))
+                second.put("/srv/both", [File("second", b"2", 0o600)], "testing")
+            return super().read(size)
+
+    with linked(all_on) as link, linked(all_on) as second:
+        ran = link.script(_PUT, "/srv/both", feed=Slowly(first))
+        assert (ran.status, ran.err) == (0, "")
+        # What a shell left that is gone goes with the next command.
+        (placed / ".incoming.4194303-1").mkdir()
+        second.put("/srv/both", [File("third", b"3", 0o600)], "testing")
+    assert sorted(path.name for path in placed.iterdir()) == ["first", "second", "third"]
+    shutil.rmtree(placed)
 
 
 def test_host_behind_another_one_is_reached_through_it(all_on: Lab, trusting: Path) -> None:

@@ -58,7 +58,7 @@ def test_connection_lost_halfway_names_the_host_and_running_again_completes(proj
             return any(path.stat().st_size > 1_000_000 for path in host.srv.rglob("*.incoming.*"))
 
         until("mongod to be on its way", sending)
-        host.end("^sshd: root")
+        host.cut_connections()
         cut.set()
 
     cutter = threading.Thread(target=cut_the_connection)

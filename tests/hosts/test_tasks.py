@@ -68,3 +68,19 @@ def test_check_ends_with_1_where_something_is_in_the_way(clone_on_hosts: Clone, 
     project.lab.hosts["db2"].stop()
     said = clone_on_hosts.fails("hosts.check", "--on", "prod")
     assert "Nodes could not run on db2" in said
+
+
+def test_live_progress_shows_the_nodes_as_they_come_and_disturbs_none(
+    clone_on_hosts: Clone, project: Project
+) -> None:
+    clone = clone_on_hosts
+    clone.succeeds("hosts.setup", "--on", "prod")
+    typed = "stty rows 50 cols 150; exec ./invoke cluster.up --on prod"
+    shown = clone.begin(command=["script", "-qefc", typed, "/dev/null"])
+    assert shown.ends() == 0, shown.text
+    assert "PRIMARY" in shown.text
+    assert "starting" in shown.text
+    for host in project.lab.hosts.values():
+        [log] = host.srv.glob("mongodb/prod/member-*.log")
+        assert "only allow SSL connections" not in log.read_text()
+    clone.succeeds("cluster.down", "--on", "prod", "--delete-data", "--yes")

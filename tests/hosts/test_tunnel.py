@@ -117,7 +117,7 @@ def test_lost_connection_is_opened_again_and_clients_go_on(
     project, loaded = replica_set
     with _held(loaded) as held, pymongo.MongoClient(held.uri, serverSelectionTimeoutMS=10_000) as client:
         client.admin.command("ping")
-        project.lab.hosts[held.opened[0].host].end("^sshd: root")
+        project.lab.hosts[held.opened[0].host].cut_connections()
 
         def answers() -> bool:
             with contextlib.suppress(PyMongoError):
@@ -156,7 +156,7 @@ def test_tunnel_follows_the_primary_where_no_node_was_named(
         assert second is not None
         assert isinstance(deployment.backend, Hosts)
         host = project.lab.hosts[deployment.backend.placement[second.name]]
-        host.end("^sshd: root")
+        host.cut_connections()
         host.cut_off()
         try:
             until("writes to go on without that host", takes_writes)
@@ -174,7 +174,7 @@ def test_host_that_is_gone_ends_the_tunnel_with_one_error_that_names_it(
     project, loaded = replica_set
     with _held(loaded, node="member-2") as held:
         host = project.lab.hosts[held.opened[0].host]
-        host.end("^sshd: root")
+        host.cut_connections()
         host.cut_off()
         try:
             until("the tunnel to end", lambda: held.errors, seconds=60)

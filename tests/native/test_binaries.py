@@ -260,7 +260,8 @@ def test_the_archive_is_downloaded_checked_unpacked_run_and_recorded(
     assert sorted(path.name for path in taken.path.parent.parent.rglob("*")) == ["bin", "mongod", "mongos"]
     assert list(refusals(choice)) == [Source.PATH, Source.SYSTEM, Source.CACHE]
     assert progress.seen[-1] == (len(archive), len(archive))
-    assert all(0 < done <= len(archive) for done, _ in progress.seen)
+    assert progress.seen[0] == (0, None)  # said before the first byte comes
+    assert all(0 < done <= len(archive) for done, _ in progress.seen[1:])
     assert recorded(paths, settings) == taken
     assert left_behind(paths) == [taken.path.parent.parent.name]
 
@@ -506,13 +507,33 @@ def test_an_unreachable_index_is_named_without_its_password(
     assert left_behind(paths) == []
 
 
-def test_without_pip_the_wheel_is_refused_with_the_command_that_installs_it(
+def test_where_no_pip_can_be_had_the_wheel_is_refused_with_the_command_that_installs_it(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr(sys, "executable", "/bin/false")  # nor can a virtualenv be made
     with pytest.raises(ProvisionError, match="there is no pip") as error:
         find(MongodbSettings(source="wheel"), paths, Silent())
-    assert f"{sys.executable} -m ensurepip" in error.value.cause
+    assert "/bin/false -m ensurepip" in error.value.cause
+
+
+@pytest.mark.needs("index")
+@pytest.mark.parametrize("pip", ["none", "before --progress-bar raw"])
+def test_neither_pip_nor_a_new_pip_is_needed_for_the_wheel(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, pip: str
+) -> None:
+    if pip == "none":
+        monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    else:
+        monkeypatch.setattr("importlib.metadata.version", lambda _: "22.3.1")
+    seen: list[tuple[int, int | None]] = []
+    progress = Silent()
+    monkeypatch.setattr(progress, "advance", lambda done, total: seen.append((done, total)))
+    choice = find(MongodbSettings(source="wheel"), paths, progress)
+    assert choice.mongod.path.is_file()
+    assert seen == [(0, None)]
+    assert len(left_behind(paths)) == 1
+    assert not (choice.mongod.path.parent.parent / "pip").exists()
 
 
 def test_when_nothing_serves_everything_that_was_tried_is_listed(
@@ -520,6 +541,7 @@ def test_when_nothing_serves_everything_that_was_tried_is_listed(
 ) -> None:
     script(tmp_path / "path/mongod", "db version v4.4.29")
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(ProvisionError) as error:
         find(MongodbSettings(mirror=f"http://127.0.0.1:{free_port}"), paths, Silent())
     for said in ("path: mongodb.path is not set", "system: found 4.4.29", "cache: ", "archive: ", "wheel: "):

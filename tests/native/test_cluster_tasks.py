@@ -14,7 +14,7 @@ from pymongo import MongoClient
 
 from tests.support.clones import Clone
 from tests.support.polling import until
-from tests.support.router_standin.install import install
+from tests.support.router_standin.install import beside
 
 pytestmark = pytest.mark.timeout(300)
 SHARDING = {"flaskbook": {"user": {"key": {"_id": "hashed"}}}}
@@ -37,12 +37,8 @@ def free_range(ports: list[int]) -> int:
 @pytest.fixture
 def team(clone: Clone, mongod_binary: Path, mongod_version: str) -> Clone:
     """A clone with the deployments `rs` and `sh`, and a mongos beside its mongod."""
-    if not (mongod_binary.parent / "mongos").exists():
-        folder = clone.root.parent / "bin"
-        folder.mkdir()
-        (folder / "mongod").symlink_to(mongod_binary)
-        install(folder, mongod_version)
-        clone.environment["INVOKE_MONGODB_PATH"] = str(folder / "mongod")
+    routed = beside(mongod_binary, mongod_version, clone.root.parent / "bin")
+    clone.environment["INVOKE_MONGODB_PATH"] = str(routed)
     first = free_range([*range(8), *(100 + at for at in (0, 1, 20, 50, 51, 100, 101, 150, 151, 200, 201))])
 
     def add(settings: dict[str, Any]) -> None:
@@ -97,9 +93,15 @@ def test_flags_hold_for_later_commands_until_the_data_are_deleted(team: Clone) -
     assert len(states(team, "rs")) == 3
 
 
-def test_a_flag_that_will_not_do_is_forgotten_and_changes_nothing(team: Clone) -> None:
+def test_a_flag_that_is_refused_is_forgotten_and_changes_nothing(team: Clone) -> None:
     team.succeeds("cluster.up", "--on", "rs", "--members", "1")
-    assert "will not do" in team.fails("cluster.up", "--on", "rs", "--members", "none")
+    assert (
+        "--members none: it takes a whole number"
+        in team.invoke("cluster.up", "--on", "rs", "--members", "none").stderr
+    )
+    assert "flag --members: deployments.rs.members: 51 is not allowed" in team.fails(
+        "cluster.up", "--on", "rs", "--members", "51"
+    )
     assert "invoke cluster.down --delete-data --on rs" in team.fails(
         "cluster.up", "--on", "rs", "--port", "29999"
     )

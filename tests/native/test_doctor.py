@@ -198,3 +198,56 @@ def test_an_app_that_has_outlived_its_run_is_found(clone: Clone) -> None:
     assert [each["remedy"] for each in found] == [f"kill {app.pid}"]
     app.kill()
     psutil.wait_procs([app], 10)
+
+
+def test_the_app_of_a_run_that_runs_is_nothing_to_report(clone: Clone) -> None:
+    running = clone.begin("run")
+    running.says("Serving")
+    done = clone.invoke("doctor", "--json", env={"PIP_NO_INDEX": "1"})
+    assert [each for each in json.loads(done.stdout) if each["check"] == "leftovers"] == []
+    assert "kill" not in done.stdout
+    running.signal_group(signal.SIGINT)
+    assert running.ends() == 130
+
+
+def test_after_a_crash_the_pid_in_mongod_lock_may_be_that_of_another_clones_mongod(
+    loaded: Loaded, mongod_binary: Path, tmp_path: Path
+) -> None:
+    data = loaded.paths.node_data("local", "mongod")
+    data.mkdir(parents=True)
+    (tmp_path / "another").mkdir()
+    with foreign_mongod(mongod_binary, tmp_path / "another") as another:
+        (data / "mongod.lock").write_text(f"{another.pid}\n")
+        assert about(loaded, "data in use") == []
+        (found,) = about(loaded, "leftovers")
+    assert "./invoke start recovers it" in found.remedy
+
+
+WITHOUT_PROC = (
+    *("unshare", "--mount", "--propagation", "private"),
+    *("sh", "-euc", 'umount -l /proc; exec "$@"', "sh"),
+)
+
+
+@pytest.mark.needs("mount")
+@pytest.mark.parametrize("task", ["stop", "start", "status"])
+def test_without_proc_there_is_one_error_and_nothing_is_taken_for_dead(clone: Clone, task: str) -> None:
+    clone.succeeds("start")
+    (mongod,) = clone.mongods()
+    without = replace(clone, prefix=WITHOUT_PROC)
+    said = without.fails(task)
+    assert "/proc is not mounted" in said
+    assert "next: mount -t proc proc /proc" in said
+    assert clone.mongods() == [mongod]
+    assert clone.pid() == mongod.pid
+
+
+@pytest.mark.needs("mount")
+def test_without_proc_doctor_says_that_and_nothing_else(clone: Clone) -> None:
+    clone.succeeds("setup")
+    done = replace(clone, prefix=WITHOUT_PROC).invoke("doctor", "--json")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    (found,) = json.loads(done.stdout)
+    assert found["level"] == "error"
+    assert "/proc is not mounted" in found["what"]

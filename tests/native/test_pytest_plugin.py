@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pymongo import MongoClient
 
 from tests.support.plugin_project import ROOT, SIX_LINES, Project
 from tests.support.polling import until
-from tests.support.router_standin.install import install
+from tests.support.router_standin.install import beside, link
 
 # Writes a line of JSON to a file of the project.
 TELL = """
@@ -40,7 +41,7 @@ BLOCKED = """
 def project(tmp_path: Path, mongod_binary: Path) -> Iterator[Project]:
     """A project whose mongod has no mongos beside it."""
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "mongod").symlink_to(mongod_binary)
+    link(mongod_binary, tmp_path / "bin" / "mongod")
     made = Project(tmp_path / "project", str(tmp_path / "bin" / "mongod"))
     made.write("tell.py", TELL)
     try:
@@ -50,9 +51,9 @@ def project(tmp_path: Path, mongod_binary: Path) -> Iterator[Project]:
 
 
 @pytest.fixture
-def with_router(project: Project, mongod_version: str) -> Project:
-    """The same with a router: the stand-in."""
-    install(Path(project.mongod).parent, mongod_version)
+def with_router(project: Project, tmp_path: Path, mongod_binary: Path, mongod_version: str) -> Project:
+    """The same with a router."""
+    project.mongod = str(beside(mongod_binary, mongod_version, tmp_path / "routed"))
     return project
 
 
@@ -424,6 +425,7 @@ def test_a_wrong_marker_is_an_error_of_the_collection(project: Project) -> None:
 
 
 def test_flaskbook_is_built_on_the_tests_database(project: Project) -> None:
+    project.write("pytest.ini", "[pytest]\napp_factory = flaskbook.application:create_app\n")
     project.write(
         "test_it.py",
         """
@@ -490,6 +492,223 @@ def test_an_app_that_is_not_there_is_named(project: Project) -> None:
     assert "Traceback" not in printed
 
 
+def test_an_app_that_is_not_named_is_asked_for(project: Project) -> None:
+    project.write("test_it.py", "def test_it(client):\n    pass\n")
+    printed = project.fails()
+    assert "why:  No app is named." in printed
+    assert "next: pytest --app-factory=module:factory" in printed
+    assert "flaskbook" not in printed
+
+
+def test_a_mongod_that_ends_at_once_is_explained_for_pytest(project: Project, tmp_path: Path) -> None:
+    broken = tmp_path / "mongod"
+    broken.write_text(
+        f'#!/bin/sh\n[ "$1" != --version ] || exec {project.mongod} --version\necho broken >&2\nexit 9\n'
+    )
+    broken.chmod(0o755)
+    project.mongod = str(broken)
+    project.write("test_it.py", SIX_LINES)
+    printed = project.fails()
+    assert "error: starting" in printed
+    assert "next: Run pytest again." in printed
+    assert "invoke" not in printed.partition("error: ")[2]
+    assert project.nodes() == []
+
+
+def test_no_settings_of_a_project_are_read(project: Project) -> None:
+    project.write(
+        "invoke.yaml", "env: {stage: dev}\napp: {name: shop, factory: [1]}\nmongodb: {path: /nowhere}\n"
+    )
+    home = project.root.parent / "home"
+    home.mkdir()
+    (home / ".invoke.yaml").write_text("mongodb: 7\n{")
+    project.write(
+        "test_it.py",
+        """
+        import sys
+
+        def test_it(database, mongodb, tmp_path):
+            database.people.insert_one({"name": "Ada"})
+            assert not {"invoke", "fabric", "pydantic", "rich", "docker"} & sys.modules.keys()
+        """,
+    )
+    project.passes(HOME=str(home), INVOKE_ENV_STAGE="dev", INVOKE_MONGODB_SOURCE="nowhere")
+
+
+def test_the_apps_environment_and_folder_are_options_of_pytest(project: Project) -> None:
+    (project.root / "src").mkdir(parents=True, exist_ok=True)
+    project.write(
+        "src/shop.py",
+        """
+        import os
+        from flask import Flask
+
+        def make():
+            app = Flask(__name__)
+            app.config["SEEN"] = [os.environ["SHOP_DB"], os.environ.get("MONGODB_DATABASE")]
+            return app
+        """,
+    )
+    project.write(
+        "pytest.ini",
+        """
+        [pytest]
+        app_factory = shop:make
+        app_path = src
+        app_env =
+            SHOP_DB = {{ database }}@{{ host }}
+            MONGODB_DATABASE =
+        """,
+    )
+    project.write(
+        "test_shop.py",
+        """
+        def test_it(app, database):
+            assert app.config["SEEN"] == [f"{database.name}@127.0.0.1", None]
+        """,
+    )
+    project.passes()
+
+
+def test_a_wrong_password_is_said_to_be_refused(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "guarded").mkdir()
+    guarded = Project(tmp_path / "guarded" / "project", project.mongod, options=("--mongodb-auth",))
+    guarded.write("tell.py", TELL)
+    guarded.write("test_it.py", BLOCKED)
+    project.write("test_it.py", SIX_LINES)
+    try:
+        host, port = guarded.tells("blocked", guarded.begin())["server"]
+        printed = project.fails(f"--mongodb=mongodb://root:hunter2@{host}:{port}/?replicaSet=rs0")
+    finally:
+        guarded.close()
+    assert "The password was refused: root does not log in with it in the database admin." in printed
+    assert "next: Correct user and password in --mongodb" in printed
+    assert "right to list" not in printed
+    assert "hunter2" not in printed
+
+
+@pytest.fixture(scope="module")
+def other_plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with other plugins whose fixtures have the names of ours."""
+    folder = tmp_path_factory.mktemp("other-plugins")
+    packages = [
+        "pytest-flask",
+        "pytest-mongodb",
+        "mongomock",
+        "sentinels",
+        "pytz",
+        "pytest-mongo",
+        "mirakuru",
+    ]
+    packages += ["port-for", "pytest-django", "django", "asgiref", "sqlparse"]
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"),
+            *("--target", str(folder), *packages),
+        ],
+        check=True,
+    )
+    return folder
+
+
+SHOP = """
+    import os
+    from flask import Flask
+    from pymongo import MongoClient
+
+    def make():
+        app = Flask(__name__)
+
+        @app.get("/")
+        def index():
+            with MongoClient(os.environ["MONGODB_URI"]) as client:
+                client.get_default_database().orders.insert_one({})
+                return str(client.get_default_database().orders.count_documents({}))
+
+        return app
+"""
+
+
+def with_other_plugins(project: Project, folder: Path) -> dict[str, str]:
+    """The environment in which other plugins are there, and none is loaded that is not named."""
+    project.write("shop.py", SHOP)
+    return {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
+
+
+@pytest.mark.needs("index")
+@pytest.mark.parametrize("ours_first", [True, False])
+@pytest.mark.parametrize(
+    ("plugin", "name", "theirs"),
+    [
+        ("pytest_mongodb.plugin", "mongodb", "pytest_mongodb"),
+        ("pytest_mongo.plugin", "mongodb", "pytest_mongo."),
+        ("pytest_flask.plugin", "client", "pytest_flask"),
+        ("pytest_django.plugin", "client", "pytest_django"),
+    ],
+)
+def test_another_plugins_fixture_keeps_its_name_in_whatever_order_they_come(
+    project: Project, other_plugins: Path, plugin: str, name: str, theirs: str, ours_first: bool
+) -> None:
+    environment = with_other_plugins(project, other_plugins)
+    project.write(
+        "test_it.py",
+        f"""
+        def test_ours(database, provision_mongodb, provision_client):
+            database.people.insert_one({{"name": "Ada"}})
+            assert provision_mongodb.client[database.name].people.count_documents({{}}) == 1
+            assert provision_client.get("/").text == "1"
+
+        def test_theirs(request):
+            module = request._fixturemanager.getfixturedefs({name!r}, request.node)[-1].func.__module__
+            assert module.startswith({theirs!r}), module
+        """,
+    )
+    ours = "provision.pytest_plugin"
+    order = [ours, plugin] if ours_first else [plugin, ours]
+    project.named = False
+    options = [word for each in order for word in ("-p", each)]
+    printed = project.passes(*options, "--app-factory=shop:make", **environment)
+    assert f"the fixture {name} is that of {plugin}; ours is provision_{name}" in printed
+
+
+@pytest.mark.needs("index")
+def test_the_live_server_of_pytest_flask_serves_our_app(project: Project, other_plugins: Path) -> None:
+    environment = with_other_plugins(project, other_plugins)
+    project.write(
+        "test_it.py",
+        """
+        import urllib.request
+
+        def test_it(live_server, database, client):
+            with urllib.request.urlopen(f"http://{live_server.host}:{live_server.port}/") as answer:
+                assert answer.read() == b"1"
+            assert database.orders.count_documents({}) == 1
+            assert client.get("/").text == "2"
+        """,
+    )
+    options = ["-p", "pytest_flask.plugin", "-o", "live_server_scope=function", "--app-factory=shop:make"]
+    project.passes(*options, **environment)
+
+
+@pytest.mark.needs("index")
+@pytest.mark.parametrize("workers", [(), ("-n", "1")])
+def test_the_first_use_on_a_machine_says_that_mongod_is_fetched(
+    tmp_path: Path, workers: tuple[str, ...]
+) -> None:
+    project = Project(tmp_path / "project")
+    project.write("test_it.py", SIX_LINES)
+    places = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin"}
+    try:
+        done = project.pytest(*workers, **places)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stderr.count("mongodb: fetching mongod, once for all projects") == 1
+        again = project.pytest(*workers, **places)
+        assert "fetching" not in again.stdout + again.stderr
+    finally:
+        project.close()
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+
+
 @pytest.mark.needs("index")
 @pytest.mark.timeout(600)
 def test_an_installed_wheel_is_all_that_a_project_needs(tmp_path: Path, mongod_binary: Path) -> None:
@@ -510,7 +729,12 @@ def test_an_installed_wheel_is_all_that_a_project_needs(tmp_path: Path, mongod_b
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     run(sys.executable, "-m", "virtualenv", str(tmp_path / "env"))
     python = str(tmp_path / "env" / "bin" / "python")
-    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(wheel))
+    there = ("pip==23.0.1", "invoke>=3", "pytest==8.0.0")
+    pip_install = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    run(*pip_install, *there)
+    before = {name: version_in(python, name) for name in ("pip", "invoke", "pytest")}
+    run(*pip_install, str(wheel))
+    assert {name: version_in(python, name) for name in before} == before
 
     empty = Project(tmp_path / "project", python=python, installed=True)
     empty.write("test_it.py", SIX_LINES)
@@ -521,6 +745,12 @@ def test_an_installed_wheel_is_all_that_a_project_needs(tmp_path: Path, mongod_b
         assert empty.nodes() == []
     finally:
         empty.close()
+
+
+def version_in(python: str, package: str) -> str:
+    """The version of a package that an interpreter has."""
+    program = f"import importlib.metadata; print(importlib.metadata.version({package!r}))"
+    return subprocess.run([python, "-c", program], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def test_the_run_ends_its_server_even_when_a_test_ended_it_first(project: Project) -> None:

@@ -14,7 +14,7 @@ from pymongo import MongoClient
 from tests.support.clones import Clone, make_clone
 from tests.support.clusters import free_ports
 from tests.support.load import lost, writing
-from tests.support.router_standin.install import install
+from tests.support.router_standin.install import beside
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -25,11 +25,7 @@ def shared(
 ) -> Iterator[Clone]:
     """A clone with a replica set `rs` of three members, which runs, and a small sharded cluster `sh`, which doesn't."""
     folder = tmp_path_factory.mktemp("rolling")
-    beside = folder / "bin"
-    beside.mkdir()
-    (beside / "mongod").symlink_to(mongod_binary)
-    install(beside, mongod_version)
-    clone = make_clone(folder / "clone", str(beside / "mongod"))
+    clone = make_clone(folder / "clone", str(beside(mongod_binary, mongod_version, folder / "bin")))
     first = free_ports(250)
 
     def add(settings: dict[str, Any]) -> None:

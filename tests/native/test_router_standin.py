@@ -211,6 +211,35 @@ def test_an_unknown_command_is_refused_as_mongos_refuses_it(cluster: LocalCluste
         cluster.client.admin.command("replSetGetStatus")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        {"addShardToZone": "shA", "zone": "z"},
+        {"updateZoneKeyRange": "t.t", "min": {"x": 0}, "max": {"x": 1}, "zone": "z"},
+        {"removeShardFromZone": "shA", "zone": "z"},
+        {"split": "t.t", "middle": {"x": 1}},
+        {"balancerStart": 1},
+        {"listShards": 1},
+    ],
+    ids=lambda command: next(iter(command)),
+)
+def test_a_write_concern_is_refused_where_mongos_refuses_it(
+    cluster: LocalCluster, command: dict[str, Any]
+) -> None:
+    with pytest.raises(OperationFailure, match="Command does not support writeConcern") as caught:
+        cluster.client.admin.command({**command, "writeConcern": {"w": "majority"}})
+    assert (caught.value.code, caught.value.details["codeName"]) == (72, "InvalidOptions")
+
+
+def test_a_field_and_a_command_that_this_version_lacks_are_refused(cluster: LocalCluster) -> None:
+    with pytest.raises(OperationFailure) as caught:
+        cluster.client.admin.command("addShardToZone", "shA", zone="z", colour="red")
+    assert caught.value.code == 40415
+    with pytest.raises(OperationFailure) as caught:
+        cluster.client.admin.command("startShardDraining", "shA")
+    assert caught.value.code == 59
+
+
 def test_documents_of_a_hashed_collection_really_lie_on_both_shards(
     cluster: LocalCluster, database: Any
 ) -> None:
@@ -713,6 +742,6 @@ def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
          "--keyFile", str(tmp_path / "key")],
         cwd=REPOSITORY, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    assert result.returncode == 2
+    assert result.returncode == 14
     assert "too open" in result.stderr
     assert "secret-key" not in result.stderr

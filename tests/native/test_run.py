@@ -272,3 +272,45 @@ def test_a_run_killed_without_mercy_leaves_no_app_and_the_next_run_works(clone: 
     assert clone.get("/") == (200, "first")
     assert len(clone.mongods()) == 1
     interrupt(second)
+
+
+# ---- several runs, and a database that ends under one
+
+
+def test_the_last_of_several_runs_stops_mongodb_and_the_others_say_that_it_goes_on(clone: Clone) -> None:
+    first, second = serving(clone), serving(clone, "--port", str(port := free_port()))
+    assert interrupt(first) == 130
+    assert "local goes on: another `invoke run` uses it" in first.text
+    assert clone.get("/readyz", port)[0] == 200
+    assert interrupt(second) == 130
+    assert "Stopping local (mongod)" in second.text
+    assert clone.processes() == [], describe(clone.processes())
+
+
+def test_what_a_killed_run_has_started_is_stopped_by_the_last_one(clone: Clone) -> None:
+    env = small_app(clone)
+    first, second = serving(clone, env=env), serving(clone, "--port", str(free_port()), env=env)
+    first.process.kill()
+    first.ends()
+    assert interrupt(second) == 130
+    assert clone.mongods() == []
+
+
+def test_no_run_stops_what_start_has_started(clone: Clone) -> None:
+    env = small_app(clone)
+    clone.succeeds("start")
+    first, second = serving(clone, env=env), serving(clone, "--port", str(free_port()), env=env)
+    assert interrupt(first) == 130
+    assert interrupt(second) == 130
+    assert clone.status()["state"] == "running"
+
+
+def test_a_mongod_that_dies_under_run_is_told_and_the_command_that_is_printed_starts_it(clone: Clone) -> None:
+    running = serving(clone)
+    clone.mongods()[0].kill()
+    assert "mongod of local has ended (signal 9)" in running.says("has ended")
+    assert "`invoke start --on local` starts it again" in running.text
+    clone.succeeds("start", "--on", "local")
+    until("the app to reach it again", lambda: clone.get("/readyz")[0] == 200, detail=lambda: running.text)
+    assert interrupt(running) == 130
+    assert clone.status()["state"] == "running"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from provision.steps import Silent
 from tests.support.capabilities import ROOT
 from tests.support.clusters import free_ports
 from tests.support.load import lost, writing
-from tests.support.router_standin.install import install
+from tests.support.router_standin.install import beside, link
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.needs("other-mongods")]
 OLD, NEW = "5.0.4", "6.0.27"
@@ -125,27 +124,23 @@ def test_a_major_version_is_upgraded_to_while_writes_go_on_and_features_are_rais
 
 
 @pytest.fixture
-def beside(
+def routed(
     folder: Path, mongod_binary: Path, mongod_version: str, other_mongods: dict[str, Path]
 ) -> dict[str, Path]:
     """Version → a mongod of it with a router beside it: what runs here, and a later patch."""
-    made = {}
-    for version, binary in ((mongod_version, mongod_binary), (NEW, other_mongods[NEW])):
-        place = folder / f"bin-{version}"
-        place.mkdir()
-        (place / "mongod").symlink_to(binary)
-        install(place, version)
-        made[version] = place / "mongod"
-    return made
+    return {
+        version: beside(binary, version, folder / f"bin-{version}")
+        for version, binary in ((mongod_version, mongod_binary), (NEW, other_mongods[NEW]))
+    }
 
 
 @pytest.fixture
-def sharded(folder: Path, beside: dict[str, Path], mongod_version: str) -> Iterator[Lab]:
+def sharded(folder: Path, routed: dict[str, Path], mongod_version: str) -> Iterator[Lab]:
     """A small sharded cluster."""
     settings = {
         "topology": "sharded", "members": 1, "config_servers": 1, "shards": 1, "routers": 1, "port": free_ports(150)
     }  # fmt: skip
-    made = Lab(folder, beside[mongod_version], settings)
+    made = Lab(folder, routed[mongod_version], settings)
     loaded = made.loaded()
     binaries.find(loaded.settings.mongodb, loaded.paths, Silent())
     try:
@@ -156,10 +151,10 @@ def sharded(folder: Path, beside: dict[str, Path], mongod_version: str) -> Itera
 
 
 def test_an_upgrade_that_was_interrupted_goes_on_with_the_nodes_that_are_left(
-    sharded: Lab, beside: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    sharded: Lab, routed: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ProvisionError, match="router-1 is the only router"):
-        sharded.upgrade(beside[NEW])
+        sharded.upgrade(routed[NEW])
     assert sharded.loaded().deployment("lab").mongod is None
     assert len(sharded.versions()) == 1
 
@@ -176,11 +171,11 @@ def test_an_upgrade_that_was_interrupted_goes_on_with_the_nodes_that_are_left(
     with monkeypatch.context() as patch:
         patch.setattr(Roll, "_await", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            sharded.upgrade(beside[NEW], interrupt=True)
+            sharded.upgrade(routed[NEW], interrupt=True)
     assert balancing == ["off", "off"]
-    assert sharded.loaded().deployment("lab").mongod == str(beside[NEW])
+    assert sharded.loaded().deployment("lab").mongod == str(routed[NEW])
 
-    done = sharded.upgrade(beside[NEW], interrupt=True)
+    done = sharded.upgrade(routed[NEW], interrupt=True)
     assert "router-1" in done.restarted
     assert "config-1" not in done.restarted
     assert sharded.versions() == {NEW}
@@ -191,10 +186,11 @@ def test_an_upgrade_that_was_interrupted_goes_on_with_the_nodes_that_are_left(
 
 
 def test_a_sharded_cluster_wants_a_router_of_that_version(
-    sharded: Lab, other_mongods: dict[str, Path]
+    sharded: Lab, other_mongods: dict[str, Path], tmp_path: Path
 ) -> None:
-    assert not os.path.lexists(other_mongods[NEW].with_name("mongos"))
+    alone = tmp_path / "mongod"
+    link(other_mongods[NEW], alone)
     with pytest.raises(ProvisionError, match="needs mongos"):
-        sharded.upgrade(other_mongods[NEW], interrupt=True)
+        sharded.upgrade(alone, interrupt=True)
     assert sharded.loaded().deployment("lab").mongod is None
     assert not sharded.loaded().paths.mongod_record_of("lab").exists()

@@ -87,6 +87,7 @@ def needed_by(arguments: Iterable[str]) -> tuple[str, ...]:
                             "another-user": None,
                             "mongosh": None,
                             "other-mongods": None,
+                            "stepping-clock": None,
                         }
                     )
     return tuple(wanted)
@@ -161,6 +162,17 @@ def _mongod() -> Answer:
     told = f"{mongod.version} at {mongod.path} (source: {mongod.source.value})"
     values = {"path": str(mongod.path), "version": mongod.version}
     return told, values | ({"mongos": str(mongod.mongos)} if mongod.mongos else {})
+
+
+def _mongos() -> Answer:
+    """The router of that mongod. Without one the tests of sharded clusters use their stand-in."""
+    from tests.support.router_standin.install import real_mongos
+
+    _, values = _mongod()
+    router = real_mongos(Path(values["path"]))
+    if router is None:
+        raise _Missing(f"there is no mongos beside {values['path']}: the stand-in would serve")
+    return _run([str(router), "--version"]), {"path": str(router)}
 
 
 def _docker() -> Answer:
@@ -255,6 +267,22 @@ def _mount() -> Answer:
     return "tmpfs", {}
 
 
+def _stepping_clock() -> Answer:
+    """Processes can be given a clock that steps: a C compiler for a small library, and a mount namespace."""
+    if sys.platform != "linux":
+        raise _Missing("the tests lay a file over /proc/stat, which is Linux's")
+    from tests.support.stepping_clock import SteppingClock
+
+    told = _run(["cc", "--version"])
+    with tempfile.TemporaryDirectory(prefix="flaskbook-clock-") as folder:
+        try:
+            clock = SteppingClock(Path(folder))
+        except subprocess.CalledProcessError as error:
+            raise _Missing(f"{told}: {error.stderr.strip() or 'it failed'}") from None
+        _run([*clock.prefix, "true"])
+    return told, {}
+
+
 def _another_user() -> Answer:
     """Another user can be become, and may read what the tests run from."""
     if sys.platform != "linux":
@@ -280,6 +308,10 @@ def _run(command: list[str]) -> str:
 PROBES: Mapping[str, tuple[str, Callable[[], Answer]]] = {
     "index": ("a network connection, or PIP_INDEX_URL / ~/.config/pip/pip.conf for a mirror", _index),
     "mongod": ("./invoke doctor, which says how to get one here", _mongod),
+    "mongos": (
+        "INVOKE_MONGODB_SOURCE=archive ./invoke setup, where MongoDB's downloads can be reached",
+        _mongos,
+    ),
     "docker": (_PREPARE, _docker),
     "browser": (_PREPARE, _browser),
     "sshd": (_PREPARE, _sshd),
@@ -291,5 +323,6 @@ PROBES: Mapping[str, tuple[str, Callable[[], Answer]]] = {
         _another_user,
     ),
     "other-mongods": (f"{_PREPARE} with x86_64 processors", _other_mongods),
+    "stepping-clock": (f"{_PREPARE}; and run the tests as root", _stepping_clock),
     "mount": ("run the tests as root: sudo ./invoke test", _mount),
 }

@@ -86,6 +86,7 @@ class Clone:
         port: of the deployment `local`.
         app_port: of the app.
         environment: what every command in it gets.
+        prefix: what every command in it is written behind.
     """
 
     root: Path
@@ -93,6 +94,7 @@ class Clone:
     port: int
     app_port: int
     environment: dict[str, str]
+    prefix: tuple[str, ...] = ()
     _started: list[Running] = field(default_factory=list)
 
     @property
@@ -103,7 +105,7 @@ class Clone:
     @property
     def command(self) -> list[str]:
         """What a person types."""
-        return [str(self.root / "invoke")]
+        return [*self.prefix, str(self.root / "invoke")]
 
     @property
     def data(self) -> Path:

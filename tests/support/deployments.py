@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from provision.steps import Silent
 from tests.support.capabilities import ROOT
 from tests.support.polling import until
 from tests.support.processes import free_port, listens
-from tests.support.router_standin.install import install
+from tests.support.router_standin.install import beside
 
 
 @contextmanager
@@ -31,16 +30,7 @@ def deployed(folder: Path, mongod: Path, version: str, **settings: Any) -> Itera
         version: of that binary.
         settings: as under `deployments` in invoke.yaml: ``topology="replica-set", members=3``.
     """
-    binary = mongod
-    if settings["topology"] == "sharded" and not mongod.with_name("mongos").exists():
-        beside = folder / "bin"
-        beside.mkdir()
-        binary = beside / "mongod"
-        try:
-            os.link(mongod, binary)
-        except OSError:
-            shutil.copy2(mongod, binary)
-        install(beside, version)
+    binary = beside(mongod, version, folder / "bin") if settings["topology"] == "sharded" else mongod
     shutil.copy2(ROOT / "mongod.conf.j2", folder)
     chosen = {
         "mongodb": {"source": "path", "path": str(binary)},

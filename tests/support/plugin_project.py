@@ -40,6 +40,10 @@ class Project:
         root: its folder.
         mongod: passed as --mongod; empty: not passed.
         options: of every run of pytest in it.
+        python: runs pytest.
+        installed: that Python has this package; otherwise the plugin is named on the command line.
+        named: it is; False: each run names it itself.
+        prefix: what every run of pytest is written behind.
     """
 
     root: Path
@@ -47,6 +51,8 @@ class Project:
     options: tuple[str, ...] = ()
     python: str = sys.executable
     installed: bool = False
+    named: bool = True
+    prefix: tuple[str, ...] = ()
     _started: list[Running] = field(default_factory=list)
 
     @property
@@ -144,9 +150,19 @@ class Project:
         processes.end(self.nodes())
 
     def _command(self) -> list[str]:
-        plugin = [] if self.installed else ["-p", "provision.pytest_plugin"]
+        plugin = [] if self.installed or not self.named else ["-p", "provision.pytest_plugin"]
         mongod = [f"--mongod={self.mongod}"] if self.mongod else []
-        return [self.python, "-m", "pytest", *plugin, "-p", "no:cacheprovider", *mongod, *self.options]
+        return [
+            *self.prefix,
+            self.python,
+            "-m",
+            "pytest",
+            *plugin,
+            "-p",
+            "no:cacheprovider",
+            *mongod,
+            *self.options,
+        ]
 
     def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
         kept = {

@@ -1,8 +1,8 @@
 """Processes that tests start: marked in their environment, so that none outlives its test or a killed run.
 
-Every test run has a name that says which process it is (pid and start time); the processes it starts inherit
-it. The next run ends those of runs that are over. A test that starts processes gives them a mark of its own too,
-and ends by it whatever is left.
+Every test run has a name that says which process it is (pid, boot, and start in ticks since the boot); the processes
+it starts inherit it. The next run ends those of runs that are over. A test that starts processes gives them a mark of
+its own too, and ends by it whatever is left.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ import psutil
 
 from provision.backends.processes import port_holder
 from provision.mongodb.topology import LOOPBACK
+from provision.process_identity import ProcessIdentity, is_alive, this_process
 
-RUN = "FLASKBOOK_TEST_RUN"
+RUN = "FLASKBOOK_TEST_RUN_OF"
 TEST = "FLASKBOOK_TEST"
 
 
 def name_this_run() -> str:
     """Give this process, and all that it starts, the name of its run; keep the one that an outer run gave."""
-    me = psutil.Process()
-    return os.environ.setdefault(RUN, f"{me.pid}:{me.create_time()}")
+    me = this_process()
+    return os.environ.setdefault(RUN, f"{me.pid}:{me.boot_id}:{me.start_ticks}")
 
 
 def marked(variable: str, accept: Callable[[str], bool]) -> list[psutil.Process]:
@@ -67,10 +68,10 @@ def end_this_run() -> None:
 
 
 def _lives(run: str) -> bool:
-    pid, _, created = run.partition(":")
     try:
-        return abs(psutil.Process(int(pid)).create_time() - float(created)) < 0.05
-    except (psutil.Error, ValueError):
+        pid, boot_id, start_ticks = run.split(":")
+        return is_alive(ProcessIdentity(int(pid), boot_id, int(start_ticks)))
+    except ValueError:
         return False
 
 

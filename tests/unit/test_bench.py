@@ -50,6 +50,17 @@ class FakeLab:
         self.resets += 1
 
 
+def invoke_help(task: str) -> str:
+    """What `invoke --help TASK` prints."""
+    return subprocess.run(
+        [sys.executable, "-m", "invoke", "--help", task],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    ).stdout
+
+
 def subject(bound: Bound | None = None, **given: Any) -> Subject:
     return dataclasses.replace(
         Subject("start", "./invoke start", bound, lambda _: 1.0, lambda _: 1.0, "the floor"), **given
@@ -160,6 +171,25 @@ def test_notes_name_the_machine_and_call_few_runs_a_try() -> None:
     assert "a try" not in enough[-2]
     for fact in ("2 cores", "mongod 8.0.17", "load average 0.1 before, 0.4 after"):
         assert fact in enough[-1]
+
+
+def test_help_and_documentation_say_of_the_exit_status_what_bench_does(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    misses = Result(subject(Bound(1.3, "x")), (2.0,), (1.0,))
+    assert misses.holds is False
+    statuses = []
+    for result in (misses, Result(subject(), error="mongod ended")):
+        report = Report(MACHINE, 5, (result,))
+        monkeypatch.setattr(bench, "run", lambda *_, report=report: report)
+        statuses.append(bench.show(loaded, (), 5))
+    assert statuses == [0, 1]
+    root = Path(__file__).parents[2]
+    page = " ".join((root / "docs" / "benchmarks.md").read_text(encoding="utf-8").split())
+    assert "could not be measured is (exit status 1)" in page
+    told = " ".join(invoke_help("bench").split())
+    assert "Exits with 1 if a figure could not be measured." in told
+    assert "A bound that is missed is shown, and is no failure." in told
 
 
 def test_json_carries_samples_ratios_and_verdicts() -> None:
@@ -279,12 +309,18 @@ def test_what_a_killed_bench_left_is_removed_by_the_next(loaded: Loaded) -> None
     left.mkdir(parents=True)
     with (
         subprocess.Popen(
-            python("import time; time.sleep(600)"), env={**os.environ, MARK: str(left)}
+            python("import time", "print('runs', flush=True)", "time.sleep(600)"),
+            env={**os.environ, MARK: str(left)},
+            stdout=subprocess.PIPE,
         ) as orphan,
-        Lab(loaded, lambda _: None),
     ):
-        assert not psutil.pid_exists(orphan.pid)
-        assert not left.exists()
+        assert orphan.stdout is not None
+        assert (
+            orphan.stdout.readline() == b"runs\n"
+        )  # a process that is only just made shows no environment yet
+        with Lab(loaded, lambda _: None):
+            assert not psutil.pid_exists(orphan.pid)
+            assert not left.exists()
 
 
 def test_processes_of_others_are_not_touched(loaded: Loaded) -> None:

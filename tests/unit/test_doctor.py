@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from provision import doctor
+from provision import doctor, remembered
 from provision.doctor import containers, leftovers, network, ports, resources, software, traces
 from provision.doctor.containers import DockerFacts
 from provision.doctor.finding import Finding, Level, error, ok, warning
@@ -21,8 +23,11 @@ from provision.doctor.network import Answer
 from provision.doctor.software import MongodFacts
 from provision.doctor.waits import Pending
 from provision.errors import ProvisionError
+from provision.locks import exclusive
 from provision.mongodb.binaries.machine import Machine
 from provision.paths import Paths
+from provision.process_identity import this_process
+from provision.settings import Layer, load
 from provision.virtualenv import BootstrapError, Plan
 
 DEBIAN = Machine("linux", "x86_64", (6, 1), (2, 36), True, "debian", (), "12", "bookworm", "Debian 12")
@@ -477,6 +482,41 @@ def test_each_leftover_of_a_node_has_its_remedy(facts: dict[str, object], level:
     assert found is not None
     assert found.level is level
     assert remedy in found.remedy
+
+
+def test_while_a_command_changes_a_deployment_its_nodes_are_left_alone() -> None:
+    assert leftovers.judge_node(trace(process=8, at_work=True)) is None
+    assert leftovers.judge_node(trace(record=record(True), configured=False, at_work=True)) is None
+
+
+def test_a_command_at_work_holds_the_lock_of_its_deployment(tmp_path: Path) -> None:
+    paths = Paths.of(tmp_path, "data", "log", str(tmp_path / "cache"))
+    assert not traces.is_at_work(paths, "local")
+    with exclusive(paths.lock("deployment-local"), "starting local"):
+        assert traces.is_at_work(paths, "local")
+        assert not traces.is_at_work(paths, "cluster")
+
+
+def test_nodes_that_an_earlier_command_added_are_wanted(tmp_path: Path) -> None:
+    loaded = load(tmp_path, [Layer("test", {"deployments": {"set": {"topology": "replica-set"}}})], {})
+    wanted = loaded.settings.deployments["set"]
+    grown = remembered.Extent.of(replace(wanted, members=5))
+    remembered.Extent.record(loaded.paths, "set", grown)
+    nodes = {
+        each.node: each.configured
+        for each in leftovers.read_nodes(loaded, (), ())
+        if each.deployment == "set"
+    }
+    assert nodes == {f"member-{n}": True for n in range(1, 6)}
+
+
+def test_an_app_is_an_orphan_only_when_its_run_is_certainly_gone() -> None:
+    me = this_process()
+    gone = replace(me, start_ticks=me.start_ticks - 1)
+    assert traces.launched_by({"PROVISION_SERVE": json.dumps({"owner": me.as_record()})}) == me
+    assert traces.launched_by({"PROVISION_SERVE": json.dumps({"owner": gone.as_record()})}) == gone
+    for earlier in ({}, {"PROVISION_SERVE": "{"}, {"PROVISION_SERVE": "{}"}, {"PROVISION_SERVE": "[]"}):
+        assert traces.launched_by(earlier) is None
 
 
 def test_only_old_temporary_files_are_leftovers(tmp_path: Path) -> None:

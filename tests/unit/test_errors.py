@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from invoke.exceptions import Exit
 
 from provision.errors import ProvisionError
 
@@ -31,10 +30,12 @@ def test_without_log_lines_there_is_no_log() -> None:
     assert "log:" not in ProvisionError("a", "b", "c").text()
 
 
-def test_invoke_prints_it_and_leaves_with_its_code() -> None:
-    error = ProvisionError("a", "b", "c")
-    assert isinstance(error, Exit)
-    assert (error.code, error.message) == (1, error.text())
+def test_an_error_needs_no_invoke() -> None:
+    program = "import sys\nsys.modules['invoke'] = None\nfrom provision.errors import ProvisionError"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_scripts_get_the_same_parts() -> None:
@@ -48,6 +49,15 @@ def raised(statement: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )
+
+
+@pytest.mark.parametrize("code", [1, 2])
+def test_it_is_printed_without_a_traceback_and_the_command_ends_with_its_code(code: int) -> None:
+    done = raised(
+        f"from provision.errors import ProvisionError\nraise ProvisionError('a', 'b', 'c', code={code})"
+    )
+    assert done.returncode == code
+    assert done.stderr == ProvisionError("a", "b", "c").text() + "\n"
 
 
 def test_a_bug_of_ours_shows_its_traceback_and_says_so() -> None:

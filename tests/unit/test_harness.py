@@ -21,11 +21,14 @@ ROOT = Path(__file__).resolve().parents[2]
     [
         (["tests/unit"], set()),
         (["tests/unit/test_harness.py::test_x"], set()),
-        (["tests/native"], {"mongod", "index", "mount", "another-user", "mongosh", "other-mongods"}),
+        (
+            ["tests/native"],
+            {"mongod", "index", "mount", "another-user", "mongosh", "other-mongods", "stepping-clock"},
+        ),
         (["tests/browser/test_x.py"], {"browser", "mongod"}),
         (["tests/hosts"], {"sshd", "namespaces", "mongod", "index", "systemd"}),
-        (["tests"], set(capabilities.PROBES)),
-        (["."], set(capabilities.PROBES)),
+        (["tests"], set(capabilities.PROBES) - {"mongos"}),  # what has no mongos uses the stand-in
+        (["."], set(capabilities.PROBES) - {"mongos"}),
     ],
 )
 def test_only_what_the_chosen_tests_need_is_looked_for(
@@ -41,8 +44,8 @@ def test_every_capability_that_a_directory_needs_can_be_probed() -> None:
     )
 
 
-def suite(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The Docker tests, on a machine that has neither Docker nor a mongod."""
+def suite(*arguments: str, mongod: Path = Path("/nowhere/mongod")) -> subprocess.CompletedProcess[str]:
+    """The Docker tests, on a machine that has no Docker, and no mongod but the one that is given."""
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -51,7 +54,7 @@ def suite(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment |= {
         "PATH": "/nowhere",
         "INVOKE_MONGODB_SOURCE": "path",
-        "INVOKE_MONGODB_PATH": "/nowhere/mongod",
+        "INVOKE_MONGODB_PATH": str(mongod),
     }
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/docker", *arguments],
@@ -85,6 +88,16 @@ def test_an_unknown_requirement_is_refused() -> None:
     done = suite("--require", "dokcer")
     assert done.returncode == 4
     assert "dokcer" in done.stderr
+
+
+def test_a_run_that_requires_a_real_mongos_is_refused_where_the_stand_in_would_route(tmp_path: Path) -> None:
+    mongod = tmp_path / "mongod"
+    mongod.write_text("#!/bin/sh\necho 'db version v8.0.17'\n")
+    mongod.chmod(0o755)
+    done = suite("--require", "mongos", mongod=mongod)
+    assert done.returncode == 4
+    assert "the stand-in would serve" in done.stderr
+    assert "INVOKE_MONGODB_SOURCE=archive" in done.stderr
 
 
 def test_a_free_port_is_free() -> None:

@@ -99,7 +99,7 @@ def test_a_host_that_takes_long_to_answer_is_asked_less_often(
     assert asked == ["db1", "db1"]
 
 
-def test_nodes_of_a_host_that_does_not_answer_are_down_and_the_others_are_not(
+def test_nodes_of_a_host_that_does_not_answer_are_unknown_and_the_others_run(
     backend: Hosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def look(link: Link) -> dict[str, Observed]:
@@ -109,9 +109,28 @@ def test_nodes_of_a_host_that_does_not_answer_are_down_and_the_others_are_not(
 
     monkeypatch.setattr(backend, "_look", look)
     found = backend.observe_all(nodes(backend))
-    assert {name for name, each in found.items() if not each.running} == {
-        name for name, host in backend.placement.items() if host == "db2"
-    }
+    unknown = {name: each.unknown for name, each in found.items() if each.unknown is not None}
+    assert set(unknown) == {name for name, host in backend.placement.items() if host == "db2"}
+    assert {error.cause for error in unknown.values()} == {"It is off."}
+    assert not any(each.ended for each in found.values())
+    assert {name for name, each in found.items() if each.running} == found.keys() - unknown.keys()
+
+
+def test_a_connection_that_breaks_while_a_host_is_asked_is_opened_again(
+    backend: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = []
+
+    def look(link: Link) -> dict[str, Observed]:
+        if link.host.name == "db2" and not broken:
+            broken.append(link)
+            raise Unreachable("asking db2", "The connection to db2 was lost.", "Type the command again.")
+        return answers(backend, link)
+
+    monkeypatch.setattr(backend, "_look", look)
+    found = backend.observe_all(nodes(backend))
+    assert broken
+    assert all(each.running for each in found.values())
 
 
 def test_a_host_that_answers_nonsense_is_an_error_that_names_it(

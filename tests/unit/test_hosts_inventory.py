@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,58 +13,152 @@ import pytest
 from provision import assembly
 from provision.errors import ProvisionError
 from provision.hosts import units
-from provision.hosts.inventory import Jump, resolve, ssh_config
+from provision.hosts.inventory import Host, hosts, resolve
+from provision.hosts.ssh import Local, Question, SshOptions, ask, parse, parse_jumps
 from provision.mongodb.topology import NodeOptions, Size, sharded
 from provision.schema import HostSettings
 from provision.settings import Layer, load
 
-CONFIG = """
-Host db* !db9
-    User mongo
-    Port 2222
-    IdentityFile /keys/%h
-    ProxyJump gate
-Host db1
-    HostName 192.0.2.11
-Host gate
-    HostName gate.example
-    User jumper
-"""
+LOCAL = Local("ada", 1001, "/home/ada", "desk.example", {"KEYS": "/keys"})
 
 
-def found(tmp_path: Path, name: str = "db1", **settings: object) -> object:
-    (tmp_path / "config").write_text(CONFIG)
+def asking(said: dict[str, str]) -> Callable[[Question], SshOptions]:
+    """What `ssh -G` prints of hosts by their aliases; of others, what it prints without a configuration."""
+
+    def ask(question: Question) -> SshOptions:
+        given = (("user", question.user), ("port", question.port), ("proxyjump", question.jump))
+        lines = [f"{name} {value}" for name, value in given if value is not None]
+        return parse("\n".join([*lines, said.get(question.alias, "")]), question.alias, LOCAL)
+
+    return ask
+
+
+def found(said: dict[str, str], name: str = "db1", **settings: object) -> Host:
     known = {name: HostSettings(**settings)}  # type: ignore[arg-type]
-    return resolve(name, known[name], known, ssh_config(tmp_path / "config"))
+    return resolve(name, known[name], known, asking(said))
 
 
-def test_what_invoke_yaml_leaves_out_is_as_ssh_config_has_it(tmp_path: Path) -> None:
-    host = found(tmp_path)
-    assert (host.address, host.user, host.port) == ("192.0.2.11", "mongo", 2222)  # type: ignore[attr-defined]
-    assert host.jump == Jump("gate.example", 22, "jumper", ())  # type: ignore[attr-defined]
-    assert host.ssh == "ssh -p 2222 -J jumper@gate.example:22 mongo@192.0.2.11"  # type: ignore[attr-defined]
+DB1 = {
+    "db1": "hostname 192.0.2.11\nuser mongo\nport 2222\nidentityfile ~/.ssh/%r@%h\nproxyjump gate",
+    "gate": "hostname gate.example\nuser jumper",
+}
 
 
-def test_what_invoke_yaml_says_wins(tmp_path: Path) -> None:
-    host = found(tmp_path, user="root", port=22, key="/k", jump="me@other:99")
-    assert (host.user, host.port, host.keys) == ("root", 22, ("/k",))  # type: ignore[attr-defined]
-    assert host.jump == Jump("other", 99, "me", ())  # type: ignore[attr-defined]
+def test_what_invoke_yaml_leaves_out_is_as_ssh_has_it() -> None:
+    host = found(DB1)
+    assert (host.address, host.user, host.port) == ("192.0.2.11", "mongo", 2222)
+    assert host.keys == ("/home/ada/.ssh/mongo@192.0.2.11",)
+    assert [(hop.address, hop.user, hop.port, hop.ssh) for hop in host.via] == [
+        ("gate.example", "jumper", 22, "ssh gate")
+    ]
+    assert host.ssh == "ssh db1"
+
+
+def test_what_invoke_yaml_says_wins() -> None:
+    host = found(DB1, user="root", port=22, key="/k", jump="me@other:99")
+    assert (host.user, host.port, host.keys, host.key_given) == ("root", 22, ("/k",), True)
+    assert [(hop.address, hop.user, hop.port) for hop in host.via] == [("other", "me", 99)]
+    assert host.ssh == "ssh -p 22 -i /k -J me@other:99 root@db1"
+    assert found(DB1, jump="none").via == ()
 
 
 def test_jump_may_be_another_host_of_invoke_yaml() -> None:
     known = {
         "db1": HostSettings(address="10.0.0.1", jump="gate"),
-        "gate": HostSettings(address="192.0.2.1", user="jumper", port=2200, key="/k"),
+        "gate": HostSettings(address="192.0.2.1", user="jumper", port=2200, key="/k", jump="me@outer"),
     }
-    assert resolve("db1", known["db1"], known, lambda _: {}).jump == Jump(
-        "192.0.2.1", 2200, "jumper", ("/k",)
+    host = resolve("db1", known["db1"], known, asking({}))
+    assert [(hop.address, hop.port, hop.user, hop.keys) for hop in host.via] == [
+        ("outer", 22, "me", ()),
+        ("192.0.2.1", 2200, "jumper", ("/k",)),
+    ]
+    assert host.ssh == "ssh -J jumper@192.0.2.1:2200 10.0.0.1"
+
+
+def test_hosts_of_invoke_yaml_that_lead_to_each_other_are_an_error() -> None:
+    known = {"a": HostSettings(jump="b"), "b": HostSettings(jump="a")}
+    with pytest.raises(ProvisionError, match="a → b → a"):
+        resolve("a", known["a"], known, asking({}))
+
+
+def test_proxy_command_has_its_tokens_and_gives_way_to_a_jump() -> None:
+    said = {"db1": "hostname 192.0.2.11\nuser mongo\nport 2222\nproxycommand nc -x 100%% %h %p %r %n"}
+    assert found(said).proxy == "nc -x 100% 192.0.2.11 2222 mongo db1"
+    assert found(said, jump="gate").proxy is None
+    assert found({"db1": "proxycommand none\nproxyjump none"}).proxy is None
+    with pytest.raises(ProvisionError, match="ProxyUseFdpass"):
+        found({"db1": "proxycommand nc -F\nproxyusefdpass yes"})
+
+
+@pytest.mark.parametrize(
+    ("text", "jumps"),
+    [
+        ("ada@a,ada@b", [("a", "ada", None), ("b", "ada", None)]),
+        ("a:22, b", [("a", None, 22), ("b", None, None)]),
+        ("ssh://ada@a:2222", [("a", "ada", 2222)]),
+        ("ada@[2001:db8::1]:22,2001:db8::2", [("2001:db8::1", "ada", 22), ("2001:db8::2", None, None)]),
+        ("me@corp.example@a", [("a", "me@corp.example", None)]),
+        ("none", []),
+        ("", []),
+    ],
+)
+def test_jumps_have_a_user_and_a_port_each(
+    text: str, jumps: list[tuple[str, str | None, int | None]]
+) -> None:
+    assert [(each.alias, each.user, each.port) for each in parse_jumps(text)] == jumps
+
+
+def test_what_ssh_says_of_keys_and_trust() -> None:
+    options = parse(
+        "identityfile ${KEYS}/a\nidentityfile ~/b c\nidentityfile none\nidentitiesonly yes\n"
+        "userknownhostsfile ~/.ssh/k1 ~/.ssh/k2\nglobalknownhostsfile /etc/ssh/known\n"
+        "stricthostkeychecking accept-new\nhostkeyalias db\n",
+        "db1",
+        LOCAL,
     )
+    assert options == SshOptions(
+        "db1",
+        identity_files=("/keys/a", "/home/ada/b c"),
+        identities_only=True,
+        known_hosts=("/home/ada/.ssh/k1", "/home/ada/.ssh/k2", "/etc/ssh/known"),
+        host_key_alias="db",
+        accepts_new=True,
+    )
+    for word in ("ask", "yes", "true"):
+        assert not parse(f"stricthostkeychecking {word}", "db1", LOCAL).accepts_new
 
 
-def test_ssh_config_that_is_none_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "config").write_bytes(b"\xff\xfe")
-    with pytest.raises(ProvisionError, match="reading"):
-        ssh_config(tmp_path / "config")
+def test_configuration_that_is_none_is_an_error_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = tmp_path / "ssh"
+    (tmp_path / "config").write_text("NoSuchOption yes\n")
+    client.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {tmp_path}/config "$@"\n')
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(ProvisionError, match=f"{tmp_path}/config.*line 1.*nosuchoption") as caught:
+        ask(Question("host-of-this-test"))
+    assert "ssh -G host-of-this-test" in caught.value.remedy
+
+
+def test_ssh_is_asked_once_for_each_host_and_for_all_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waits until the other one was asked, too: one after another, they would give up."""
+    log = tmp_path / "asked"
+    client = tmp_path / "ssh"
+    client.write_text(
+        f'#!/bin/sh\nfor alias; do :; done\necho "$alias" >> {log}\nn=0\n'
+        f'while [ "$(wc -l < {log})" -lt 2 ] && [ $n -lt 500 ]; do n=$((n + 1)); sleep 0.02; done\n'
+        f'[ "$(wc -l < {log})" -ge 2 ] || exit 1\necho "hostname $alias.example"\n'
+    )
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    chosen = {"hosts": {"once-1": {}, "once-2": {}}}
+    loaded = load(tmp_path, [Layer("invoke.yaml", chosen)], remember=False)
+    for _ in range(3):
+        assert [each.address for each in hosts(loaded).values()] == ["once-1.example", "once-2.example"]
+    assert sorted(log.read_text().split()) == ["once-1", "once-2"]
 
 
 def _loaded(tmp_path: Path, **deployment: object) -> object:

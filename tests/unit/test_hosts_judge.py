@@ -39,7 +39,7 @@ GOOD = Facts(
     missing=(),
     python="3.12.1",
 )
-HOST = Host("db1", "192.0.2.11")
+HOST = Host(name="db1", address="192.0.2.11")
 WANTED = Wanted(3, (27300, 27320, 27350), app=True)
 
 

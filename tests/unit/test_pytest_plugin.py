@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import os
 import re
+import sys
 import tomllib
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -13,10 +16,13 @@ from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
+from provision.errors import ProvisionError
 from provision.mongodb.wire import Credentials
-from provision.testing import databases
+from provision.testing import application, databases
 from provision.testing.container import Spec
+from provision.testing.fetching import Fetching
 from provision.testing.report import SHOWN, log_lines
 from provision.testing.request import Request, RequestError
 from provision.testing.run import Owner, Run
@@ -149,13 +155,15 @@ def test_a_quiet_mongod_is_said_to_be_quiet() -> None:
 
 def test_this_process_is_alive_and_one_that_had_its_pid_before_is_not() -> None:
     me = Owner.here()
-    assert me.pid == os.getpid()
+    assert me.process.pid == os.getpid()
     assert not me.is_dead
-    assert dataclasses.replace(me, created=me.created - 100).is_dead
+    before = dataclasses.replace(me.process, start_ticks=me.process.start_ticks - 1)
+    assert dataclasses.replace(me, process=before).is_dead
 
 
 def test_what_runs_on_another_machine_is_never_taken_for_dead() -> None:
-    elsewhere = dataclasses.replace(Owner.here(), pid=2**22 + 1, host="another-machine")
+    none_has_this_pid = dataclasses.replace(Owner.here().process, pid=2**22 + 1)
+    elsewhere = dataclasses.replace(Owner.here(), process=none_has_this_pid, host="another-machine")
     assert not elsewhere.is_dead
     assert dataclasses.replace(elsewhere, host=Owner.here().host).is_dead
 
@@ -184,4 +192,38 @@ def test_the_packages_bounds_are_those_of_the_requirement_files() -> None:
     described = project()
     wanted = [*described["dependencies"], *chain.from_iterable(described["optional-dependencies"].values())]
     for requirement in map(Requirement, wanted):
-        assert requirement.specifier == listed[requirement.name], requirement.name
+        if requirement.name == "pytest":  # the plugin runs on older ones than our own tests
+            assert requirement.specifier == SpecifierSet(">=8")
+        else:
+            assert requirement.specifier == listed[requirement.name], requirement.name
+
+
+def test_the_plugin_needs_nothing_that_only_the_tool_needs() -> None:
+    needed = {Requirement(text).name for text in project()["dependencies"]}
+    assert needed.isdisjoint({"invoke", "fabric", "pip", "pydantic", "rich", "docker"})
+
+
+def test_app_env_adds_to_the_variables_of_the_app_and_takes_away() -> None:
+    known = application.environment([])
+    assert "MONGODB_URI" in known
+    changed = application.environment(["MONGO_URL={{ uri }}", "MONGODB_URI ="])
+    assert changed == {**known, "MONGO_URL": "{{ uri }}", "MONGODB_URI": None}
+    for wrong in ("MONGO_URL", "=x", "A B=c"):
+        with pytest.raises(ProvisionError, match="is not NAME=VALUE"):
+            application.environment([wrong])
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_fetch_is_told_once_and_its_progress_only_to_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    stderr = io.StringIO()
+    monkeypatch.setattr(stderr, "isatty", lambda: terminal)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    fetching = Fetching(contextlib.nullcontext)
+    for done, total in ((0, None), (0, 42_000_000), (21_000_000, 42_000_000), (42_000_000, 42_000_000)):
+        fetching.advance(done, total)
+    said = stderr.getvalue()
+    assert said.count("fetching mongod") == 1
+    assert (" 50 % of 42 MB" in said) == terminal
+    assert ("100 %" in said) == terminal

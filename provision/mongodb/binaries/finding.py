@@ -140,7 +140,11 @@ class _Search:
         archive.download(address, archive.published_sha256(address), folder, self.progress)
 
     def _obtain(self, entry: str, expected: str, fill: Callable[[Path], None]) -> tuple[Path, str]:
-        path, version = self.cache.obtain(entry, expected, self.machine, fill)
+        def announced(folder: Path) -> None:
+            self.progress.advance(0, None)  # minutes may pass before the first byte is counted
+            fill(folder)
+
+        path, version = self.cache.obtain(entry, expected, self.machine, announced)
         self.facts = file_facts(path)
         return path, version
 

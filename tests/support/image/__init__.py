@@ -3,7 +3,7 @@
 It holds a real mongod with the libraries it is linked with, busybox, and a Python that runs the router stand-in
 under the name mongos. It is made of what this machine has: nothing is downloaded.
 
-What it does as the official image does (github.com/docker-library/mongo, docker-entrypoint.sh)
+What it does as the official image does (github.com/docker-library/mongo, docker-entrypoint.sh):
     - mongod runs as mongodb, 999:999: started as root it changes the owner of /data/db and /data/configdb and drops
       its rights; started as another user (``user:`` in compose) it leaves everything as it is;
     - arguments that begin with ``-`` are mongod's; any other command is executed as it stands;
@@ -12,6 +12,6 @@ What it does as the official image does (github.com/docker-library/mongo, docker
     - ``--config`` is honoured, also for where the data is; without a bind address it listens on all;
     - /data/db and /data/configdb are volumes, 27017 is exposed, MONGO_VERSION is set.
 
-What the official image has and this one does not
+What the official image has and this one does not:
     mongosh, bash, apt, /docker-entrypoint-initdb.d, MONGO_INITDB_DATABASE, numactl; and a real mongos.
 """

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = load(arguments)
     except OptionsError as error:
         print(f"{error}\ntry 'mongos --help' for more information", file=sys.stderr)
-        return 2
+        return error.status
 
     from .log import Log
     from .server import Server

@@ -22,6 +22,7 @@ import bson
 from bson.int64 import Int64
 from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS, RawBSONDocument
 
+from . import accepts
 from . import privileges as rights
 from .cluster import Address, Cluster, CommandError, Connection, Shard, Unreachable
 from .log import Log
@@ -180,6 +181,7 @@ class Router:
         self._count_operation(command.name)
         try:
             self._check(session, command)
+            self._check_accepted(command)
             if "startTransaction" in command.fields or "txnNumber" in command.fields:
                 raise CommandError(20, "IllegalOperation", f"sessions are not served by the {NOTE}")
             if command.name in USER_COMMANDS or (
@@ -229,6 +231,13 @@ class Router:
                     13, "Unauthorized",
                     f"not authorized on {command.database} to execute command {dict(arguments)!r}",
                 )  # fmt: skip
+
+    @staticmethod
+    def _check_accepted(command: Command) -> None:
+        major, minor = (int(part) for part in VERSION.split(".")[:2])
+        refusal = accepts.refusal((major, minor), command.name, command.fields, command.database)
+        if refusal is not None:
+            raise CommandError(refusal.code, refusal.name, refusal.message)
 
     def _allowed(self, session: Session, command: Command) -> bool:
         held = session.privileges or ()

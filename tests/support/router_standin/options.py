@@ -38,6 +38,14 @@ FORBIDDEN_PREFIXES = ("storage.", "replication.repl", "replication.oplog", "shar
 class OptionsError(Exception):
     """The command line or the configuration file is wrong; the text says where."""
 
+    status = 2
+
+
+class KeyFileError(OptionsError):
+    """The key file can't be used: mongos finds that out later, and ends with another status."""
+
+    status = 14
+
 
 @dataclass(frozen=True)
 class Tls:
@@ -262,9 +270,9 @@ def _read_key(path: Path) -> str:
         mode = path.stat().st_mode
         text = "".join(path.read_text().split())
     except OSError as error:
-        raise OptionsError(f"Error reading file {path}: {error.strerror}") from error
+        raise KeyFileError(f"Error reading file {path}: {error.strerror}") from error
     if mode & 0o077:
-        raise OptionsError(f"permissions on {path} are too open")
+        raise KeyFileError(f"permissions on {path} are too open")
     if not 6 <= len(text) <= 1024:
-        raise OptionsError(f"security key in {path} has length {len(text)}, must be between 6 and 1024 chars")
+        raise KeyFileError(f"security key in {path} has length {len(text)}, must be between 6 and 1024 chars")
     return text

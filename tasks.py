@@ -33,6 +33,7 @@ from provision.commands.clients import seed, shell, tour, tunnel  # noqa: E402
 from provision.commands.cluster import namespace as cluster  # noqa: E402
 from provision.commands.hosts import namespace as hosts  # noqa: E402
 from provision.errors import ProvisionError  # noqa: E402
+from provision.numeric_flags import Amount, Count  # noqa: E402
 from provision.uncaught import install_excepthook  # noqa: E402
 
 install_excepthook()
@@ -85,8 +86,9 @@ def setup(ctx: Context, dry_run: bool = False, timings: bool = False, json: bool
     only_prints=True, help={"key": "only the settings whose key begins with this", **_JSON}, optional=["key"]
 )
 def settings(ctx: Context, key: str = "", json: bool = False) -> None:
-    """List every setting, its value and where it came from."""
+    """List every setting, its value and where it came from: the layer that won, a file with its line."""
     from provision import display
+    from provision.settings_files import located
 
     values = [each for each in _load(ctx).values() if each.key.startswith(key)]
     if json:
@@ -94,7 +96,7 @@ def settings(ctx: Context, key: str = "", json: bool = False) -> None:
     else:
         display.table(
             ("SETTING", "VALUE", "FROM"),
-            [(v.key, "null" if v.value is None else v.value, v.origin) for v in values],
+            [(v.key, "null" if v.value is None else v.value, located(v.origin, v.line)) for v in values],
         )
 
 
@@ -206,7 +208,7 @@ def status(ctx: Context, on: str = "local", json: bool = False) -> None:
 def logs(
     ctx: Context,
     follow: bool = False,
-    lines: int = 50,
+    lines: Amount = 50,
     raw: bool = False,
     on: str = "local",
     node: str = "",
@@ -320,7 +322,7 @@ def clean(
         "args": "more arguments for pytest",
     }
 )
-def test(_ctx: Context, require: str = "", only: str = "", workers: int = 0, args: str = "") -> None:
+def test(_ctx: Context, require: str = "", only: str = "", workers: Amount = 0, args: str = "") -> None:
     """Run the test suite. Shows the slowest tests, and what this machine lacks and could therefore not run."""
     from provision import suite
 
@@ -341,7 +343,7 @@ def test(_ctx: Context, require: str = "", only: str = "", workers: int = 0, arg
 def bench(
     ctx: Context,
     only: Sequence[str],
-    runs: int = 5,
+    runs: Count = 5,
     list: bool = False,
     write: bool = False,
     json: bool = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import json
 import os
@@ -303,27 +304,46 @@ def _listener(settings: AppSettings) -> Iterator[socket.socket]:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except OSError as error:
-        raise ProvisionError(
-            doing,
-            f"{settings.host} is not an address of this machine: {error.strerror}.",
-            "Set app.host in invoke.yaml.",
-        ) from None
-    with socket.socket(family, kind, protocol) as listener:
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:  # an unknown name; or a kind of address, IPv6, that this machine does without
+        raise _not_ours(doing, settings, error) from None
+    with listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(address)
         except OSError as error:
-            holder = port_holder(settings.host, settings.port)
-            raise ProvisionError(
-                doing,
-                f"Port {settings.port} is held by {holder}, which will not be touched."
-                if holder
-                else f"{error.strerror}.",
-                f"Stop it, or use another port: invoke run --port {settings.port + 1}",
-            ) from None
+            raise _refused(doing, settings, error) from None
         listener.listen(128)
         yield listener
+
+
+def _refused(doing: str, settings: AppSettings, error: OSError) -> ProvisionError:
+    """Why the app's address can't be had: the reason of this one, and its remedy."""
+    other = max(settings.port, 1023) + 1
+    if error.errno == errno.EADDRNOTAVAIL:
+        return _not_ours(doing, settings, error)
+    if error.errno == errno.EACCES:
+        return ProvisionError(
+            doing,
+            f"The system keeps port {settings.port} for root: {error.strerror}.",
+            f"Use a port above 1023: invoke run --port {other}",
+        )
+    holder = port_holder(settings.host, settings.port)
+    return ProvisionError(
+        doing,
+        f"Port {settings.port} is held by {holder}, which will not be touched."
+        if holder
+        else f"{error.strerror}.",
+        f"Stop it, or use another port: invoke run --port {other}",
+    )
+
+
+def _not_ours(doing: str, settings: AppSettings, error: OSError) -> ProvisionError:
+    return ProvisionError(
+        doing,
+        f"{settings.host} is not an address of this machine: {error.strerror}.",
+        "Set app.host to 127.0.0.1. For once: INVOKE_APP_HOST=127.0.0.1 ./invoke run",
+    )
 
 
 def _ready_line(app: _App, settings: AppSettings) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from provision.deployment import Deployment
 from provision.errors import ProvisionError
 from provision.files import read_json
 from provision.mongodb import binaries, topology, users
+from provision.mongodb.binaries import support
 from provision.mongodb.sharding import ShardedCollection, Zone
 from provision.mongodb.topology import LOOPBACK, HostOf, NodeOptions, Role, Size, Topology
 from provision.remembered import DEFAULT_SET, Extent, There
@@ -182,7 +184,12 @@ def deployment(
         collections=sharded_collections(settings),
         extent=found.extent,
         program=_program(loaded, name, settings),
-        notices=(*found.notices, *_left_out(name, settings), *_unfinished(loaded, name)),
+        notices=(
+            *found.notices,
+            *_left_out(name, settings),
+            *_unfinished(loaded, name),
+            *outdated(loaded, name),
+        ),
         conflict=found.conflict,
         restart_applies=found.restart,
         certify=certified.ensure if certified else None,
@@ -244,6 +251,20 @@ def mongod(loaded: Loaded, name: str = "") -> Mongod | None:
     """
     settings, file = _choosing(loaded, name)
     return binaries.recorded(loaded.paths, settings, file)
+
+
+def outdated(loaded: Loaded, name: str = "") -> list[str]:
+    """A warning where a deployment's nodes run a mongod that gets no security fixes and that nobody asked for.
+
+    Args:
+        loaded: the settings in force.
+        name: the deployment; empty: this machine's mongod.
+    """
+    if name and loaded.deployment(name).backend == "docker":
+        return []
+    chosen = mongod(loaded, name)
+    said = chosen and support.warning(chosen, _choosing(loaded, name)[0], date.today())
+    return [said] if said else []
 
 
 def find_mongod(loaded: Loaded, name: str, progress: Progress) -> Choice:
@@ -310,12 +331,24 @@ def _hosts(
         placed,
         authority(loaded, planned.name, settings),
         settings.has_auth,
-        lambda: setup.binaries_of(chosen),
+        lambda: setup.binaries_of(_for_hosts(loaded, planned.name)),
         binaries.environment(chosen.version) if chosen else {},
         loaded.paths.unit_template.read_text(encoding="utf-8"),
         records=records,
         moving=remembered.moves(loaded.paths, planned.name) if records else {},
     )
+
+
+def _for_hosts(loaded: Loaded, name: str) -> Mongod | None:
+    """The mongod that hosts get.
+
+    Raises:
+        ProvisionError: it gets no security fixes, and nobody asked for it.
+    """
+    chosen = mongod(loaded, name)
+    if loaded.deployment(name).mongod is None:
+        support.refuse_on_hosts(chosen, loaded.settings.mongodb, date.today())
+    return chosen
 
 
 def _unfinished(loaded: Loaded, name: str) -> list[str]:

@@ -168,7 +168,9 @@ def ensure_environment() -> None:
             if "--complete" in arguments:
                 sys.exit(0)
         if inside and plan.current:
-            return
+            if "provision.program" in sys.modules:
+                return
+            enter(spec, arguments, ())  # from env/bin/invoke, which reads settings files in a way of its own
         if inside and is_dry_run(arguments):
             _reported[:] = plan.steps()
             return

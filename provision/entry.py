@@ -39,10 +39,9 @@ if __name__ == "__main__":
 
     from provision.uncaught import install_excepthook
 
-    # Before it imports the tasks, Invoke reads the settings files, where there may be mistakes.
     install_excepthook()
 
-    from invoke.main import program
+    from provision.program import program
 
     try:
         program.run()

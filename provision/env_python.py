@@ -1,24 +1,24 @@
-"""Read `env.python` from Invoke's configuration without a YAML library: env/ is made before there is one."""
+"""Read `env.python` from the settings files without a YAML library: env/ is made before there is one."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-from provision.access import home_directory
+from provision.settings_files import file_at, places
 from provision.virtualenv import BootstrapError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
     from typing import Any
 
 
 def read_env_python(root: Path, environment: Mapping[str, str]) -> tuple[str | None, str]:
-    """Return `env.python` and where it was set, from the layers of Invoke's configuration that can hold it.
+    """Return `env.python` and where it was set, from the layers of the settings that can hold it.
 
-    The order is Invoke's: INVOKE_ENV_PYTHON, the project's invoke.yaml, ~/.invoke.yaml, /etc/invoke.yaml. A
-    layer that has the key decides, even with null. https://docs.pyinvoke.org/en/stable/concepts/configuration.html
+    INVOKE_ENV_PYTHON first, then the settings files, the nearest first (`settings_files`). A layer that has the key
+    decides, even with null. A file in Python, or one that `-f` names, is not looked at.
 
     Args:
         root: the project's root directory.
@@ -29,12 +29,14 @@ def read_env_python(root: Path, environment: Mapping[str, str]) -> tuple[str | N
     """
     if "INVOKE_ENV_PYTHON" in environment:
         return environment["INVOKE_ENV_PYTHON"] or None, "INVOKE_ENV_PYTHON"
-    home = home_directory(environment) or Path("/")
-    for file in (root / "invoke.yaml", home / ".invoke.yaml", Path("/etc/invoke.yaml")):
+    for place in reversed(places(root, environment)):
+        file = file_at(place)
+        if file is None or file.suffix == ".py":
+            continue
         try:
             text = file.read_text(encoding="utf-8")
-        except OSError:
-            continue
+        except (OSError, UnicodeDecodeError):
+            continue  # env/ is made first: then every task says what is wrong with it
         try:
             found, value = find_env_python(text)
         except ValueError as error:

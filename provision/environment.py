@@ -97,7 +97,8 @@ class MongodBinary:
     def decide(self) -> Decision:
         present = assembly.mongod(self.loaded, self.deployment)
         if present is not None:
-            return Decision(False, f"{present.version} at {present.path} (source: {present.source.value})")
+            taken = f"{present.version} at {present.path} (source: {present.source.value})"
+            return Decision(False, "\n".join([taken, *assembly.outdated(self.loaded, self.deployment)]))
         if self.deployment:
             return Decision(True, f"would find {self.loaded.deployment(self.deployment).mongod}")
         return Decision(True, binaries.plan(self.loaded.settings.mongodb, self.loaded.paths))
@@ -106,6 +107,7 @@ class MongodBinary:
         choice = assembly.find_mongod(self.loaded, self.deployment, progress)
         lines = [f"{choice.mongod.version} at {choice.mongod.path} (source: {choice.mongod.source.value})"]
         lines += [f"not from {each.source.value}: {each.why}" for each in choice.refusals]
+        lines += assembly.outdated(self.loaded, self.deployment)
         return "\n".join(lines)
 
 

@@ -65,8 +65,9 @@ class Paths:
 
     @property
     def compose_template(self) -> Path:
-        """The template behind every compose file."""
-        return self.root / "templates" / "compose.yaml.j2"
+        """The template behind every compose file; the packaged copy where the project has none."""
+        own = self.root / "templates" / "compose.yaml.j2"
+        return own if own.is_file() else Path(__file__).with_name("compose.yaml.j2")
 
     @property
     def compose_file(self) -> Path:

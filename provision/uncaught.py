@@ -39,9 +39,8 @@ _DISK_REMEDIES = {
 def install_excepthook() -> None:
     """Give the exceptions that can leave Invoke uncaught their message and exit status.
 
-    Invoke reads `invoke.yaml` and casts ``INVOKE_*`` variables itself, before any task runs, and lets the
-    errors of both through. A full or unreadable disk can be met at any file. Both are the user's to mend: one
-    clear message. Everything else is our bug: the traceback is shown, and the status says so.
+    A full or unreadable disk can be met at any file: that is the user's to repair, and gets one clear message.
+    Everything else is our bug: the traceback is shown, and the status says so.
     """
     sys.excepthook = _report_uncaught
 
@@ -52,11 +51,6 @@ def _report_uncaught(kind: type[BaseException], error: BaseException, trace: Tra
     if isinstance(error, ProvisionError):
         print(error.text(), file=sys.stderr)  # noqa: T201
         raise SystemExit(error.code)
-    if _raised_by_invokes_settings(trace):
-        from provision.settings import explain_unreadable
-
-        print(explain_unreadable(error).text(), file=sys.stderr)  # noqa: T201
-        raise SystemExit(USER_ERROR)
     if isinstance(error, OSError) and error.errno in _MACHINES_FAULT:
         print(_explain_disk(error).text(), file=sys.stderr)  # noqa: T201
         raise SystemExit(USER_ERROR)
@@ -73,8 +67,3 @@ def _explain_disk(error: OSError) -> ProvisionError:
         cause, remedy = explain(Path(os.fsdecode(error.filename)), ours, remedy)
         return ProvisionError(doing, f"{error.strerror}. {cause}", remedy)
     return ProvisionError(doing, f"{error.strerror}.", _DISK_REMEDIES.get(error.errno or 0, _DISK_REMEDY))
-
-
-def _raised_by_invokes_settings(trace: TracebackType | None) -> bool:
-    modules = {frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(trace)}
-    return bool(modules & {"invoke.config", "invoke.env"}) and "provision.settings" not in modules

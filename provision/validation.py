@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
+import os
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+)
+from pydantic_core import PydanticCustomError
 
 from provision.errors import ProvisionError, did_you_mean, shown
 from provision.schema import KeyPath, Settings, bare, hint_at, hints, rule
+from provision.settings_files import DOING, located
 
 
-def validate(merged: Mapping[str, Any], origins: Mapping[KeyPath, str]) -> dict[str, Any]:
+def validate(
+    merged: Mapping[str, Any], origins: Mapping[KeyPath, str], lines: Mapping[KeyPath, int]
+) -> dict[str, Any]:
     """Check merged settings and fill in the defaults.
 
     Args:
         merged: nested values of all layers.
         origins: where each came from, for the message.
+        lines: and in which line of that file.
 
     Returns:
         The complete settings as nested dictionaries, of the right types.
 
     Raises:
-        ProvisionError: one message over all that is wrong: file, key, what was given, what is allowed.
+        ProvisionError: one message over all that is wrong: file, line, key, what was given, what is allowed.
     """
     try:
         return _model(Settings).model_validate(merged).model_dump()
     except ValidationError as error:
-        raise _explain(error, origins) from None
+        raise _explain(error, origins, lines) from None
 
 
 def _model(kind: Any) -> type[BaseModel]:
@@ -53,7 +68,11 @@ def _type(hint: Any) -> Any:
     kind, limits = bare(hint), rule(hint)
     if is_dataclass(kind):
         return _model(kind)
-    given = {} if limits is None else {k: v for k, v in vars(limits).items() if v is not None and k != "help"}
+    given = {
+        name: limit
+        for name, limit in (vars(limits) if limits else {}).items()
+        if limit is not None and name not in ("help", "path")
+    }
     arguments = typing.get_args(kind)
     if typing.get_origin(kind) is dict:
         # A mapping's pattern is for its names.
@@ -63,6 +82,8 @@ def _type(hint: Any) -> Any:
         return list.__class_getitem__(_type(arguments[0]))
     if kind in (str, str | None):
         # `version: 3.12` is a number in YAML, and means what it says.
+        if limits and limits.path:
+            return Annotated[kind, Field(**given), BeforeValidator(_text), AfterValidator(_path)]
         return Annotated[kind, Field(**given), BeforeValidator(_text)]
     return Annotated[kind, Field(**given)]
 
@@ -71,12 +92,25 @@ def _text(value: object) -> object:
     return str(value) if isinstance(value, float | int) and not isinstance(value, bool) else value
 
 
-def _explain(error: ValidationError, origins: Mapping[KeyPath, str]) -> ProvisionError:
+def _path(value: str | None) -> str | None:
+    if value is not None and re.search(r"\$(\w|\{)", value):
+        raise PydanticCustomError("path", "variables are not expanded in paths; ~ for your home directory is")
+    if value is not None and value.startswith("~") and os.path.expanduser(value) == value:  # noqa: PTH111
+        raise PydanticCustomError("path", "it begins with the home directory of a user who is not known here")
+    return value
+
+
+def _explain(
+    error: ValidationError, origins: Mapping[KeyPath, str], lines: Mapping[KeyPath, int]
+) -> ProvisionError:
     causes, remedies = [], []
     for problem in error.errors():
         path = tuple(str(part) for part in problem["loc"] if part != "[key]")
         at = next((length for length in range(len(path), 0, -1) if path[:length] in origins), 0)
-        origin = origins.get(path[:at], "settings")
+        line = next(
+            (lines[path[:n]] for n in range(len(path), max(at, 1) - 1, -1) if path[:n] in lines), None
+        )
+        origin = located(origins.get(path[:at], "settings"), line)
         key = ".".join(path)
         if problem["type"] == "extra_forbidden":
             known = hints(bare(hint_at(path[:-1])))
@@ -88,11 +122,9 @@ def _explain(error: ValidationError, origins: Mapping[KeyPath, str]) -> Provisio
         else:
             found = rule(hint_at(path))
             what = f" — {found.help}" if found is not None else ""
-            causes.append(f"{origin}: {key}: {shown(problem['input'])} will not do: {_allowed(problem)}.")
-            remedies.append(f"Set {key} to an allowed value{what}.")
-    return ProvisionError(
-        "reading the settings", "\n".join(dict.fromkeys(causes)), "\n".join(dict.fromkeys(remedies))
-    )
+            causes.append(f"{origin}: {key}: {shown(problem['input'])} is not allowed: {_allowed(problem)}.")
+            remedies.append(f"Set {key} to a value that is allowed{what}.")
+    return ProvisionError(DOING, "\n".join(dict.fromkeys(causes)), "\n".join(dict.fromkeys(remedies)))
 
 
 def _allowed(problem: Mapping[str, Any]) -> str:

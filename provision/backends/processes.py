@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -377,15 +378,16 @@ def port_holder(host: str, port: int, but: int | None = None) -> str | None:
         None if the port is free, or that process has it; else a phrase:
         ``"mongod (process 4711): mongod -f /etc/mongod.conf"``.
     """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except PermissionError:
-            return "the system, which keeps ports below 1024 for root"
-        except OSError:
-            pass
-        else:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+        return None
+    except PermissionError:
+        return "the system, which keeps ports below 1024 for root"
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:  # the address is not this machine's: nobody holds a port of it
             return None
     import psutil
 

@@ -18,6 +18,7 @@ from invoke.tasks import Task, task
 
 from provision import output
 from provision.errors import ProvisionError
+from provision.numeric_flags import checked
 
 if TYPE_CHECKING:
     from provision.deployment import Deployment, Up
@@ -43,6 +44,7 @@ def command(*, only_prints: bool = False, **options: Any) -> Callable[[Callable[
             if not only_prints:
                 output.work_begins()
             try:
+                _read_settings_files(args[0])
                 return body(*args, **kwargs)
             except ProvisionError as error:
                 if kwargs.get("json"):
@@ -54,6 +56,19 @@ def command(*, only_prints: bool = False, **options: Any) -> Callable[[Callable[
         return task(klass=_Task, **options)(run)
 
     return decorate
+
+
+def _read_settings_files(ctx: Context) -> None:
+    """Have a settings file that is missing or broken stop every task, also one that asks for no setting.
+
+    Raises:
+        ProvisionError: naming it. `load` reads them no second time.
+    """
+    import os
+
+    from provision.settings_files import RUNTIME_CONFIG, read_layers
+
+    read_layers(ROOT, os.environ, ctx.config.get(RUNTIME_CONFIG))
 
 
 def load(
@@ -188,7 +203,7 @@ def agreed(question: str, doing: str, yes: bool, flag: str = "--yes") -> bool:
 
 
 class _Task(Task[Any]):
-    """A task whose positional arguments may be left out where their default is None.
+    """A task whose numbers are checked, and whose positional arguments may be left out where their default is None.
 
     Invoke knows only positional arguments that are required: `cluster.distribution [COLLECTION]` would be an error
     without the collection.
@@ -196,12 +211,12 @@ class _Task(Task[Any]):
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         parameters = self.argspec(self.body).parameters
-        return [
-            _Optional.of(each)
-            if each.positional and parameters[each.attr_name or str(each.name)].default is None
-            else each
-            for each in super().get_arguments(ignore_unknown_help)
-        ]
+        found = []
+        for each in super().get_arguments(ignore_unknown_help):
+            parameter = parameters[each.attr_name or str(each.name)]
+            optional = each.positional and parameter.default is None
+            found.append(_Optional.of(each) if optional else checked(each, parameter.annotation))
+        return found
 
 
 class _Optional(Argument):

@@ -8,6 +8,7 @@ from typing import Any
 from invoke.context import Context
 
 from provision.commands import JSON, ON, command, load, running
+from provision.numeric_flags import Amount, LocalPort
 
 _TOUR_SERVER_SELECTION_MS = 5_000
 
@@ -60,7 +61,12 @@ def open_shell(ctx: Context, on: str, node: str, expression: str, python: bool) 
     }
 )
 def tunnel(
-    ctx: Context, on: str = "local", node: str = "", port: int = 0, user: str = "app", json: bool = False
+    ctx: Context,
+    on: str = "local",
+    node: str = "",
+    port: LocalPort = 0,
+    user: str = "app",
+    json: bool = False,
 ) -> None:
     """Lead ports of this machine through SSH to a deployment on hosts, and to its app, until Ctrl-C.
 
@@ -122,7 +128,7 @@ def tour(ctx: Context, on: str = "local", pause: bool = False, json: bool = Fals
 )
 def seed(
     ctx: Context,
-    users: int = 1000,
+    users: Amount = 1000,
     on: str = "local",
     drop: bool = False,
     seed: int = 1,
@@ -133,12 +139,7 @@ def seed(
     from provision import cluster, display
     from provision import seed as seeding
     from provision.commands import agreed
-    from provision.errors import ProvisionError
 
-    if users < 0:
-        raise ProvisionError(
-            f"seeding {on}", f"--users {users} is no number of people.", "Give it one: --users 1000"
-        )
     loaded = load(ctx)
     database = loaded.settings.app.database
     deployment = running(loaded, on, f"seeding {on}")

@@ -9,6 +9,7 @@ from invoke.collection import Collection
 from invoke.context import Context
 
 from provision.commands import JSON, ON_CLUSTER, agreed, command, load, ready, running, show_up
+from provision.numeric_flags import Amount, Count
 
 if TYPE_CHECKING:
     from provision.deployment import Deployment
@@ -37,14 +38,14 @@ _NODES = {"node": "which node; several with commas between"}
 def up(
     ctx: Context,
     on: str = "cluster",
-    shards: str | None = None,
-    members: str | None = None,
-    arbiters: str | None = None,
-    config_servers: str | None = None,
-    routers: str | None = None,
+    shards: int | None = None,
+    members: int | None = None,
+    arbiters: int | None = None,
+    config_servers: int | None = None,
+    routers: int | None = None,
     backend: str | None = None,
     topology: str | None = None,
-    port: str | None = None,
+    port: int | None = None,
     wait: str = "healthy",
     dry_run: bool = False,
     timings: bool = False,
@@ -167,7 +168,7 @@ def shard_collection(
     collection: str,
     key: str = "",
     unique: bool = False,
-    chunks: str | None = None,
+    chunks: Count | None = None,
     on: str = "cluster",
     json: bool = False,
 ) -> None:
@@ -175,7 +176,7 @@ def shard_collection(
     from provision import cluster, display
     from provision.mongodb.sharding import ShardedCollection
 
-    wanted = ShardedCollection(collection, cluster.parse_key(key), unique, _positive("--chunks", chunks))
+    wanted = ShardedCollection(collection, cluster.parse_key(key), unique, chunks)
     changed = cluster.shard_collection(_running(ctx, on, f"sharding {collection} of"), wanted)
     if json:
         display.as_json({"collection": collection, "key": dict(wanted.key), "changed": changed})
@@ -432,7 +433,7 @@ def logs(
     node: str | None = None,
     all: bool = False,
     follow: bool = False,
-    lines: int = 50,
+    lines: Amount = 50,
     raw: bool = False,
     on: str = "cluster",
 ) -> None:
@@ -471,18 +472,6 @@ def shell(
 
 def _running(ctx: Context, on: str, doing: str) -> Deployment:
     return running(load(ctx), on, f"{doing} {on}" if not doing.endswith(on) else doing)
-
-
-def _positive(flag: str, text: str | None) -> int | None:
-    from provision.errors import ProvisionError
-
-    if text is None:
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise ProvisionError(
-            "reading the flags", f"{flag} {text} is no number above 0.", f"Give it one: {flag} 4"
-        )
-    return int(text)
 
 
 def _freeze(ctx: Context, node: str, on: str, paused: bool) -> None:

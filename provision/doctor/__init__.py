@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import date
 from pathlib import Path
 
 from provision import assembly
@@ -98,6 +99,9 @@ def _software(
         needed_for += ["mongod"] if "wheel" in mongod.downloads else []
     yield network.judge_index(index, needed_for)
     yield software.judge_mongod(mongod, answers, paths.state)
+    support = software.judge_support(loaded, mongod.install, date.today())
+    if support is not None:
+        yield support
 
 
 def _machine(machine: Machine, mongod: software.MongodFacts) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from provision import bootstrap
@@ -16,6 +17,7 @@ from provision.mongodb.binaries.cache import Cache
 from provision.mongodb.binaries.examine import examine
 from provision.mongodb.binaries.machine import Machine, builds, install_commands, no_avx
 from provision.mongodb.binaries.model import NotServing
+from provision.mongodb.binaries.support import unsupported
 from provision.mongodb.binaries.tunables import tunables
 from provision.mongodb.binaries.wheel import entry_name, wheel_for
 from provision.settings import Loaded
@@ -181,6 +183,23 @@ def judge_mongod(facts: MongodFacts, answers: dict[str, Answer], state: Path) ->
     why = [f"{each}: {answers[each].address}: {answers[each].why}" for each in facts.downloads]
     causes = "; ".join([*([facts.fault] if facts.fault else []), *why, *facts.against])
     return error("mongod", f"None is on this machine and none can be downloaded: {causes}.", facts.install)
+
+
+def judge_support(loaded: Loaded, install: str, today: date) -> Finding | None:
+    """Whether the mongod that was chosen still gets security fixes, unless somebody asked for that one.
+
+    Args:
+        loaded: the settings in force.
+        install: commands that install a supported one on this machine.
+        today: the date.
+    """
+    settings = loaded.settings.mongodb
+    chosen = recorded(loaded.paths, settings)
+    said = chosen and unsupported(chosen, settings, today)
+    if not said:
+        return None
+    again = f"rm {loaded.paths.mongod_record} && ./invoke setup"
+    return warning("support", said, f"{install}\n{again}")
 
 
 def judge_processor(machine: Machine, avx: bool | None, runs: bool) -> Finding:

@@ -179,7 +179,9 @@ class Topology:
             options.append("directConnection=true")
         if tls_ca is not None:
             options += ["tls=true", f"tlsCAFile={quote(tls_ca, safe='/')}"]
-        return f"mongodb://{user}{hosts}/{database}{'?' + '&'.join(options) if options else ''}"
+        return (
+            f"mongodb://{user}{hosts}/{quote(database, safe='')}{'?' + '&'.join(options) if options else ''}"
+        )
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,9 @@ MODULES = [
     "virtualenv",
     "installers",
     "env_python",
+    "settings_files",
+    "program",
+    "numeric_flags",
     "locks",
     "signals",
 ]

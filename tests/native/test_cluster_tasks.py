@@ -93,9 +93,15 @@ def test_flags_hold_for_later_commands_until_the_data_are_deleted(team: Clone) -
     assert len(states(team, "rs")) == 3
 
 
-def test_a_flag_that_will_not_do_is_forgotten_and_changes_nothing(team: Clone) -> None:
+def test_a_flag_that_is_refused_is_forgotten_and_changes_nothing(team: Clone) -> None:
     team.succeeds("cluster.up", "--on", "rs", "--members", "1")
-    assert "will not do" in team.fails("cluster.up", "--on", "rs", "--members", "none")
+    assert (
+        "--members none: it takes a whole number"
+        in team.invoke("cluster.up", "--on", "rs", "--members", "none").stderr
+    )
+    assert "flag --members: deployments.rs.members: 51 is not allowed" in team.fails(
+        "cluster.up", "--on", "rs", "--members", "51"
+    )
     assert "invoke cluster.down --delete-data --on rs" in team.fails(
         "cluster.up", "--on", "rs", "--port", "29999"
     )

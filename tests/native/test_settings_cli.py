@@ -19,17 +19,12 @@ def listed(
 
 
 def test_every_value_says_where_it_came_from(clone: Clone, tmp_path: Any) -> None:
-    (clone.home / ".invoke.yaml").write_text(
-        "app: {database: from_home, ready_path: /from-home}\nother: {tool: 1}\n"
-    )
-    clone.change_settings(lambda settings: settings["app"].pop("ready_path"))
+    (clone.home / ".invoke.yaml").write_text("app:\n  ready_path: /from-home\nother: {tool: 1}\n")
     own = tmp_path / "own.yaml"
     own.write_text("paths: {log: ~/logs}\n")
     found = listed(clone, "-f", str(own))
-    assert (found["app.ready_path"]["value"], found["app.ready_path"]["origin"]) == (
-        "/from-home",
-        "~/.invoke.yaml",
-    )
+    ready = found["app.ready_path"]
+    assert (ready["value"], ready["origin"], ready["line"]) == ("/from-home", "~/.invoke.yaml", 2)
     assert found["app.database"]["origin"] == "invoke.yaml"
     assert found["paths.log"]["origin"] == str(own)
     assert found["app.port"]["origin"] == "environment INVOKE_APP_PORT"
@@ -60,10 +55,10 @@ def test_a_wrong_environment_variable_is_one_error_that_names_it(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("app: {prot: 1}", ["invoke.yaml: app.prot", "did you mean port?", "Allowed in app:"]),
-        ("apps: {port: 1}", ["invoke.yaml: apps", "did you mean app?"]),
-        ("app: {port: many}", ["invoke.yaml: app.port", "'many'", "integer"]),
-        ("app: 3", ["invoke.yaml: app", "section"]),
+        ("app: {prot: 1}", ["invoke.yaml, line 1: app.prot", "did you mean port?", "Allowed in app:"]),
+        ("apps: {port: 1}", ["invoke.yaml, line 1: apps", "did you mean app?"]),
+        ("app: {port: many}", ["invoke.yaml, line 1: app.port", "'many'", "integer"]),
+        ("app: 3", ["invoke.yaml, line 1: app", "section"]),
         ("- a\n- b", ["invoke.yaml", "sections"]),
     ],
 )
@@ -93,7 +88,7 @@ def test_invalid_yaml_is_one_error_with_its_line(clone: Clone, text: str, place:
 
 def test_a_wrong_key_in_the_users_own_file_names_that_file(clone: Clone) -> None:
     (clone.home / ".invoke.yaml").write_text("app: {prot: 1}\n")
-    assert "~/.invoke.yaml: app.prot" in clone.fails("settings")
+    assert "~/.invoke.yaml, line 1: app.prot" in clone.fails("settings")
     (clone.home / ".invoke.yaml").write_text("app: {port\n")
     assert "~/.invoke.yaml, line" in clone.fails("settings")
 
@@ -102,7 +97,7 @@ def test_a_wrong_key_in_a_file_given_by_flag_names_that_file(clone: Clone, tmp_p
     own = tmp_path / "own.yaml"
     own.write_text("mongodb: {sauce: auto}\n")
     said = clone.fails("-f", str(own), "settings")
-    assert f"{own}: mongodb.sauce" in said
+    assert f"{own}, line 1: mongodb.sauce" in said
     own.write_text("mongodb: {\n")
     assert f"{own}" in clone.fails("-f", str(own), "settings")
 

@@ -333,7 +333,13 @@ def _environment(root: Path, home: Path, port: int, app_port: int, mongod: str |
     real = Path.home()
     # Package caches and a mirror's address stay those of the person who runs the tests.
     kept.setdefault("XDG_CACHE_HOME", str(real / ".cache"))
-    kept.setdefault("XDG_CONFIG_HOME", str(real / ".config"))
+    # Settings are not: of their configuration, only what pip and uv read.
+    config = Path(kept.get("XDG_CONFIG_HOME") or real / ".config")
+    for name in ("pip", "uv"):
+        if (config / name).is_dir():
+            (home / ".config").mkdir(exist_ok=True)
+            (home / ".config" / name).symlink_to(config / name)
+    kept["XDG_CONFIG_HOME"] = str(home / ".config")
     chosen = {"INVOKE_MONGODB_SOURCE": "path", "INVOKE_MONGODB_PATH": mongod} if mongod else {}
     return {
         **kept,

@@ -240,15 +240,20 @@ def test_a_form_the_reader_does_not_know_is_an_error_and_not_a_guess(tmp_path: P
         env_python.read_env_python(tmp_path, {"HOME": str(tmp_path)})
 
 
-def test_env_python_follows_invokes_order(tmp_path: Path) -> None:
+def test_env_python_follows_the_order_of_the_settings_files(tmp_path: Path) -> None:
     home, root = tmp_path / "home", tmp_path / "root"
     home.mkdir()
     root.mkdir()
     environment = {"HOME": str(home)}
-    (home / ".invoke.yaml").write_text("env: {python: user}\n")
-    assert env_python.read_env_python(root, environment)[0] == "user"
     (root / "invoke.yaml").write_text("env: {python: project}\n")
-    assert env_python.read_env_python(root, environment) == ("project", str(root / "invoke.yaml"))
+    assert env_python.read_env_python(root, environment)[0] == "project"
+    (home / ".invoke.json").write_text('{"env": {"python": "user"}}')
+    assert env_python.read_env_python(root, environment) == ("user", str(home / ".invoke.json"))
+    (home / ".config" / "flaskbook").mkdir(parents=True)
+    (home / ".config" / "flaskbook" / "invoke.yaml").write_text("env: {python: config}\n")
+    assert env_python.read_env_python(root, environment)[0] == "config"
+    (root / "invoke.local.yaml").write_text("env: {python: local}\n")
+    assert env_python.read_env_python(root, environment) == ("local", str(root / "invoke.local.yaml"))
     environment["INVOKE_ENV_PYTHON"] = "variable"
     assert env_python.read_env_python(root, environment) == ("variable", "INVOKE_ENV_PYTHON")
 

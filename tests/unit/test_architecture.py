@@ -1,0 +1,56 @@
+"""What docs/architecture.md says of the code is so."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def imports(file: str) -> set[str]:
+    """The modules of ours that a file imports, at its top or inside."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / "provision" / file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{each.name}" for each in node.names)}
+    return {each for each in found if each.startswith("provision.")}
+
+
+def test_back_ends_know_no_replica_sets_and_replica_sets_no_back_ends() -> None:
+    commands = {f"provision.mongodb.{name}" for name in ("replica_set", "sharding", "membership")}
+    for file in (ROOT / "provision" / "backends").glob("*.py"):
+        assert not imports(f"backends/{file.name}") & commands, file.name
+    for name in ("replica_set", "sharding"):
+        assert not {each for each in imports(f"mongodb/{name}.py") if each.startswith("provision.backends")}
+
+
+def test_the_modules_that_know_back_ends_and_commands_are_named() -> None:
+    sentence = re.search(r"knows? both(?:[^.]|\.py)*\.", TEXT)
+    assert sentence is not None
+    for name in (
+        "deployment",
+        "bringup",
+        "status",
+        "cluster",
+        "rolling",
+        "upgrade",
+        "hosts/moving",
+        "hosts/tunnel",
+    ):
+        assert f"`{name}.py`" in sentence.group(0)
+
+
+def test_the_document_that_proves_a_routers_write_is_said_to_stay() -> None:
+    assert "collection is dropped again" not in TEXT
+    assert "It stays where it is, in a database of the" in TEXT
+    proof = (ROOT / "provision" / "bringup.py").read_text(encoding="utf-8").split("def _prove_through")[1]
+    assert '"drop' not in proof.split("\ndef ")[0].split("\n    def ")[0]
+
+
+def test_every_module_that_the_map_names_is_there() -> None:
+    files = {path.name for path in (ROOT / "provision").rglob("*.py")} | {"tasks.py"}
+    the_map = TEXT.split("```")[1]
+    assert set(re.findall(r"\b([a-z_]+\.py)\b", the_map)) - files == set()

@@ -1,0 +1,52 @@
+"""The wheel has every file that the tool reads beside its own code."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from provision.paths import Paths
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_wheel_has_every_file_that_paths_promises(tmp_path: Path) -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    source = tmp_path / "source"
+    for name in filter(None, listed.split("\0")):
+        if name.split("/")[0] in ("provision", "flaskbook", "pyproject.toml", "README.md", "LICENSE"):
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            if (ROOT / name).is_file():
+                (source / name).write_bytes((ROOT / name).read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, source],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        held = {name for name in wheel.namelist() if name.startswith("provision/")}
+    # A project without templates of its own gets the packaged copy of each.
+    paths = Paths.of(tmp_path / "project", "data", "log", "cache")
+    promised = [
+        value
+        for name in dir(Paths)
+        if isinstance(getattr(Paths, name), property)
+        and (value := getattr(paths, name)).is_relative_to(ROOT / "provision")
+    ]
+    assert len(promised) == 5
+    needed = {str(path.relative_to(ROOT)) for path in promised} | {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "provision").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc"
+    }
+    assert needed - held == set()

@@ -37,8 +37,8 @@ _POLL_SECONDS = 0.02
 _RAW_RESULTS = frozenset({"raw_result", "bulk_api_result"})
 _EXPRESSION = "<expression>"
 _PIPED = "<stdin>"
-# https://www.mongodb.com/docs/manual/reference/error-codes/: TemporarilyUnavailable, TransactionTooLargeForCache
-_CACHE_IS_FULL = frozenset({365, 388})
+# https://www.mongodb.com/docs/manual/reference/error-codes/: TransactionTooLargeForCache
+_TOO_LARGE_FOR_CACHE = 388
 
 
 def open_shell(uri: str, database: str, history: Path, python: bool = False) -> int:
@@ -282,7 +282,8 @@ def _hint(error: Exception) -> str | None:
         return f"This shell speaks Python: insert_one, find_one, ... For mongosh's insertOne: {GET_MONGOSH}"
     if isinstance(error, SyntaxError):
         return f"This shell speaks Python. For mongosh's JavaScript: {GET_MONGOSH}"
-    if getattr(error, "code", None) in _CACHE_IS_FULL:
+    # Where the cache is full before the transaction has begun to write, it is an ordinary conflict that says so.
+    if getattr(error, "code", None) == _TOO_LARGE_FOR_CACHE or "Cache full" in str(error):
         return (
             "The changes of a transaction have to fit in the node's cache: 0.25 GB take some 16 MB. Set a larger "
             "cache_size_gb for the deployment in invoke.yaml (1 takes 48 MB), then type: invoke restart"

@@ -88,6 +88,7 @@ def needed_by(arguments: Iterable[str]) -> tuple[str, ...]:
                             "another-user": None,
                             "mongosh": None,
                             "other-mongods": None,
+                            "old-python": None,
                         }
                     )
     return tuple(wanted)

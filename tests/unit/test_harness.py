@@ -21,7 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
     [
         (["tests/unit"], set()),
         (["tests/unit/test_harness.py::test_x"], set()),
-        (["tests/native"], {"mongod", "index", "mount", "another-user", "mongosh", "other-mongods"}),
+        (
+            ["tests/native"],
+            {"mongod", "index", "mount", "another-user", "mongosh", "other-mongods", "old-python"},
+        ),
         (["tests/browser/test_x.py"], {"browser", "mongod"}),
         (["tests/hosts"], {"sshd", "namespaces", "mongod", "index", "systemd"}),
         (["tests"], set(capabilities.PROBES)),

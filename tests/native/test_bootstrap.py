@@ -1,4 +1,4 @@
-"""The bootstrap on a small clone, with real virtualenvs, uv, pip and Invoke. Needs a package index."""
+"""The bootstrap on a small clone, with real virtualenvs, uv, pip and Invoke."""
 
 from __future__ import annotations
 
@@ -182,6 +182,7 @@ def without_uv(tmp_path: Path) -> dict[str, str]:
     return {"XDG_CACHE_HOME": str(home / ".cache"), "HOME": str(home), "PATH": path}
 
 
+@pytest.mark.needs("index")
 def test_the_first_run_makes_env_and_the_second_changes_nothing(clone: Clone) -> None:
     assert clone.setup() == {"virtualenv": True, "requirements": True}
     before = clone.tree()
@@ -191,6 +192,7 @@ def test_the_first_run_makes_env_and_the_second_changes_nothing(clone: Clone) ->
     assert done.stderr == ""
 
 
+@pytest.mark.needs("index")
 def test_env_is_made_with_pip_where_uv_cannot_be_had(clone: Clone, tmp_path: Path) -> None:
     variables = without_uv(tmp_path)
     assert clone.setup(**variables) == {"virtualenv": True, "requirements": True}
@@ -200,6 +202,7 @@ def test_env_is_made_with_pip_where_uv_cannot_be_had(clone: Clone, tmp_path: Pat
     assert not list(clone.env.glob("lib/*/site-packages/iniconfig"))
 
 
+@pytest.mark.needs("index")
 @pytest.mark.needs("another-user")
 @pytest.mark.parametrize("home", ["/", None], ids=["HOME is /", "no HOME"])
 def test_env_is_made_for_a_user_without_a_passwd_entry(clone: Clone, home: str | None) -> None:
@@ -226,12 +229,14 @@ def test_env_is_made_for_a_user_without_a_passwd_entry(clone: Clone, home: str |
         assert str(Clone(root, environment).record["installer"]).startswith("uv ")
 
 
+@pytest.mark.needs("index")
 def test_pip_takes_over_where_uv_fails(clone: Clone, tmp_path: Path, uv: str) -> None:
     variables = fake_uv(tmp_path / "bin", uv, "echo it broke >&2; exit 2")
     assert clone.setup(**variables) == {"virtualenv": True, "requirements": True}
     assert clone.record["installer"] == "pip"
 
 
+@pytest.mark.needs("index")
 def test_it_runs_from_anywhere_and_hands_the_arguments_on(clone: Clone, tmp_path: Path) -> None:
     clone.setup(cwd=tmp_path)
     assert clone.setup(cwd=clone.root / "provision") == {}
@@ -240,6 +245,7 @@ def test_it_runs_from_anywhere_and_hands_the_arguments_on(clone: Clone, tmp_path
     assert done.returncode != 0
 
 
+@pytest.mark.needs("index")
 def test_changed_requirements_are_installed_and_only_what_was_dropped_is_removed(clone: Clone) -> None:
     clone.setup()
     packages = next(clone.env.glob("lib/*/site-packages"))
@@ -251,6 +257,7 @@ def test_changed_requirements_are_installed_and_only_what_was_dropped_is_removed
     assert (packages / "mine.py").exists()
 
 
+@pytest.mark.needs("index")
 def test_a_python_that_was_upgraded_in_place_rebuilds_env(clone: Clone) -> None:
     clone.setup()
     record = clone.record
@@ -261,6 +268,7 @@ def test_a_python_that_was_upgraded_in_place_rebuilds_env(clone: Clone) -> None:
     assert clone.setup() == {"virtualenv": True, "requirements": True}
 
 
+@pytest.mark.needs("index")
 def test_a_python_that_has_vanished_rebuilds_env(clone: Clone) -> None:
     clone.setup()
     (clone.env / "bin" / "python").unlink()
@@ -268,12 +276,14 @@ def test_a_python_that_has_vanished_rebuilds_env(clone: Clone) -> None:
     assert clone.setup() == {"virtualenv": True, "requirements": True}
 
 
+@pytest.mark.needs("index")
 def test_a_moved_clone_rebuilds_env(clone: Clone) -> None:
     clone.setup()
     moved = Clone(clone.root.rename(clone.root.with_name("moved")), clone.environment)
     assert moved.setup() == {"virtualenv": True, "requirements": True}
 
 
+@pytest.mark.needs("index")
 @pytest.mark.parametrize("form", ["path", "name", "version"])
 def test_env_python_picks_the_interpreter(clone: Clone, tmp_path: Path, form: str) -> None:
     clone.setup()
@@ -319,6 +329,7 @@ def test_a_directory_that_is_no_virtualenv_is_never_touched(clone: Clone) -> Non
     assert [path.name for path in clone.env.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.needs("index")
 def test_a_virtualenv_made_by_hand_is_adopted(clone: Clone) -> None:
     subprocess.run([BASE, "-m", "venv", "--without-pip", clone.env], check=True)
     (clone.env / "mine").write_text("")
@@ -342,6 +353,7 @@ def test_a_dry_run_without_env_leaves_no_compiled_modules(clone: Clone) -> None:
     assert [str(path) for path in clone.root.rglob("__pycache__")] == []
 
 
+@pytest.mark.needs("index")
 @pytest.mark.parametrize("program", ["invoke", "env/bin/invoke"])
 def test_a_dry_run_with_stale_requirements_reports_and_changes_nothing(clone: Clone, program: str) -> None:
     clone.setup()
@@ -364,6 +376,7 @@ def built(clone: Clone, name: str) -> bool:
     }[name]
 
 
+@pytest.mark.needs("index")
 @pytest.mark.parametrize("whole_group", [False, True], ids=["wrapper", "wrapper and uv"])
 @pytest.mark.parametrize("point", ["record", "python", "package", "scripts"])
 def test_a_kill_at_any_point_is_made_good_by_the_next_run(
@@ -378,6 +391,7 @@ def test_a_kill_at_any_point_is_made_good_by_the_next_run(
     assert {"iniconfig", "invoke"} <= {path.name for path in clone.env.glob("lib/*/site-packages/*")}
 
 
+@pytest.mark.needs("index")
 def test_a_kill_while_requirements_change_is_made_good_by_the_next_run(
     clone: Clone, tmp_path: Path, uv: str
 ) -> None:
@@ -392,6 +406,7 @@ def test_a_kill_while_requirements_change_is_made_good_by_the_next_run(
     assert clone.setup() == {"virtualenv": True, "requirements": True}
 
 
+@pytest.mark.needs("index")
 def test_a_uv_that_outlives_a_killed_run_is_waited_for(clone: Clone, tmp_path: Path, uv: str) -> None:
     wait = f"touch {tmp_path}/reached; while [ ! -e {tmp_path}/go ]; do sleep 0.02; done"
     process = clone.start("setup", **fake_uv(tmp_path / "bin", uv, wait))
@@ -407,6 +422,7 @@ def test_a_uv_that_outlives_a_killed_run_is_waited_for(clone: Clone, tmp_path: P
     assert clone.setup() == {}
 
 
+@pytest.mark.needs("index")
 def test_two_at_once_both_succeed_and_one_builds(clone: Clone) -> None:
     processes = [clone.start("setup") for _ in range(2)]
     outputs = [process.communicate(timeout=100) for process in processes]
@@ -414,6 +430,7 @@ def test_two_at_once_both_succeed_and_one_builds(clone: Clone) -> None:
     assert sum("Making env/" in err for _, err in outputs) == 1
 
 
+@pytest.mark.needs("index")
 def test_one_that_waits_says_for_whom(clone: Clone) -> None:
     lock = clone.root / ".state" / "bootstrap.lock"
     lock.parent.mkdir()
@@ -428,6 +445,7 @@ def test_one_that_waits_says_for_whom(clone: Clone) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.needs("index")
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_build_ends_its_children_and_leaves_nothing(
     clone: Clone, tmp_path: Path, uv: str, sent: signal.Signals, code: int
@@ -459,6 +477,7 @@ def test_an_unreachable_index_is_one_error_without_its_password(clone: Clone) ->
     assert not clone.env.exists()
 
 
+@pytest.mark.needs("index")
 def test_files_other_than_the_pinned_ones_are_refused(clone: Clone) -> None:
     lines = (clone.root / "requirements.txt").read_text().splitlines()
     (clone.root / "requirements.txt").write_text(f"{lines[0]}\n    --hash=sha256:{'0' * 64}\n")
@@ -532,6 +551,7 @@ def private_index(clone: Clone, tmp_path: Path) -> Iterator[type[Index]]:
         server.shutdown()
 
 
+@pytest.mark.needs("index")
 def test_uv_installs_from_the_index_that_pip_is_configured_for(
     clone: Clone, tmp_path: Path, uv: str, private_index: type[Index]
 ) -> None:
@@ -545,6 +565,7 @@ def test_uv_installs_from_the_index_that_pip_is_configured_for(
     assert any(path.endswith(".whl") for path in private_index.asked)
 
 
+@pytest.mark.needs("index")
 def test_a_fresh_clone_is_set_up_offline_from_warm_caches(
     clone: Clone, tmp_path: Path, uv: str, private_index: type[Index]
 ) -> None:
@@ -563,6 +584,7 @@ def test_a_fresh_clone_is_set_up_offline_from_warm_caches(
     assert fresh.record["installer"] == f"{clone.record['installer']} offline"
 
 
+@pytest.mark.needs("index")
 def test_settings_of_projects_and_other_virtualenvs_do_not_lead_uv_astray(
     clone: Clone, tmp_path: Path
 ) -> None:
@@ -587,6 +609,7 @@ def foreign_invoke(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
     return path / "bin" / "invoke"
 
 
+@pytest.mark.needs("index")
 def test_a_users_invoke_lists_without_building_and_runs_in_env(clone: Clone, foreign_invoke: Path) -> None:
     for question in ("--list", "--help", "--version"):
         done = clone.run(question, program=foreign_invoke)
@@ -599,6 +622,7 @@ def test_a_users_invoke_lists_without_building_and_runs_in_env(clone: Clone, for
     assert clone.setup(program=foreign_invoke) == {}
 
 
+@pytest.mark.needs("index")
 def test_another_projects_requirements_get_a_virtualenv_of_their_own(tmp_path: Path) -> None:
     app = tmp_path / "app"
     app.mkdir()

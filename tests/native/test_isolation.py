@@ -246,6 +246,32 @@ def test_python_3_15_and_any_later_one_on_the_path_is_found(tmp_path: Path) -> N
     assert done.stdout.strip() == str(tmp_path / "python3.15")
 
 
+def test_without_an_index_a_test_of_the_bootstrap_is_skipped_and_the_index_named(tmp_path: Path) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTEST_"))}
+    unreachable = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/simple"}
+    test = "tests/native/test_bootstrap.py::test_the_first_run_makes_env_and_the_second_changes_nothing"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            test,
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            f"--basetemp={tmp_path / 'inner'}",
+        ],
+        cwd=capabilities.ROOT,
+        env={**kept, **unreachable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "1 skipped" in done.stdout
+    assert "index: 1 test needs it" in done.stdout
+
+
 # ---- users without a passwd entry, and files of another user
 
 WITHOUT_ENTRY = 54321

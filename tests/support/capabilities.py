@@ -89,6 +89,7 @@ def needed_by(arguments: Iterable[str]) -> tuple[str, ...]:
                             "mongosh": None,
                             "other-mongods": None,
                             "stepping-clock": None,
+                            "old-python": None,
                         }
                     )
     return tuple(wanted)

@@ -34,6 +34,7 @@ CONNECT_SECONDS = 10.0
 COMMAND_SECONDS = 60.0
 _KEEPALIVE_SECONDS = 5
 _PROXY_SECONDS = 0.5
+_NO_CHANNEL = "Unable to open channel."  # how paramiko says so
 _NO_KEY = "No authentication methods available"  # how paramiko says so
 # sshd allows ten sessions of a connection (MaxSessions), and some are left for logs that are followed. One that is
 # over counts until sshd has seen that.
@@ -283,8 +284,10 @@ class Link:
         while True:
             try:
                 channel = transport.open_session(window_size=_WINDOW_BYTES, timeout=self._connect_seconds)
-            except paramiko.ChannelException:  # too many sessions at once
-                if time.monotonic() > deadline:
+            except paramiko.SSHException as refusal:
+                # Too many sessions at once. Of several refusals at the same time, paramiko tells one thread which it was.
+                refused = isinstance(refusal, paramiko.ChannelException) or str(refusal) == _NO_CHANNEL
+                if not refused or not transport.is_active() or time.monotonic() > deadline:
                     raise
                 time.sleep(_SESSION_POLL_SECONDS)
             else:

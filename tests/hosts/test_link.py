@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import paramiko
 import pytest
 
 from provision.hosts import inventory, ssh
@@ -81,6 +82,26 @@ def test_connection_that_was_lost_unseen_is_opened_again_before_anything_is_run(
         fresh = link._transport()
         link._drop(transport)
         assert link._transport() is fresh
+
+
+def test_sessions_that_are_refused_at_the_same_time_do_not_end_the_connection(
+    all_on: Lab, trusting: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sshd refuses sessions beyond MaxSessions; of two refusals at once, paramiko keeps the reason of one."""
+    with linked(all_on) as link:
+        transport = link._transport()
+        opens, refusals = transport.open_session, ["Unable to open channel."]
+
+        def refused_once(**options: object) -> object:
+            if refusals:
+                raise paramiko.SSHException(refusals.pop())
+            return opens(**options)
+
+        monkeypatch.setattr(transport, "open_session", refused_once)
+        assert link.run(["echo", "here"]).out == "here\n"
+        assert not refusals
+        assert link._transport() is transport
+        assert transport.is_active()
 
 
 def test_unknown_host_key_is_refused_with_the_command_that_accepts_it(all_on: Lab, trusting: Path) -> None:

@@ -43,12 +43,11 @@ class NotSharded(ProvisionError):
 
     def __init__(self, deployment: str, refusals: Sequence[ProvisionError]) -> None:
         remedies = dict.fromkeys(each.remedy for each in refusals)
-        others = len(refusals) > 1
+        several = len(refusals) > 1
         super().__init__(
-            refusals[0].doing if not others else f"sharding {len(refusals)} collections of {deployment}",
-            "\n".join(f"{each.doing}: {each.cause}" if others else each.cause for each in refusals)
-            + f"\n{deployment} is up and takes writes: it stays up, without "
-            + ("these collections being sharded." if others else "this collection being sharded."),
+            f"sharding {len(refusals)} collections of {deployment}" if several else refusals[0].doing,
+            "\n".join(f"{each.doing}: {each.cause}" if several else each.cause for each in refusals)
+            + f"\n{deployment} is up and takes writes, and stays up.",
             "\n".join((*remedies, f"Then type: invoke start --on {deployment}")),
         )
 

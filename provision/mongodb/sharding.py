@@ -1,7 +1,7 @@
 """Shards, sharded collections, zones and the balancer, through a router.
 
-What is sent here is what mongos documents, and nothing internal: `tests/support/mongos_commands.py` has a row for each
-command. A write concern goes only with commands that take one: mongos refuses it elsewhere.
+What is sent here is what mongos documents, and nothing internal: `tests/support/router_standin/accepts.py` has a row
+for each command. A write concern goes only with commands that take one: mongos refuses it elsewhere.
 https://www.mongodb.com/docs/manual/sharding/
 """
 

@@ -1,9 +1,13 @@
 """What a mongos accepts, by its version: the commands that this project sends through a router, and their fields.
 
 The stand-in refuses what the table refuses, with mongos' own codes, so every test of a sharded cluster checks what the
-tool sends. From MongoDB's manual, one page for each command; that `addShardToZone` and `updateZoneKeyRange` refuse a
-write concern, and `addShard`, `removeShard`, `enableSharding`, `shardCollection` and `movePrimary` take one, a real
-mongos 5.0.7 showed.
+tool sends. Where the rows come from:
+
+- a real mongos 5.0.7 showed that `addShardToZone` and `updateZoneKeyRange` refuse a write concern, and that `addShard`,
+  `removeShard`, `enableSharding`, `shardCollection` and `movePrimary` take one;
+- MongoDB's sources say it of `split`, the balancer's commands, `moveCollection`, `startShardDraining` and
+  `commitShardRemoval`; its manual has the fields of the zones' commands, and 8.3 as the first version of the drain's;
+- the other rows were written down without looking: check a row against its page (`manual`) before you rely on it.
 """
 
 from __future__ import annotations

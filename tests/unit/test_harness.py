@@ -23,7 +23,16 @@ ROOT = Path(__file__).resolve().parents[2]
         (["tests/unit/test_harness.py::test_x"], set()),
         (
             ["tests/native"],
-            {"mongod", "index", "mount", "another-user", "mongosh", "other-mongods", "stepping-clock", "old-python"},
+            {
+                "mongod",
+                "index",
+                "mount",
+                "another-user",
+                "mongosh",
+                "other-mongods",
+                "stepping-clock",
+                "old-python",
+            },
         ),
         (["tests/browser/test_x.py"], {"browser", "mongod"}),
         (["tests/hosts"], {"sshd", "namespaces", "mongod", "index", "systemd"}),

@@ -135,7 +135,18 @@ def test_the_users_own_authority_vouches_for_the_hosts(project: Project) -> None
     project.set_up(["db1"]).raise_first()
     del project.hosts["db2"], project.hosts["db3"]
     certificate, key = project.root / "company.pem", project.root / "company.key"
-    request = ("-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/O=Company/CN=Company root")
+    request = (
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "30",
+        "-subj",
+        "/O=Company/CN=Company root",
+        "-addext",
+        "keyUsage=critical,keyCertSign,cRLSign",
+    )
     command = ["openssl", "req", *request, "-out", str(certificate), "-keyout", str(key)]
     subprocess.run(command, check=True, capture_output=True)
     loaded = project.loaded(

@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULES = [
     "__init__",
     "access",
+    "output",
     "launch",
     "entry",
     "uncaught",

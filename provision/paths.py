@@ -165,10 +165,8 @@ class Paths:
         return self.deployment(deployment) / f"{node}.json"
 
     def node_conf(self, deployment: str, node: str) -> Path:
-        """A node's rendered configuration. The node of `local` has the one at the root that people edit and read."""
-        if deployment == "local" and node == "mongod":
-            return self.root / "mongod.conf"
-        return self.deployment(deployment) / f"{node}.conf"
+        """A node's rendered configuration: see `conf_place`."""
+        return self.root / conf_place(deployment, node)
 
     def key_file(self, deployment: str) -> Path:
         """The deployment's `security.keyFile`, 0400."""
@@ -216,3 +214,9 @@ class Paths:
 def _under(root: Path, configured: str) -> Path:
     path = Path(configured).expanduser()
     return Path(os.path.normpath(path if path.is_absolute() else root / path))
+
+
+def conf_place(deployment: str, node: str) -> str:
+    """A node's rendered configuration, from the project's top folder. The node of `local` has the one that people read."""
+    own = deployment == "local" and node == "mongod"
+    return "mongod.conf" if own else f".state/deployments/{deployment}/{node}.conf"

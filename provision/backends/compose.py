@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from provision.mongodb.topology import Node, Topology
+from provision.paths import conf_place
 
 STATE = "./.state/deployments"
 # What a mongod needs beside its cache: connections, sorting, the process itself.
@@ -73,6 +74,7 @@ def render(topology: Topology, options: ComposeOptions, template: str) -> str:
         image=options.image,
         key_file=options.key_file,
         state=f"{STATE}/{name}",
+        conf={node.name: f"./{conf_place(name, node.name)}" for node in topology.nodes},
         memory_mb={node.name: memory_mb(node) for node in topology.nodes},
         file_option=""
         if options.default

@@ -109,6 +109,7 @@ def containers(folder: Path, count: int, mongod: str | None, image: str) -> list
     for clone in clones:
         clone.environment["INVOKE_DEPLOYMENTS_LOCAL_BACKEND"] = "docker"
         clone.environment["INVOKE_MONGODB_IMAGE"] = image
+        clone.environment["INVOKE_DEPLOYMENTS_LOCAL_AUTH"] = "false"  # the winner writes without a password
     return clones
 
 
@@ -119,7 +120,7 @@ def rounds(clones: Sequence[Clone], count: int, tell: Callable[[Round], None]) -
         done = race(clones, ("start",), uri)
         tell(done)
         for number in done.winners:
-            clones[number].succeeds("cluster.down", "--on", "local")
+            clones[number].succeeds("cluster.down", "--on", "local", "--delete-data", "--yes")
 
 
 def close(clones: Sequence[Clone]) -> None:

@@ -418,7 +418,7 @@ def _descends(pid: int, ancestor: int) -> bool:
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= 100 else text[:97] + "..."
+    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def lock_pid(data: Path) -> int | None:

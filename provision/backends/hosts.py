@@ -178,6 +178,9 @@ class Hosts:
             # As it was found a moment ago: a unit that ended may have been started again.
             self._seen.pop(place[1], None)
             observed = self.observe(node)
+        if observed.unknown is not None:
+            # Its sshd is away. What answers has shown a certificate by this deployment's own authority, and knows its users.
+            return True
         if not observed.running or observed.remote_pid is None:
             return None
         if observed.remote_pid != answering:

@@ -60,17 +60,30 @@ def cache_directory(environment: Mapping[str, str], root: Path = TOOL) -> Path:
 
 
 def shared_cache_directory(environment: Mapping[str, str]) -> Path | None:
-    """Return where the cache that all clones share would be; None for a user without a home directory.
-
-    A relative XDG_CACHE_HOME is ignored: https://specifications.freedesktop.org/basedir-spec/latest/
-    """
-    home = home_directory(environment)
+    """Return where the cache that all clones share would be; None for a user without a home directory."""
     if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "flaskbook" if home is not None else None
-    named = environment.get("XDG_CACHE_HOME", "")
+        home = home_directory(environment)
+        parent = home / "Library" / "Caches" if home is not None else None
+    else:
+        parent = base_directory(environment, "XDG_CACHE_HOME", ".cache")
+    return parent / "flaskbook" if parent is not None else None
+
+
+def base_directory(environment: Mapping[str, str], variable: str, below_home: str) -> Path | None:
+    """Return a base directory of the user; None for a user without a home directory.
+
+    A relative one is ignored: https://specifications.freedesktop.org/basedir-spec/latest/
+
+    Args:
+        environment: the process's environment.
+        variable: the one that names the directory: ``"XDG_CONFIG_HOME"``.
+        below_home: where it is otherwise: ``".config"``.
+    """
+    named = environment.get(variable, "")
     if named.startswith("/"):
-        return Path(named) / "flaskbook"
-    return home / ".cache" / "flaskbook" if home is not None else None
+        return Path(named)
+    home = home_directory(environment)
+    return home / below_home if home is not None else None
 
 
 def explain(path: Path, ours: Iterable[Path], otherwise: str) -> tuple[str, str]:

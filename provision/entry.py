@@ -4,10 +4,11 @@ Until the tasks have said what Ctrl-C means, it ends the process as it ends any 
 half-imported modules.
 """
 
-import signal
+# The module in C: to import `signal`, which is written in Python, takes long enough for a Ctrl-C to come in between.
+import _signal  # type: ignore[import-not-found] # typeshed knows `signal` alone
 
-if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 
 import contextlib
 import io

@@ -15,7 +15,7 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from provision.access import home_directory
+from provision.access import base_directory, home_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,26 +83,9 @@ class Layer:
     faults: tuple[Fault, ...] = ()
 
 
-def directory(environ: Mapping[str, str], variable: str, below_home: str) -> Path | None:
-    """A base directory of the user; None: they have no home.
-
-    A relative one is ignored: https://specifications.freedesktop.org/basedir-spec/latest/
-
-    Args:
-        environ: environment variables.
-        variable: the one that names the directory: ``"XDG_CONFIG_HOME"``.
-        below_home: where it is otherwise: ``".config"``.
-    """
-    named = environ.get(variable, "")
-    if named.startswith("/"):
-        return Path(named)
-    home = _home(environ)
-    return home / below_home if home else None
-
-
 def places(root: Path, environ: Mapping[str, str]) -> list[Place]:
     """Where settings files may be, lowest first."""
-    home, config = _home(environ), directory(environ, "XDG_CONFIG_HOME", ".config")
+    home, config = _home(environ), base_directory(environ, "XDG_CONFIG_HOME", ".config")
     found = [Place(Path("/etc/invoke"), False), Place(root / "invoke", True)]
     if home is not None:
         found.append(Place(home / ".invoke", False))

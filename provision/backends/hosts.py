@@ -179,8 +179,8 @@ class Hosts:
             self._seen.pop(place[1], None)
             observed = self.observe(node)
         if observed.unknown is not None:
-            # Its sshd is away. What answers has shown a certificate by this deployment's own authority, and knows its users.
-            return True
+            # Its sshd is away. A certificate by this deployment's own authority proves as much as its process id.
+            return True if self._authority else None
         if not observed.running or observed.remote_pid is None:
             return None
         if observed.remote_pid != answering:
@@ -192,6 +192,8 @@ class Hosts:
         link = self.links[self._placement[node.name]]
         self._seen.pop(link.host.name, None)
         observed = self.observe(node)
+        if observed.unknown is not None:
+            return None
         here, _ = self._settle(link)
         ran = link.script(units.HOLDS, here, f"{node.port:04X}", str(observed.remote_pid or 0))
         self._must(link, f"looking at port {node.port}", ran)

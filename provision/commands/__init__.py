@@ -64,8 +64,6 @@ def _read_settings_files(ctx: Context) -> None:
     Raises:
         ProvisionError: naming it. `load` reads them no second time.
     """
-    import os
-
     from provision.settings_files import RUNTIME_CONFIG, read_layers
 
     read_layers(ROOT, os.environ, ctx.config.get(RUNTIME_CONFIG))

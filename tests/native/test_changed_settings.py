@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 import shlex
 import shutil
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import pytest
 from pymongo import MongoClient
 
 from tests.support.clones import Clone
+from tests.support.clusters import free_ports
 from tests.support.processes import free_port
 from tests.support.router_standin.install import install
 
@@ -23,20 +22,6 @@ SET = "INVOKE_DEPLOYMENTS_LOCAL_REPLICA_SET"
 AUTH = "INVOKE_DEPLOYMENTS_LOCAL_AUTH"
 TOPOLOGY = "INVOKE_DEPLOYMENTS_LOCAL_TOPOLOGY"
 CACHE = "INVOKE_DEPLOYMENTS_LOCAL_CACHE_SIZE_GB"
-
-
-def free_range(distances: list[int]) -> int:
-    """A first port from which all of the ports at the given distances are free."""
-    for _ in range(200):
-        first = random.randrange(33_000, 60_000, 100)
-        try:
-            for distance in distances:
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", first + distance))
-        except OSError:
-            continue
-        return first
-    raise AssertionError("no free ports")
 
 
 def insert(uri: str) -> None:
@@ -206,7 +191,7 @@ def shrink(clone: Clone) -> None:
     """Make the cluster of the shipped invoke.yaml one that is started in seconds."""
     clone.change_settings(
         lambda settings: settings["deployments"]["cluster"].update(
-            members=1, shards=1, config_servers=1, port=free_range([0, 1, 2, 20, 50])
+            members=1, shards=1, config_servers=1, port=free_ports(100)
         )
     )
 
@@ -214,7 +199,7 @@ def shrink(clone: Clone) -> None:
 def test_the_shipped_cluster_is_brought_up_as_a_replica_set_and_says_that_sharding_is_left_out(
     clone: Clone,
 ) -> None:
-    flags = ("--topology", "replica-set", "--backend", "processes", "--port", str(free_range([0, 1, 2])))
+    flags = ("--topology", "replica-set", "--backend", "processes", "--port", str(free_ports(50)))
     done = clone.invoke("cluster.up", *flags)
     assert done.returncode == 0, done.stderr
     assert "cluster is a replica set: deployments.cluster.sharding is left out." in done.stderr

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 from pymongo import MongoClient
 
 from tests.support.clones import Clone
+from tests.support.clusters import free_ports
 from tests.support.polling import until
 from tests.support.router_standin.install import beside
 
@@ -20,26 +19,12 @@ pytestmark = pytest.mark.timeout(300)
 SHARDING = {"flaskbook": {"user": {"key": {"_id": "hashed"}}}}
 
 
-def free_range(ports: list[int]) -> int:
-    """A first port from which all of the ports at the given distances are free."""
-    for _ in range(200):
-        first = random.randrange(33_000, 60_000, 400)
-        try:
-            for distance in ports:
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", first + distance))
-        except OSError:
-            continue
-        return first
-    raise AssertionError("no free ports")
-
-
 @pytest.fixture
 def team(clone: Clone, mongod_binary: Path, mongod_version: str) -> Clone:
     """A clone with the deployments `rs` and `sh`, and a mongos beside its mongod."""
     routed = beside(mongod_binary, mongod_version, clone.root.parent / "bin")
     clone.environment["INVOKE_MONGODB_PATH"] = str(routed)
-    first = free_range([*range(8), *(100 + at for at in (0, 1, 20, 50, 51, 100, 101, 150, 151, 200, 201))])
+    first = free_ports(350)
 
     def add(settings: dict[str, Any]) -> None:
         settings["deployments"]["rs"] = {"topology": "replica-set", "port": first}

@@ -223,27 +223,24 @@ def test_python_3_15_and_any_later_one_on_the_path_is_found(tmp_path: Path) -> N
     for name in ("python3.15", "python3.47", "python3.8", "python3.11-config"):
         (tmp_path / name).symlink_to(sys.executable)
     script = f"import sys; sys.path.insert(0, {str(capabilities.ROOT)!r}); from provision import launch; "
-    done = subprocess.run(
-        [sys.executable, "-c", f"{script}print(launch.find_python())"],
-        env={"PATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == str(tmp_path / "python3.47")
+
+    def found() -> Path:
+        done = subprocess.run(
+            [sys.executable, "-c", f"{script}print(launch.find_python())"],
+            env={"PATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return Path(done.stdout.strip())
+
+    assert found() == tmp_path / "python3.47"
     (tmp_path / "python3.47").unlink()
     (tmp_path / "python3.47").write_text(
         "#!/bin/sh\nexit 127\n"
     )  # a pyenv shim of a version that is not chosen
     (tmp_path / "python3.47").chmod(0o755)
-    done = subprocess.run(
-        [sys.executable, "-c", f"{script}print(launch.find_python())"],
-        env={"PATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == str(tmp_path / "python3.15")
+    assert found() == tmp_path / "python3.15"
 
 
 def test_without_an_index_a_test_of_the_bootstrap_is_skipped_and_the_index_named(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from provision.mongodb import sharding
 from provision.mongodb.sharding import ShardedCollection
 from provision.mongodb.wire import Connection
 from provision.steps import Silent
-from tests.native.test_cluster_tasks import free_range, status
+from tests.native.test_cluster_tasks import status
 from tests.support.clones import Clone
+from tests.support.clusters import free_ports
 from tests.support.deployments import deployed
 from tests.support.router_standin import accepts
 from tests.support.router_standin.install import beside
@@ -34,7 +35,7 @@ def team(clone: Clone, mongod_binary: Path, mongod_version: str) -> Clone:
     clone.environment["INVOKE_MONGODB_PATH"] = str(
         beside(mongod_binary, mongod_version, clone.root.parent / "bin")
     )
-    first = free_range([0, 1, 20, 50, 51, 100, 101, 150, 151])
+    first = free_ports(200)
 
     def add(settings: dict[str, Any]) -> None:
         settings["deployments"]["sh"] = {
@@ -213,7 +214,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sent]:
 def test_every_command_that_is_sent_through_a_router_is_accepted_by_mongos(
     tmp_path: Path, mongod_binary: Path, mongod_version: str, sent: Sent
 ) -> None:
-    first = free_range([0, 1, 20, 50, 51, 100, 101, 150, 151])
+    first = free_ports(200)
     sent.ports = {first}  # its only router's
     declared = {
         "shop": {

@@ -274,7 +274,8 @@ def make_clone(root: Path, mongod: str | None, with_env: bool = True) -> Clone:
 
 
 @functools.cache
-def _files() -> tuple[str, ...]:
+def tracked_files() -> tuple[str, ...]:
+    """The files of the repository that git tracks, or would."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -282,10 +283,15 @@ def _files() -> tuple[str, ...]:
         text=True,
         check=True,
     ).stdout
+    return tuple(name for name in listed.split("\0") if name and os.path.lexists(ROOT / name))
+
+
+@functools.cache
+def _files() -> tuple[str, ...]:
     return tuple(
         name
-        for name in listed.split("\0")
-        if name and name.split("/")[0] not in _LEFT_OUT and not (ROOT / name).is_symlink()
+        for name in tracked_files()
+        if name.split("/")[0] not in _LEFT_OUT and not (ROOT / name).is_symlink()
     )
 
 

@@ -8,20 +8,14 @@ import zipfile
 from pathlib import Path
 
 from provision.paths import Paths
+from tests.support.clones import tracked_files
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_wheel_has_every_file_that_paths_promises(tmp_path: Path) -> None:
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
     source = tmp_path / "source"
-    for name in filter(None, listed.split("\0")):
+    for name in tracked_files():
         if name.split("/")[0] in ("provision", "flaskbook", "pyproject.toml", "README.md", "LICENSE"):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             if (ROOT / name).is_file():

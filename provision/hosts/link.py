@@ -169,7 +169,7 @@ class Link:
         try:
             with contextlib.closing(channel):
                 channel.exec_command(shlex.join(argv))
-                channel.shutdown_write()
+                end_input(channel)
                 while part := channel.recv(_CHUNK_BYTES):
                     *complete, rest = (rest + part).split(b"\n")
                     yield from (line.decode(errors="replace") for line in complete)
@@ -462,7 +462,7 @@ class Link:
                 channel.sendall(part)
                 sent += len(part)
                 fed(sent)
-            channel.shutdown_write()
+            end_input(channel)
         except TimeoutError:
             raise
         except OSError:
@@ -561,6 +561,21 @@ class _UnknownHostKey(Exception):
         self.fingerprint = fingerprint
         self.kind = kind
         super().__init__(fingerprint)
+
+
+def end_input(channel: Any) -> None:
+    """Say that nothing more comes on a channel, as its `shutdown_write` does, and never after the channel was closed.
+
+    paramiko lets go of the channel before it sends that. Where the command ends at that moment, its other thread
+    answers with CLOSE first, and sshd ends the whole connection: "ieof packet referred to nonexistent channel".
+
+    Raises:
+        OSError, EOFError: the connection is gone.
+    """
+    with channel.lock:
+        message = channel._send_eof()
+        if message is not None:
+            channel.transport._send_user_message(message)
 
 
 def is_full(ran: Ran) -> bool:

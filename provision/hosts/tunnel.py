@@ -20,7 +20,7 @@ from provision.backends.hosts import Hosts
 from provision.deployment import Deployment
 from provision.errors import ProvisionError
 from provision.hosts import deploy, operations
-from provision.hosts.link import HostError, Link, Unreachable
+from provision.hosts.link import HostError, Link, Unreachable, end_input
 from provision.mongodb.topology import LOOPBACK, Node
 from provision.settings import Loaded
 
@@ -143,7 +143,7 @@ def _pump(client: socket.socket, channel: Any) -> None:
         with contextlib.suppress(OSError, EOFError):
             while part := client.recv(_CHUNK_BYTES):
                 channel.sendall(part)
-            channel.shutdown_write()
+            end_input(channel)
 
     sender = threading.Thread(target=send, daemon=True)
     sender.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import paramiko
 import pytest
+from paramiko.common import cMSG_CHANNEL_EOF
 
 from provision.hosts import inventory, ssh
 from provision.hosts.link import _PUT, File, HostError, Link, Unreachable, archive
@@ -66,6 +68,31 @@ def test_one_connection_carries_all_commands(all_on: Lab, trusting: Path) -> Non
     with linked(all_on) as link, ThreadPoolExecutor(20) as pool:
         clients = set(pool.map(lambda _: link.run(["sh", "-c", "echo $SSH_CONNECTION"]).out, range(60)))
     assert len(clients) == 1
+
+
+def test_command_that_ends_as_its_input_ends_does_not_cost_the_connection(
+    all_on: Lab, trusting: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sshd ends a connection on which something comes for a channel that was closed."""
+    with linked(all_on) as link:
+        transport = link._transport()
+        send = transport._send_user_message
+
+        def late(message: paramiko.Message) -> None:
+            if message.asbytes()[:1] == cMSG_CHANNEL_EOF:
+                deadline = time.monotonic() + 0.5
+                while (
+                    any(not each.closed for each in transport._channels.values())
+                    and time.monotonic() < deadline
+                ):
+                    time.sleep(0.01)
+            send(message)
+
+        monkeypatch.setattr(transport, "_send_user_message", late)
+        for _ in range(3):
+            assert link.run(["true"]).status == 0
+        assert transport.is_active()
+        assert link._transport() is transport
 
 
 def test_connection_that_was_lost_unseen_is_opened_again_before_anything_is_run(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -21,6 +22,7 @@ from provision.process_identity import ProcessIdentity, is_alive, this_process
 
 RUN = "FLASKBOOK_TEST_RUN_OF"
 TEST = "FLASKBOOK_TEST"
+_GIVEN: deque[int] = deque(maxlen=1000)
 
 
 def name_this_run() -> str:
@@ -94,13 +96,15 @@ def listens(port: int) -> bool:
 def free_port() -> int:
     """A loopback port that nobody listens on, below those that the system hands to outgoing connections.
 
-    Workers of one run draw from different ranges, so that none takes a port that another has just been given.
+    Workers of one run draw from different ranges, so that none takes a port that another has just been given. None is
+    given again by this process before a thousand others were.
     """
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
     number = int(worker.removeprefix("gw") or 0) if worker.removeprefix("gw").isdigit() else 0
     first = 20000 + 1500 * (number % 8)
     for _ in range(200):
         port = random.randrange(first, first + 1500)
-        if port_holder(LOOPBACK, port) is None:
+        if port not in _GIVEN and port_holder(LOOPBACK, port) is None:
+            _GIVEN.append(port)
             return port
     raise AssertionError(f"no free port between {first} and {first + 1500}")

@@ -150,6 +150,7 @@ class Docker:
         self._engine: Any = None
         self._reading = threading.Lock()
         self._seen: tuple[float, dict[str, Container]] = (0.0, {})
+        self._forgotten = 0.0
         self._proved: set[str] = set()
 
     def layout(self, node: Node) -> Layout:
@@ -417,25 +418,32 @@ class Docker:
             self._docker("kill", "--signal", signal, *(each.id for each in containers))
 
     def _forget_seen(self) -> None:
-        self._seen = (0.0, {})
+        """What was listed before containers changed, and what another thread is listing now."""
+        self._forgotten = time.monotonic()
 
     def _containers(self) -> dict[str, Container]:
         """Our containers by node, as the engine lists them; asked anew after a quarter of a second."""
         with self._reading:
             when, containers = self._seen
-            if time.monotonic() - when < _OBSERVED_SECONDS:
+            if when > self._forgotten and time.monotonic() - when < _OBSERVED_SECONDS:
                 return containers
-            listed = self._must(
-                "looking at the containers",
-                *("container", "ls", "--all", "--no-trunc", "--format", Container.FORMAT),
-                *("--filter", f"label={_PROJECT}={self._project}"),
-            )
-            found = [Container.of(line) for line in listed.splitlines()]
-            for each in found:
-                self._check_ours(each)
-            containers = {each.node: each for each in found}
-            self._seen = (time.monotonic(), containers)
-            return containers
+            while True:
+                begun = time.monotonic()
+                containers = self._list()
+                if begun > self._forgotten:  # one that was begun before that tells nothing
+                    self._seen = (time.monotonic(), containers)
+                    return containers
+
+    def _list(self) -> dict[str, Container]:
+        listed = self._must(
+            "looking at the containers",
+            *("container", "ls", "--all", "--no-trunc", "--format", Container.FORMAT),
+            *("--filter", f"label={_PROJECT}={self._project}"),
+        )
+        found = [Container.of(line) for line in listed.splitlines()]
+        for each in found:
+            self._check_ours(each)
+        return {each.node: each for each in found}
 
     def _check_ours(self, container: Container) -> None:
         if Path(container.directory).resolve() != self._paths.root.resolve():

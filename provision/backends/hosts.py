@@ -86,6 +86,7 @@ class Hosts:
         self.links = {name: Link(host) for name, host in self._hosts.items()}
         self._guards = {name: threading.Lock() for name in self._hosts}
         self._seen: dict[str, tuple[float, Mapping[str, Observed]]] = {}
+        self._forgotten = 0.0
         self._settled: dict[str, units.Supervisor] = {}
         self._proved: set[tuple[str, str]] = set()
 
@@ -201,7 +202,8 @@ class Hosts:
         return self._taken(link, f"starting {node.name} of {self._deployment}", node.port) if held else None
 
     def _forget_seen(self) -> None:
-        """What was found and proved before nodes were started or ended."""
+        """What was found and proved before nodes were started or ended, and what another thread is finding now."""
+        self._forgotten = time.monotonic()
         self._seen.clear()
         self._proved.clear()
 
@@ -220,15 +222,19 @@ class Hosts:
         with self._guards[name]:
             until, seen = self._seen.get(name, (0.0, {}))
             begun = time.monotonic()
-            if begun >= until:
+            while begun >= until:
                 try:
                     seen = self._look(link)
                 except Unreachable:
                     # A connection that broke is opened again; a host that did not answer is not asked twice.
                     seen = self._look(link)
                 done = time.monotonic()
-                # Of a host that is far away, most of the time is not to go into asking.
-                self._seen[name] = (done + max(_OBSERVED_SECONDS, _REST * (done - begun)), seen)
+                if begun < self._forgotten:  # a look from before that tells nothing
+                    begun = done
+                    continue
+                # Of a host that is far away, most of the time must not go into asking.
+                until = done + max(_OBSERVED_SECONDS, _REST * (done - begun))
+                self._seen[name] = (until, seen)
         return seen
 
     def terminate(self, nodes: Sequence[Node], timeout: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import http.client
 import json
 import os
 import shutil
@@ -230,7 +231,7 @@ class Clone:
         """Ask the app.
 
         Returns:
-            Status and body; status 0 where it does not answer.
+            Status and body; status 0 where it does not answer, or ends in the middle of its answer.
         """
         try:
             with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
@@ -238,9 +239,12 @@ class Clone:
             ) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-        except OSError:
+            try:
+                with error:
+                    return error.code, error.read().decode()
+            except (OSError, http.client.HTTPException):
+                return 0, ""
+        except (OSError, http.client.HTTPException):
             return 0, ""
 
     def close(self) -> None:

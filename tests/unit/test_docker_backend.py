@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from provision.backends.docker import Container, short_of_disk, short_of_memory
+from provision import assembly
+from provision.backends.docker import Container, Docker, short_of_disk, short_of_memory
+from provision.settings import Layer, load
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -50,3 +54,28 @@ def test_container_is_read_from_what_docker_lists(line: str, expected: tuple[obj
     assert container.ports == (frozenset({27101}) if container.state == "running" else frozenset())
     assert container.publishes(27101) is (container.state == "running")
     assert not container.publishes(27102)
+
+
+def test_a_list_that_was_begun_before_containers_changed_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mongod.conf.j2").write_text((ROOT / "mongod.conf.j2").read_text())
+    (tmp_path / "compose.yaml").write_text((ROOT / "compose.yaml").read_text())
+    settings = load(
+        tmp_path, [Layer("the tests", {"deployments": {"one": {"backend": "docker"}}})], remember=False
+    )
+    backend = assembly.deployment(settings, "one").backend
+    assert isinstance(backend, Docker)
+    running = Container("abc", "running", None, (), "one", str(tmp_path), frozenset())
+    lists = []
+
+    def listed() -> dict[str, Container]:
+        lists.append(None)
+        if len(lists) == 1:
+            backend._forget_seen()  # another thread starts the container while this list is made
+            return {}
+        return {"one": running}
+
+    monkeypatch.setattr(backend, "_list", listed)
+    assert backend._containers() == {"one": running}
+    assert len(lists) == 2

@@ -76,6 +76,24 @@ def test_a_host_is_asked_once_for_all_of_its_nodes_and_whether_they_are_paused(
     assert sorted(asked) == list(NAMES)
 
 
+def test_a_look_that_was_begun_before_nodes_changed_is_not_believed(
+    backend: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+
+    def look(link: Link) -> dict[str, Observed]:
+        looks.append(link.host.name)
+        if len(looks) == 1:
+            backend._forget_seen()  # another thread starts the nodes meanwhile
+            return {}
+        return answers(backend, link)
+
+    monkeypatch.setattr(backend, "_look", look)
+    node = nodes(backend)[0]
+    assert backend.observe_all([node])[node.name].running
+    assert looks == [backend.placement[node.name]] * 2
+
+
 def test_a_host_that_takes_long_to_answer_is_asked_less_often(
     backend: Hosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -233,17 +233,14 @@ class Clone:
         Returns:
             Status and body; status 0 where it does not answer, or ends in the middle of its answer.
         """
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
-                f"http://127.0.0.1:{port or self.app_port}{path}", timeout=30
-            ) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
             try:
-                with error:
-                    return error.code, error.read().decode()
-            except (OSError, http.client.HTTPException):
-                return 0, ""
+                answer = opener.open(f"http://127.0.0.1:{port or self.app_port}{path}", timeout=30)
+            except urllib.error.HTTPError as error:
+                answer = error
+            with answer:
+                return answer.status, answer.read().decode()
         except (OSError, http.client.HTTPException):
             return 0, ""
 

@@ -180,7 +180,11 @@ def examine(spec: EnvironmentSpec) -> Facts:
             found = probe(str(spec.interpreter))
             version = found.version if isinstance(found, Interpreter) else None
             return Facts("unrecorded", version=version, digests=digests)
-        return Facts("foreign" if any(path.iterdir()) else "missing", digests=digests)
+        found_names = [entry.name for entry in path.iterdir()]
+        if all(name.startswith(f"{RECORD}.") for name in found_names):
+            # Killed over its first record, which was still under the name it is written to.
+            return Facts("interrupted" if found_names else "missing", digests=digests)
+        return Facts("foreign", digests=digests)
     if record.get("state") != "complete" or record.get("schema") != SCHEMA:
         return Facts("interrupted", record, digests=digests)
     version = record["python"]["version"]

@@ -49,6 +49,18 @@ def test_a_recorded_virtualenv_made_from_the_same_files_is_kept(tmp_path: Path) 
     assert "3.11.7" in plan.virtualenv_why
 
 
+def test_a_build_killed_before_its_first_record_had_its_name_is_known_as_ours(tmp_path: Path) -> None:
+    wanted = spec(tmp_path)
+    for file in wanted.requirements:
+        file.touch()
+    wanted.path.mkdir()
+    assert virtualenv.examine(wanted).kind == "missing"
+    (wanted.path / f"{virtualenv.RECORD}.4711").touch()
+    assert virtualenv.examine(wanted).kind == "interrupted"
+    (wanted.path / "somebody's").touch()
+    assert virtualenv.examine(wanted).kind == "foreign"
+
+
 def test_a_changed_requirements_file_leaves_the_virtualenv_and_names_the_file(tmp_path: Path) -> None:
     plan = virtualenv.decide(spec(tmp_path), recorded(tmp_path, requirements={"/r.txt": "b"}))
     assert (plan.virtualenv, plan.requirements, plan.requirements_why) == ("keep", True, "r.txt changed")

@@ -8,6 +8,7 @@ the directory it was started from, and our label; of a volume, by our own record
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import socket
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -441,18 +442,27 @@ class Docker:
             *("--filter", f"label={_PROJECT}={self._project}"),
         )
         found = [Container.of(line) for line in listed.splitlines()]
-        for each in found:
-            self._check_ours(each)
+        root = self._paths.root.resolve()
+        if others := [each for each in found if Path(each.directory).resolve() != root]:
+            raise self._not_ours(others)
         return {each.node: each for each in found}
 
-    def _check_ours(self, container: Container) -> None:
-        if Path(container.directory).resolve() != self._paths.root.resolve():
-            raise ProvisionError(
-                f"looking at the containers of {self._deployment}",
-                f"Docker has a project {self._project} that was started from {container.directory or 'elsewhere'}, "
-                f"which is not this clone{_with_ports(container)}. It will not be touched.",
-                f"Take it down there, or give the deployment another name in invoke.yaml here than {self._deployment!r}.",
-            )
+    def _not_ours(self, others: Sequence[Container]) -> ProvisionError:
+        """Another clone has a project of this name. Its ports are those it was made with.
+
+        The list of containers has the ports of running ones only, and nothing of one that is just being started.
+        """
+        bound = self._docker(
+            "inspect", "--format", "{{json .HostConfig.PortBindings}}", *(each.id for each in others)
+        )
+        ports = bound_ports(bound.stdout.splitlines())
+        holding = f" and holds port {', '.join(map(str, ports))}" if ports else ""
+        return ProvisionError(
+            f"looking at the containers of {self._deployment}",
+            f"Docker has a project {self._project} that was started from {others[0].directory or 'elsewhere'}"
+            f"{holding}. That is not this clone, so it will not be touched.",
+            f"Take it down there, or give the deployment another name in invoke.yaml here than {self._deployment!r}.",
+        )
 
     def _client(self) -> Any:
         """docker-py, connected to the engine that the docker command talks to."""
@@ -739,10 +749,16 @@ class Existing:
     directory: Path
 
 
-def _with_ports(container: Container) -> str:
-    if not container.ports:
-        return ""
-    return f"; its {container.node} holds port {', '.join(map(str, sorted(container.ports)))}"
+def bound_ports(lines: Iterable[str]) -> list[int]:
+    """The ports of this machine that containers are made with, in whatever state they are. Pure.
+
+    https://docs.docker.com/reference/cli/docker/inspect/
+
+    Args:
+        lines: each container's ``HostConfig.PortBindings`` as JSON: ``{"27017/tcp": [{"HostIp": …, "HostPort": …}]}``.
+    """
+    bindings = [each for line in lines for each in (json.loads(line) or {}).values()]
+    return sorted({int(each["HostPort"]) for many in bindings for each in many or () if each["HostPort"]})
 
 
 def short_of_memory(nodes: int, available_mb: float) -> str | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from provision import assembly
-from provision.backends.docker import Container, Docker, short_of_disk, short_of_memory
+from provision.backends.docker import Container, Docker, bound_ports, short_of_disk, short_of_memory
+from provision.errors import ProvisionError
 from provision.settings import Layer, load
 
 ROOT = Path(__file__).parents[2]
@@ -56,16 +58,21 @@ def test_container_is_read_from_what_docker_lists(line: str, expected: tuple[obj
     assert not container.publishes(27102)
 
 
-def test_a_list_that_was_begun_before_containers_changed_is_not_believed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def backend(tmp_path: Path) -> Docker:
     (tmp_path / "mongod.conf.j2").write_text((ROOT / "mongod.conf.j2").read_text())
     (tmp_path / "compose.yaml").write_text((ROOT / "compose.yaml").read_text())
     settings = load(
         tmp_path, [Layer("the tests", {"deployments": {"one": {"backend": "docker"}}})], remember=False
     )
-    backend = assembly.deployment(settings, "one").backend
-    assert isinstance(backend, Docker)
+    made = assembly.deployment(settings, "one").backend
+    assert isinstance(made, Docker)
+    return made
+
+
+def test_a_list_that_was_begun_before_containers_changed_is_not_believed(
+    backend: Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     running = Container("abc", "running", None, (), "one", str(tmp_path), frozenset())
     lists = []
 
@@ -79,3 +86,43 @@ def test_a_list_that_was_begun_before_containers_changed_is_not_believed(
     monkeypatch.setattr(backend, "_list", listed)
     assert backend._containers() == {"one": running}
     assert len(lists) == 2
+
+
+@pytest.mark.parametrize(
+    ("lines", "ports"),
+    [
+        (['{"27017/tcp":[{"HostIp":"127.0.0.1","HostPort":"27018"}]}'], [27018]),
+        (
+            [
+                '{"1/tcp":[{"HostIp":"","HostPort":"9"},{"HostIp":"::","HostPort":"9"}],"2/tcp":null}',
+                "null",
+                "{}",
+            ],
+            [9],
+        ),
+        (['{"27017/tcp":[{"HostIp":"","HostPort":""}]}'], []),
+        ([], []),
+    ],
+)
+def test_the_ports_that_containers_are_made_with_are_read(lines: list[str], ports: list[int]) -> None:
+    assert bound_ports(lines) == ports
+
+
+@pytest.mark.parametrize("state", ["created", "running", "exited"])
+def test_another_clones_container_is_said_to_hold_its_port_in_whatever_state_it_is(
+    backend: Docker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: str
+) -> None:
+    """A running one may be listed before its port is: the engine starts a container and then publishes its port."""
+    line = "\t".join(("abc", state, "Up", "p_default", "", "one", "/elsewhere"))
+    answers = {
+        "container": f"{line}\n",
+        "inspect": '{"27017/tcp":[{"HostIp":"127.0.0.1","HostPort":"27018"}]}\n',
+    }
+
+    def docker(command: str, *_: str, **__: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess((), 0, answers[command], "")
+
+    monkeypatch.setattr(backend, "_docker", docker)
+    with pytest.raises(ProvisionError) as refused:
+        backend.observe(backend._topology.nodes[0])
+    assert "started from /elsewhere and holds port 27018" in refused.value.text()

@@ -34,6 +34,7 @@ from provision.commands.cluster import namespace as cluster  # noqa: E402
 from provision.commands.hosts import namespace as hosts  # noqa: E402
 from provision.errors import ProvisionError  # noqa: E402
 from provision.numeric_flags import Amount, Count  # noqa: E402
+from provision.signals import repeat_lost  # noqa: E402
 from provision.uncaught import install_excepthook  # noqa: E402
 
 install_excepthook()
@@ -50,6 +51,7 @@ for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(_number, _interrupted)
         # What is done is done: Python, as it ends, would let a late signal say otherwise.
         atexit.register(signal.signal, _number, signal.SIG_IGN)
+repeat_lost()
 
 
 def _load(ctx: Context, remember: bool = True, **flags: Any) -> Any:

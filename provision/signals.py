@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 
 TYPE_CHECKING = False
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     Handler = Callable[[int, FrameType | None], object]
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_AGAIN_SECONDS = 0.01
+_armed: list[Callable[[], None]] = []
+"""What each `once` that is in force does to let a signal through again."""
 
 
 @contextlib.contextmanager
@@ -53,11 +57,57 @@ def once() -> Iterator[None]:
             signal.signal(each, signal.SIG_IGN)
         before[number](number, frame)
 
-    _replace(before, first)
+    def arm() -> None:
+        came.clear()
+        _replace(before, first)
+
+    arm()
+    _armed.append(arm)
     try:
         yield
     finally:
+        _armed.remove(arm)
         _restore(before)
+
+
+def repeat_lost() -> None:
+    """Have a signal come again whose exit was raised where Python drops exceptions.
+
+    A handler runs between any two instructions of the main thread. In a finalizer, in a callback of a weak reference
+    or of the garbage collector, what it raises is reported and dropped, and Ctrl-C would do nothing. Each import ends
+    with such a callback. https://docs.python.org/3/library/sys.html#sys.unraisablehook
+    """
+    before = sys.unraisablehook
+
+    def dropped(lost: sys.UnraisableHookArgs) -> None:
+        number = _number(lost.exc_value)
+        if number is None or threading.current_thread() is not threading.main_thread():
+            before(lost)
+            return
+        former = signal.getsignal(signal.SIGALRM)
+
+        def again(_number: int, frame: FrameType | None) -> None:
+            signal.signal(signal.SIGALRM, former)
+            for arm in _armed:
+                arm()
+            handler = signal.getsignal(number)
+            if callable(handler):
+                handler(number, frame)
+
+        # Not from here: it would be dropped as well.
+        signal.signal(signal.SIGALRM, again)
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+
+    sys.unraisablehook = dropped
+
+
+def _number(error: BaseException | None) -> int | None:
+    """The signal whose handler has raised this exit; None: it is none of a signal."""
+    if isinstance(error, KeyboardInterrupt):
+        return signal.SIGINT
+    if isinstance(error, SystemExit) and isinstance(error.code, int) and error.code - 128 in _ENDING:
+        return error.code - 128
+    return None
 
 
 def _handlers() -> dict[int, Handler]:

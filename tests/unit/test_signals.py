@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from provision import installers, virtualenv
-from provision.signals import held, once
+from provision.signals import held, once, repeat_lost
 
 
 class Told(Exception):
@@ -60,6 +61,40 @@ def test_an_ignored_signal_stays_ignored() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with held(), once():
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+
+
+class Raising:
+    """What its finalizer raises is dropped by Python."""
+
+    def __del__(self) -> None:
+        send()
+
+
+@pytest.mark.parametrize("block", [once, contextlib.nullcontext])
+def test_a_signal_whose_exit_is_dropped_by_python_comes_again(
+    monkeypatch: pytest.MonkeyPatch, block: Callable[[], contextlib.AbstractContextManager[None]]
+) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: pytest.fail(str(lost)))
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    repeat_lost()
+    alarm = signal.getsignal(signal.SIGALRM)
+    reached = []
+    with pytest.raises(SystemExit) as leaving, block():
+        Raising()
+        reached.append("what follows")
+        threading.Event().wait(60)
+        reached.append("the end")
+    assert leaving.value.code == 143
+    assert reached == ["what follows"]
+    assert signal.getsignal(signal.SIGALRM) == alarm
+
+
+def test_what_else_python_drops_is_reported_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", reported.append)
+    repeat_lost()
+    Raising()  # SIGTERM's handler raises an error of its own
+    assert [lost.exc_type for lost in reported] == [Told]
 
 
 def test_the_second_one_does_not_interrupt_what_the_first_one_has_cleaned_up() -> None:

@@ -16,7 +16,8 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Container, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,8 @@ _RUN: pytest.StashKey[Run] = pytest.StashKey()
 _SERVERS: pytest.StashKey[Servers] = pytest.StashKey()
 _REQUEST = pytest.StashKey[Request]()
 _IMPORTING = pytest.StashKey[bool]()
-_BEGAN = pytest.StashKey[datetime]()
+_BEGAN = pytest.StashKey[tuple[datetime, float]]()
+"""When a test began: by the clock that logs are written by, and by the monotonic one."""
 _TAKEN = pytest.StashKey[dict[str, str]]()
 _WORKER_INPUT = "provision_run"
 _NO_ROUTER = "needs mongos: "
@@ -180,7 +182,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    item.stash[_BEGAN] = datetime.now(UTC)
+    item.stash[_BEGAN] = datetime.now(UTC), time.monotonic()
     return (yield)
 
 
@@ -193,9 +195,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
         end = datetime.now(UTC)
         used = {id(each): each for each in getattr(item, "funcargs", {}).values() if isinstance(each, Server)}
+        began, moment = item.stash[_BEGAN]
         for server in used.values():
-            begin = max(item.stash[_BEGAN], server.ready)  # its start is not the test's doing
-            report.sections.append((f"MongoDB ({server.request.key})", _told(server, begin, end)))
+            begin = max(began, server.ready)  # its start is not the test's doing
+            databases = server.databases_since(moment)
+            report.sections.append((f"MongoDB ({server.request.key})", _told(server, begin, end, databases)))
     return report  # type: ignore[no-any-return]
 
 
@@ -356,11 +360,11 @@ def _binaries(config: pytest.Config) -> Binaries:
     return Binaries(str(named) if mongod else "", Fetching(shown))
 
 
-def _told(server: Server, start: datetime, end: datetime) -> str:
+def _told(server: Server, start: datetime, end: datetime, databases: Container[str]) -> str:
     from provision.testing import report
 
     try:
-        return report.section(server, start, end)
+        return report.section(server, start, end, databases)
     except Exception as error:  # noqa: BLE001 — it must never hide the failure that it is about
         return f"what MongoDB did could not be read: {type(error).__name__}: {error}"
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from pymongo.database import Database
 
 _PREFIX = "test_"
+DATABASE = re.compile(rf"\b{_PREFIX}[0-9a-f]{{12}}_[0-9a-f]{{8}}\b")
+"""The name of any test's database, of any run."""
 _DROP_SECONDS = 30
 _ABANDON_SECONDS = 5
 

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from provision.mongodb import logs
+from provision.testing.databases import DATABASE
 from provision.testing.servers import Server
 
 SHOWN = 100
 """At most so many log lines go into a report, the last ones."""
 
 
-def section(server: Server, start: datetime, end: datetime) -> str:
+def section(server: Server, start: datetime, end: datetime, databases: Container[str]) -> str:
     """The report's section: the state of the server, then its log of the test's time span.
 
     Args:
         server: which.
         start: when the test began, with time zone.
         end: when it failed.
+        databases: those that the test may have used; what happened to other tests' databases is not its doing.
     """
-    lines = [*status(server), *log_lines(server.logs(start), start, end)]
+    streams = {name: of_databases(lines, databases) for name, lines in server.logs(start).items()}
+    lines = [*status(server), *log_lines(streams, start, end)]
     return "\n".join(lines)
+
+
+def of_databases(lines: Iterable[str], databases: Container[str]) -> list[str]:
+    """Those of a log's lines that are about some of the tests' databases, or about none. Pure.
+
+    Tests share a server, one after the other and side by side; and the server drops a collection when it has time.
+    """
+    kept = []
+    for line in lines:
+        named = DATABASE.findall(line)
+        if not named or any(name in databases for name in named):
+            kept.append(line)
+    return kept
 
 
 def log_lines(streams: Mapping[str, Sequence[str]], start: datetime, end: datetime) -> list[str]:

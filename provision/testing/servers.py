@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -69,6 +71,8 @@ class Server:
     ready: datetime = field(repr=False)
     _run: Run = field(repr=False)
     _found: Found = field(repr=False)
+    _ended: dict[str, float] = field(repr=False, default_factory=dict)
+    """Each database that this process has made → when it was dropped, on the monotonic clock; inf: not yet."""
 
     def uri_for(self, database: str) -> str:
         """The connection string with a default database."""
@@ -78,10 +82,22 @@ class Server:
     def new_database(self) -> Iterator[Database[dict[str, Any]]]:
         """A fresh, uniquely named database, dropped at the end of the block."""
         database = self.client[databases.new_name(self._run.id)]
+        self._ended[database.name] = math.inf
         try:
             yield database
         finally:
-            databases.drop(database, self.topology == "sharded", abandon=self._found.ours)
+            try:
+                databases.drop(database, self.topology == "sharded", abandon=self._found.ours)
+            finally:
+                self._ended[database.name] = time.monotonic()
+
+    def databases_since(self, moment: float) -> frozenset[str]:
+        """The databases of this process's tests that were there at a moment, or have been made since.
+
+        Args:
+            moment: in seconds of the monotonic clock.
+        """
+        return frozenset(name for name, ended in self._ended.items() if ended >= moment)
 
     def logs(self, since: datetime) -> Mapping[str, list[str]]:
         """Each node's raw log lines, from a moment on; lines from before it may be among them."""

@@ -23,7 +23,7 @@ from provision.mongodb.wire import Credentials
 from provision.testing import application, databases
 from provision.testing.container import Spec
 from provision.testing.fetching import Fetching
-from provision.testing.report import SHOWN, log_lines
+from provision.testing.report import SHOWN, log_lines, of_databases
 from provision.testing.request import Request, RequestError
 from provision.testing.run import Owner, Run
 
@@ -139,6 +139,20 @@ def test_a_log_of_several_nodes_is_merged_by_time_and_cut_to_the_test() -> None:
         ("node-b", "two"),
         ("a", "three"),
     ]
+
+
+def test_what_happened_to_other_tests_databases_is_left_out_of_a_log() -> None:
+    mine, earlier, neighbour = (
+        databases.new_name(run) for run in ("0123456789ab", "0123456789ab", "ba9876543210")
+    )
+    told = [
+        f"made {mine}.people",
+        f"dropped {earlier}.people",
+        f"made {neighbour}.x",
+        f"{mine} and {earlier}",
+        "ok",
+    ]
+    assert of_databases(told, {mine}) == [told[0], told[3], told[4]]
 
 
 def test_of_a_long_log_the_end_is_shown() -> None:

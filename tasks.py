@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from provision import bootstrap, output  # noqa: E402
+from provision.core import output  # noqa: E402
+from provision.env import bootstrap  # noqa: E402
 
 if bootstrap.launched_by_invoke():  # by itself, as `env/bin/invoke`: entry.py has done so already
     output.guard()
@@ -26,16 +27,16 @@ bootstrap.ensure_environment()
 from invoke.collection import Collection  # noqa: E402
 from invoke.context import Context  # noqa: E402
 
-from provision.commands import JSON as _JSON  # noqa: E402
-from provision.commands import ON as _ON  # noqa: E402
-from provision.commands import command, load, ready, show_up, tell_differences  # noqa: E402
-from provision.commands.clients import seed, shell, tour, tunnel  # noqa: E402
-from provision.commands.cluster import namespace as cluster  # noqa: E402
-from provision.commands.hosts import namespace as hosts  # noqa: E402
-from provision.errors import ProvisionError  # noqa: E402
-from provision.numeric_flags import Amount, Count  # noqa: E402
-from provision.signals import repeat_lost  # noqa: E402
-from provision.uncaught import install_excepthook  # noqa: E402
+from provision.cli.clients import seed, shell, tour, tunnel  # noqa: E402
+from provision.cli.cluster import namespace as cluster  # noqa: E402
+from provision.cli.command import JSON as _JSON  # noqa: E402
+from provision.cli.command import ON as _ON  # noqa: E402
+from provision.cli.command import command, load, ready, show_up, tell_differences  # noqa: E402
+from provision.cli.hosts import namespace as hosts  # noqa: E402
+from provision.cli.numeric_flags import Amount, Count  # noqa: E402
+from provision.cli.uncaught import install_excepthook  # noqa: E402
+from provision.core.errors import ProvisionError  # noqa: E402
+from provision.core.signals import repeat_lost  # noqa: E402
 
 install_excepthook()
 
@@ -76,9 +77,11 @@ def setup(ctx: Context, dry_run: bool = False, timings: bool = False, json: bool
 
     Typing it again changes nothing. `invoke run` does it by itself.
     """
-    from provision import display, environment, steps
+    from provision.cli import display
+    from provision.core import steps
+    from provision.deployments import setup_steps
 
-    wanted = environment.steps(_load(ctx, remember=not dry_run))
+    wanted = setup_steps.steps(_load(ctx, remember=not dry_run))
     results = steps.run_steps(wanted, display.StepLines(timings, quiet=json), dry_run)
     if json:
         display.as_json([vars(each) for each in results])
@@ -89,8 +92,8 @@ def setup(ctx: Context, dry_run: bool = False, timings: bool = False, json: bool
 )
 def settings(ctx: Context, key: str = "", json: bool = False) -> None:
     """List every setting, its value and where it came from: the layer that won, a file with its line."""
-    from provision import display
-    from provision.settings_files import located
+    from provision.cli import display
+    from provision.settings.layers import located
 
     values = [each for each in _load(ctx).values() if each.key.startswith(key)]
     if json:
@@ -115,10 +118,11 @@ def render(
     ctx: Context, check: bool = False, node: str = "", compose: bool = False, on: str | None = None
 ) -> None:
     """Show the configuration rendered from mongod.conf.j2, or say whether the one on disk has drifted."""
-    from provision import assembly, display
+    from provision.cli import display
+    from provision.deployments import assembly
 
     if compose:
-        from provision.commands.compose import show
+        from provision.cli.compose import show
 
         show(ctx, on or "cluster", check)
         return
@@ -145,10 +149,10 @@ def start(ctx: Context, on: str = "local", timings: bool = False, json: bool = F
 
     A deployment that runs already is left as it is.
     """
-    from provision.progress import UpProgress
+    from provision.cli.progress import UpProgress
 
     deployment = ready(_load(ctx), on)
-    with UpProgress(deployment.topology, deployment.dial_unnamed, quiet=json) as progress:
+    with UpProgress.of(deployment, quiet=json) as progress:
         done = deployment.up(progress.say, progress.reached)
     show_up(done, timings, json)
 
@@ -156,7 +160,8 @@ def start(ctx: Context, on: str = "local", timings: bool = False, json: bool = F
 @command(help={**_ON, **_JSON})
 def stop(ctx: Context, on: str = "local", json: bool = False) -> None:
     """Stop MongoDB. Data stay."""
-    from provision import assembly, display
+    from provision.cli import display
+    from provision.deployments import assembly
 
     stopped = assembly.deployment(_load(ctx), on).down(display.note)
     if json:
@@ -168,8 +173,9 @@ def stop(ctx: Context, on: str = "local", json: bool = False) -> None:
 @command(help=_ON)
 def restart(ctx: Context, on: str = "local") -> None:
     """Stop MongoDB, then start it with the settings as they are now."""
-    from provision import assembly, display
-    from provision.progress import UpProgress
+    from provision.cli import display
+    from provision.cli.progress import UpProgress
+    from provision.deployments import assembly
 
     loaded = _load(ctx)
     running = ready(loaded, on)
@@ -179,7 +185,7 @@ def restart(ctx: Context, on: str = "local") -> None:
     running.look(running.topology.nodes).certain(f"restarting {on}")
     running.down(display.note)
     deployment = assembly.deployment(loaded, on)
-    with UpProgress(deployment.topology, deployment.dial_unnamed) as progress:
+    with UpProgress.of(deployment) as progress:
         done = deployment.up(progress.say, progress.reached)
     show_up(done, timings=False, json=False)
 
@@ -187,7 +193,8 @@ def restart(ctx: Context, on: str = "local") -> None:
 @command(only_prints=True, help={**_ON, **_JSON})
 def status(ctx: Context, on: str = "local", json: bool = False) -> None:
     """Show the state of every node. The JSON's shape is documented in docs/status.md."""
-    from provision import assembly, display
+    from provision.cli import display
+    from provision.deployments import assembly
 
     found = assembly.deployment(_load(ctx), on).status().as_json()
     if json:
@@ -217,8 +224,9 @@ def logs(
     all: bool = False,
 ) -> None:
     """Show MongoDB's log as readable lines, coloured by severity."""
-    from provision import assembly, tailing
-    from provision import cluster as operations
+    from provision.cli import tailing
+    from provision.deployments import assembly
+    from provision.deployments import cluster as operations
 
     deployment = assembly.deployment(_load(ctx), on)
     named = operations.nodes(deployment, node) if node else [deployment.node()]
@@ -239,8 +247,9 @@ def uri(
     ctx: Context, on: str = "local", database: str = "", for_: str = "host", node: str = "", user: str = ""
 ) -> None:
     """Print the connection string; with --user, it has that user's password in it."""
-    from provision import assembly, display
-    from provision import cluster as operations
+    from provision.cli import display
+    from provision.deployments import assembly
+    from provision.deployments import cluster as operations
 
     deployment = assembly.deployment(_load(ctx), on)
     tell_differences(deployment)
@@ -256,9 +265,12 @@ def uri(
 )
 def run(ctx: Context, on: str = "local", port: int | None = None, keep: bool = False) -> None:
     """Set up what is missing, start MongoDB, and serve the app. Ctrl-C ends what this started."""
-    from provision import app, display
+    from provision.app import launch
+    from provision.cli import display
+    from provision.cli.progress import UpProgress
 
-    app.run(_load(ctx, app__port=("port", port)), on, keep, display.line, display.StepLines())
+    loaded = _load(ctx, app__port=("port", port))
+    launch.run(loaded, on, keep, display.line, display.StepLines(), UpProgress.of)
 
 
 @command(only_prints=True, help=_JSON)
@@ -268,7 +280,7 @@ def doctor(ctx: Context, json: bool = False) -> None:
     Exits with 1 only if `run` could not work. --json prints a list of objects with the fields check, level (ok,
     warning or error), what and remedy.
     """
-    from provision import display
+    from provision.cli import display
     from provision.doctor import examine, works
 
     findings = examine(_load(ctx, remember=False))
@@ -301,8 +313,8 @@ def clean(
 
     What is not known to be the tool's stays in any case, and is named.
     """
-    from provision import clean as cleaning
-    from provision import display
+    from provision.cli import display
+    from provision.doctor import clean as cleaning
 
     plan = cleaning.plan(_load(ctx, remember=False), data, cache)
     if not json:
@@ -326,7 +338,7 @@ def clean(
 )
 def test(_ctx: Context, require: str = "", only: str = "", workers: Amount = 0, args: str = "") -> None:
     """Run the test suite. Shows the slowest tests, and what this machine lacks and could therefore not run."""
-    from provision import suite
+    from tools import suite
 
     suite.run(ROOT, suite.command(ROOT, require, only, workers, args))
 
@@ -354,7 +366,7 @@ def bench(
 
     Exits with 1 if a figure could not be measured. A bound that is missed is shown, and is no failure.
     """
-    import bench as benchmarks
+    from tools import bench as benchmarks
 
     if list:
         benchmarks.show_list(only)
@@ -365,11 +377,12 @@ def bench(
 @command(help=_JSON)
 def screenshots(ctx: Context, json: bool = False) -> None:
     """Take the documentation's pictures of every page, in light and dark, into docs/screenshots/."""
-    from provision import display, environment
-    from provision import screenshots as pictures
+    from provision.cli import display
+    from provision.deployments import setup_steps
+    from tools import screenshots as pictures
 
     loaded = _load(ctx)
-    environment.ensure_for_start(loaded, display.StepLines(quiet=json, stream=sys.stderr))
+    setup_steps.ensure_for_start(loaded, display.StepLines(quiet=json, stream=sys.stderr))
     taken = pictures.take(loaded, ROOT / "docs" / "screenshots", display.note)
     if json:
         display.as_json([str(path.relative_to(ROOT)) for path in taken])

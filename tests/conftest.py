@@ -23,7 +23,7 @@ from tests.support.clones import Clone, make_clone
 from tests.support.router_standin.install import real_mongos
 
 # The fixtures `mongodb`, `database`, `replica_set` and `sharded_cluster` are those that this project ships.
-pytest_plugins = ["provision.pytest_plugin"]
+pytest_plugins = ["provision.testing.plugin"]
 
 _FOUND = pytest.StashKey[dict[str, Capability]]()
 _OWNS_RUN = pytest.StashKey[bool]()

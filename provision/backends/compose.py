@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from provision.mongodb.topology import Node, Topology
-from provision.paths import conf_place
+from provision.settings.paths import conf_place
 
 STATE = "./.state/deployments"
 # What a mongod needs beside its cache: connections, sorting, the process itself.

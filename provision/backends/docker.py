@@ -25,12 +25,12 @@ from typing import Any
 from provision.backends import compose
 from provision.backends.base import Observed
 from provision.backends.processes import port_holder
-from provision.errors import ProvisionError
-from provision.files import read_json, write_atomically, write_json
-from provision.locks import exclusive
+from provision.core.errors import ProvisionError
+from provision.core.files import read_json, write_atomically, write_json
+from provision.core.locks import exclusive
 from provision.mongodb.config import Layout
 from provision.mongodb.topology import LOOPBACK, Node, Topology
-from provision.paths import Paths
+from provision.settings.paths import Paths
 
 IMAGE_USER = 999  # mongodb, in the official image
 _OBSERVED_SECONDS = 0.25

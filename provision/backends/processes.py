@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from provision.backends.base import Observed
-from provision.errors import ProvisionError
-from provision.files import read_json, write_if_changed, write_json
-from provision.locks import is_held
+from provision.core.errors import ProvisionError
+from provision.core.files import read_json, write_if_changed, write_json
+from provision.core.locks import is_held
 from provision.mongodb.config import Layout
 from provision.mongodb.topology import LOOPBACK, Node
-from provision.paths import Paths
-from provision.process_identity import identity_of, is_recorded_alive, require_processes
+from provision.settings.paths import Paths
+from provision.state.process_identity import identity_of, is_recorded_alive, require_processes
 
 if TYPE_CHECKING:
     import psutil

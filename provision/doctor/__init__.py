@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
-from provision import assembly
 from provision.backends.processes import port_holder
+from provision.core.errors import ProvisionError
+from provision.core.finding import Finding, Level, error, warning
+from provision.deployments import assembly
 from provision.doctor import containers, leftovers, network, ports, resources, software, traces
-from provision.doctor.finding import Finding, Level, error, warning
 from provision.doctor.waits import Pending
-from provision.errors import ProvisionError
 from provision.mongodb.binaries.machine import Machine, this_machine
 from provision.mongodb.topology import LOOPBACK
-from provision.process_identity import require_processes
-from provision.settings import Loaded
+from provision.settings.loading import Loaded
+from provision.state.process_identity import require_processes
 
 __all__ = ["Finding", "Level", "examine", "works"]
 

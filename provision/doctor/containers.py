@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from provision.doctor.finding import Finding, ok, warning
+from provision.core.finding import Finding, ok, warning
 from provision.mongodb.binaries.machine import Machine
 
 _DOCKER_SECONDS = 1.8

@@ -8,16 +8,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision import assembly, remembered
 from provision.backends.processes import data_user, lock_pid
-from provision.doctor.finding import Finding, error, ok, warning
+from provision.core.finding import Finding, error, ok, warning
+from provision.deployments import assembly
 from provision.doctor.ports import DEFAULT_DEPLOYMENT
 from provision.doctor.traces import AppProcess, NodeProcess, Record, is_at_work
 from provision.mongodb.diagnosis import explain_corruption, is_corrupt
 from provision.mongodb.logs import follow
-from provision.paths import Paths
-from provision.schema import DeploymentSettings
-from provision.settings import Loaded
+from provision.settings.loading import Loaded
+from provision.settings.paths import Paths
+from provision.settings.schema import DeploymentSettings
+from provision.state import remembered
 
 _LOG_LINES = 400
 

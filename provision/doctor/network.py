@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from provision.doctor.finding import Finding, error, ok, warning
-from provision.installers import pip_settings
-from provision.virtualenv import redact
+from provision.core.finding import Finding, error, ok, warning
+from provision.env.installers import pip_settings
+from provision.env.virtualenv import redact
 
 ANSWER_SECONDS = 1.5
 

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from provision import assembly
 from provision.backends.processes import port_holder
-from provision.doctor.finding import Finding, error, ok, warning
+from provision.core.finding import Finding, error, ok, warning
+from provision.deployments import assembly
 from provision.doctor.traces import AppProcess, NodeProcess, Record
 from provision.mongodb.topology import LOOPBACK
-from provision.settings import Loaded
+from provision.settings.loading import Loaded
 
 # What `run` uses unless told otherwise.
 DEFAULT_DEPLOYMENT = "local"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.doctor.finding import Finding, error, ok, warning
+from provision.core.finding import Finding, error, ok, warning
 
 MB = 1024**2
 GB = 1024**3

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from provision import bootstrap
-from provision.doctor.finding import Finding, error, ok, warning
+from provision.core.finding import Finding, error, ok, warning
 from provision.doctor.network import Answer
+from provision.env import bootstrap
+from provision.env.virtualenv import MINIMUM_PYTHON, BootstrapError, Plan, decide
+from provision.env.virtualenv import examine as examine_virtualenv
 from provision.mongodb.binaries import recorded
 from provision.mongodb.binaries.cache import Cache
 from provision.mongodb.binaries.examine import examine
@@ -20,9 +22,7 @@ from provision.mongodb.binaries.model import NotServing
 from provision.mongodb.binaries.support import unsupported
 from provision.mongodb.binaries.tunables import tunables
 from provision.mongodb.binaries.wheel import entry_name, wheel_for
-from provision.settings import Loaded
-from provision.virtualenv import MINIMUM_PYTHON, BootstrapError, Plan, decide
-from provision.virtualenv import examine as examine_virtualenv
+from provision.settings.loading import Loaded
 
 # Soname → what it is; MongoDB's builds for current distributions are linked against these.
 _LIBRARIES = {"libcrypto.so.3": "OpenSSL 3", "libcurl.so.4": "libcurl 4"}

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from provision.app import launch
 from provision.backends.processes import MARK as NODE_MARK
-from provision.files import read_json
-from provision.locks import is_held
-from provision.paths import Paths
-from provision.process_identity import (
+from provision.core.files import read_json
+from provision.core.locks import is_held
+from provision.settings.paths import Paths
+from provision.state.process_identity import (
     ProcessIdentity,
     is_alive,
     is_record,
@@ -136,9 +137,7 @@ def app_processes(directory: Path) -> tuple[AppProcess, ...]:
     """
     import psutil
 
-    from provision import app
-
-    script = str(Path(app.__file__).with_name("serve.py"))
+    script = str(Path(launch.__file__).with_name("serve.py"))
     found = []
     for process in psutil.process_iter(["cmdline"]):
         if script not in (process.info["cmdline"] or ())[1:2]:

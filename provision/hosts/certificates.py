@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from provision.errors import ProvisionError
-from provision.files import write_atomically
+from provision.core.errors import ProvisionError
+from provision.core.files import write_atomically
 
 if TYPE_CHECKING:
     from cryptography import x509

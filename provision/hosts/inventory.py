@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from provision.errors import ProvisionError, did_you_mean
+from provision.core.errors import ProvisionError, did_you_mean
 from provision.hosts import ssh
 from provision.hosts.ssh import Question, SshOptions
-from provision.schema import HostSettings
-from provision.settings import Loaded
+from provision.settings.loading import Loaded
+from provision.settings.schema import HostSettings
 
 Ask = Callable[[Question], SshOptions]
 _AT_ONCE = 16

@@ -6,13 +6,13 @@ import platform
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from provision.doctor.finding import Finding, Level, error, ok, warning
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
+from provision.core.finding import Finding, Level, error, ok, warning
+from provision.env.virtualenv import MINIMUM_PYTHON
 from provision.hosts import facts as reading
 from provision.hosts.facts import Facts
 from provision.hosts.inventory import Host
 from provision.hosts.link import Link, everywhere
-from provision.virtualenv import MINIMUM_PYTHON
 
 # mongod and mongos at rest, and the room that MongoDB wants for its journal and oplog.
 _NODE_MB = 150

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
 from provision.hosts import ssh
 from provision.hosts.inventory import Hop, Host
 

@@ -10,25 +10,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
 from provision.mongodb.topology import Node, Topology
-
-
-@dataclass(frozen=True)
-class Move:
-    """A node that goes from one host to another.
-
-    Args:
-        node: its name.
-        source: the host that it leaves.
-        target: the host that it goes to.
-        lost: the host that it leaves is gone for good: nothing is asked of it any more.
-    """
-
-    node: str
-    source: str
-    target: str
-    lost: bool = False
+from provision.state.remembered import Move
 
 
 @dataclass(frozen=True)

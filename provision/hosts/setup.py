@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
+from provision.core.steps import Decision, Progress, Silent, Step, StepResult, run_steps
 from provision.hosts.facts import ABSOLUTE
 from provision.hosts.link import INCOMING, HostError, Link, Ran, everywhere
-from provision.steps import Decision, Progress, Silent, Step, StepResult, run_steps
 
 if TYPE_CHECKING:
     from provision.mongodb.binaries import Mongod

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
 
 PORT = 22
 INSTALL = "Install OpenSSH's client: sudo apt-get install openssh-client"

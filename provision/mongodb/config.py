@@ -9,7 +9,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
 from provision.mongodb.topology import Node
 
 if TYPE_CHECKING:

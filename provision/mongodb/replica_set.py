@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
 from provision.mongodb.redial import Redialled
 from provision.mongodb.topology import Node, ReplicaSet, Role
 from provision.mongodb.waiting import Wait

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
 from provision.mongodb.topology import ReplicaSet
 from provision.mongodb.waiting import Wait
 from provision.mongodb.wire import CommandFailed, Server

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import quote
 
-from provision.mongodb.wire import Credentials
+from provision.mongodb.credentials import Credentials
 
 LOOPBACK = "127.0.0.1"
 

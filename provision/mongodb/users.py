@@ -12,9 +12,10 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from provision.files import read_json, write_atomically, write_json
-from provision.mongodb.wire import CommandFailed, Credentials, Server
-from provision.paths import Paths
+from provision.core.files import read_json, write_atomically, write_json
+from provision.mongodb.credentials import Credentials
+from provision.mongodb.wire import CommandFailed, Server
+from provision.settings.paths import Paths
 
 _KEY_BYTES = 90  # 120 characters of base64; MongoDB takes 6 to 1024
 _EXISTS = 51003

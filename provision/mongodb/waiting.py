@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
 
 POLL_SECONDS = 0.01
 T = TypeVar("T")

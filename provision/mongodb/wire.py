@@ -19,9 +19,10 @@ import socket
 import ssl
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self
+
+from provision.mongodb.credentials import Credentials
 
 _OP_MSG = 2013
 _HEADER = struct.Struct("<iiii")
@@ -66,21 +67,6 @@ class CommandFailed(Exception):
 
 class LogInRefused(CommandFailed):
     """The server refuses the credentials: asking again changes nothing."""
-
-
-@dataclass(frozen=True)
-class Credentials:
-    """Who to be on a server.
-
-    Args:
-        username: the user's name.
-        password: its password; kept out of every representation.
-        source: the database that knows the user.
-    """
-
-    username: str
-    password: str = field(repr=False)
-    source: str = "admin"
 
 
 class Server(Protocol):

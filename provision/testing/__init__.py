@@ -1,4 +1,4 @@
-"""Real MongoDB for tests: the machinery behind `provision.pytest_plugin`.
+"""Real MongoDB for tests: the machinery behind `provision.testing.plugin`.
 
 `request` says which server a test wants, `run` is one run of pytest and what it leaves on this machine,
 `servers` shares a run's servers between its workers; `processes`, `container` and `existing` are the three

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from provision.app import Database, render_environment
-from provision.errors import ProvisionError
-from provision.files import write_atomically
-from provision.schema import AppSettings
+from provision.app.launch import Database, render_environment
+from provision.core.errors import ProvisionError
+from provision.core.files import write_atomically
+from provision.settings.schema import AppSettings
 
 if TYPE_CHECKING:
     from flask import Flask

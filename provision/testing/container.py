@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from provision.errors import ProvisionError
-from provision.files import read_json, write_json
+from provision.core.errors import ProvisionError
+from provision.core.files import read_json, write_json
 from provision.mongodb import binaries
+from provision.mongodb.credentials import Credentials
 from provision.mongodb.topology import LOOPBACK
 from provision.mongodb.waiting import Wait
-from provision.mongodb.wire import CommandFailed, Connection, Credentials, NotReachable
+from provision.mongodb.wire import CommandFailed, Connection, NotReachable
 from provision.testing.request import Request
 from provision.testing.run import Run
 from provision.testing.servers import Found

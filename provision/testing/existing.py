@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from provision.errors import ProvisionError
-from provision.files import read_json, write_json
+from provision.core.errors import ProvisionError
+from provision.core.files import read_json, write_json
 from provision.testing import databases
 from provision.testing.request import Request
 from provision.testing.run import Run, dead_runs

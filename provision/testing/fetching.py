@@ -22,7 +22,7 @@ class Fetching:
         self._percent = 0
 
     def advance(self, done: int, total: int | None) -> None:
-        """See `provision.steps.Progress`."""
+        """See `provision.core.steps.Progress`."""
         percent = 100 * done // total if total else 0
         if self._begun and percent == self._percent:
             return

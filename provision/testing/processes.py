@@ -12,20 +12,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from provision import assembly
-from provision.access import cache_directory
 from provision.backends.processes import port_holder
-from provision.deployment import Deployment
-from provision.errors import ProvisionError
-from provision.files import read_json, write_json
-from provision.locks import exclusive
+from provision.core.errors import ProvisionError
+from provision.core.files import read_json, write_json
+from provision.core.locks import exclusive
+from provision.core.steps import Progress, Silent
+from provision.deployments import assembly
+from provision.deployments.deployment import Deployment
+from provision.machine.access import cache_directory
 from provision.mongodb import binaries
 from provision.mongodb.binaries.machine import install_commands, this_machine
 from provision.mongodb.topology import LOOPBACK
-from provision.paths import Paths
-from provision.schema import DeploymentSettings, MongodbSettings, Settings
-from provision.settings import Loaded
-from provision.steps import Progress, Silent
+from provision.settings.loading import Loaded
+from provision.settings.paths import Paths
+from provision.settings.schema import DeploymentSettings, MongodbSettings, Settings
 from provision.testing.request import Request
 from provision.testing.run import Run, runs
 from provision.testing.servers import Found

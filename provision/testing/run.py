@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from provision.errors import ProvisionError
-from provision.files import read_json, write_json
-from provision.locks import exclusive
-from provision.process_identity import (
+from provision.core.errors import ProvisionError
+from provision.core.files import read_json, write_json
+from provision.core.locks import exclusive
+from provision.state.process_identity import (
     ProcessIdentity,
     identity_of,
     is_alive,

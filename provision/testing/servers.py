@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pymongo import MongoClient
     from pymongo.database import Database
 
-    from provision.deployment import Deployment
+    from provision.deployments.deployment import Deployment
     from provision.testing.processes import Binaries
 
 _CLOSE_SECONDS = 2

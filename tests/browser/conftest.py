@@ -17,7 +17,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from flaskbook.application import create_app
-from provision.deployment import Deployment
+from provision.deployments.deployment import Deployment
 from tests.support import capabilities
 from tests.support.deployments import deployed
 from tests.support.served import Served, served

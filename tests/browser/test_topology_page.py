@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from provision.deployment import Deployment
+from provision.deployments.deployment import Deployment
 from provision.mongodb.topology import Node
 from tests.support.deployments import deployed
 from tests.support.polling import until

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
 from tests.support.capabilities import AS_NOBODY, NOBODY
 from tests.support.clusters import SMALL, Cluster, docker
 from tests.support.polling import until
@@ -65,7 +65,7 @@ def test_no_permission_to_use_the_engine(make: Make) -> None:
             folder.chmod(folder.stat().st_mode | stat.S_IXGRP | stat.S_IXOTH)
     program = (
         "import sys; from tests.support.clusters import Cluster; from pathlib import Path\n"
-        "from provision.errors import ProvisionError\n"
+        "from provision.core.errors import ProvisionError\n"
         "cluster = Cluster(Path(sys.argv[1]), sys.argv[2], sys.argv[3], "
         f"{cluster.settings!r})\n"
         "try: cluster.deployment.up()\n"

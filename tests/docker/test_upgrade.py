@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from provision import rolling, upgrade
-from provision.errors import ProvisionError
-from provision.steps import Silent
+from provision.core.errors import ProvisionError
+from provision.core.steps import Silent
+from provision.deployments import rolling, upgrade
 from tests.support.clusters import Cluster, docker
 from tests.support.load import lost, writing
 

@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
-from provision import assembly
-from provision.backends.hosts import Hosts
-from provision.deployment import Deployment
+from provision.core.steps import Silent
+from provision.deployments import assembly
+from provision.deployments.deployment import Deployment
 from provision.hosts import inventory, ssh
 from provision.hosts import setup as hosts_setup
+from provision.hosts.backend import Hosts
 from provision.hosts.link import Link
 from provision.mongodb import binaries
-from provision.settings import Layer, Loaded, load
-from provision.steps import Silent
+from provision.settings.loading import Layer, Loaded, load
 from tests.hosts.lab import Lab, client_at_home, lab
 from tests.support.capabilities import ROOT
 from tests.support.router_standin.install import beside

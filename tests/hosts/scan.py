@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from provision.mongodb.wire import CommandFailed, Connection, Credentials, NotReachable
+from provision.mongodb.credentials import Credentials
+from provision.mongodb.wire import CommandFailed, Connection, NotReachable
 from tests.hosts.lab import Lab, LabHost
 from tests.support.capabilities import ROOT
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from provision.hosts import deploy
-from provision.hosts.deploy import Deployed
-from provision.settings import Layer, Loaded, load
+from provision.app.deploy import rollout
+from provision.app.deploy.rollout import Deployed
+from provision.settings.loading import Layer, Loaded, load
 from tests.hosts.conftest import Project
 from tests.hosts.lab import LabHost
 
@@ -86,7 +86,7 @@ class Shop:
         return load(self.project.root, [Layer("the tests", settings)], remember=False)
 
     def deploy(self, **options: Any) -> Deployed:
-        return deploy.deploy(self.loaded, "prod", **options)
+        return rollout.deploy(self.loaded, "prod", **options)
 
     def host(self, name: str) -> LabHost:
         return self.project.lab.hosts[name]

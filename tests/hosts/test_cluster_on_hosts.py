@@ -9,11 +9,10 @@ import subprocess
 import pymongo
 import pytest
 
-from provision import assembly
-from provision.backends.hosts import Hosts
-from provision.deployment import Deployment
-from provision.errors import ProvisionError
-from provision.hosts import operations
+from provision.core.errors import ProvisionError
+from provision.deployments import assembly, on_hosts
+from provision.deployments.deployment import Deployment
+from provision.hosts.backend import Hosts
 from provision.hosts.certificates import trusting
 from tests.hosts.conftest import Project
 from tests.hosts.lab import LabHost
@@ -70,7 +69,7 @@ def test_rotated_certificates_are_used_without_a_restart(project: Project, repli
     before = {node.name: _served_certificate(node.host, node.port, context) for node in nodes}
     pids = {host.name: host.run("pidof", "mongod") for host in project.lab.hosts.values()}
 
-    done = operations.rotate_certificates(loaded, "prod")
+    done = on_hosts.rotate_certificates(loaded, "prod")
 
     assert set(done.nodes) == set(before)
     for node in nodes:
@@ -158,7 +157,7 @@ def test_the_users_own_authority_vouches_for_the_hosts(project: Project) -> None
     first = _served_certificate(node.host, node.port, trusting(certificate))
     with pymongo.MongoClient(deployment.uri("flaskbook", user="app")) as client:
         assert client.get_default_database().note.insert_one({}).acknowledged
-    assert operations.rotate_certificates(loaded, "prod").nodes == (node.name,)
+    assert on_hosts.rotate_certificates(loaded, "prod").nodes == (node.name,)
     assert _served_certificate(node.host, node.port, trusting(certificate)) != first
     assert not list(project.lab.hosts["db1"].srv.rglob("*company*"))
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from provision import assembly
-from provision.backends.hosts import Hosts
-from provision.errors import ProvisionError
-from provision.hosts import app_environment, deploy, operations
-from provision.hosts.app_environment import AppEnvironment, Wheels
+from provision.app.deploy import host_setup, host_virtualenv, rollout
+from provision.app.deploy.host_virtualenv import AppEnvironment, Wheels
+from provision.core.errors import ProvisionError
+from provision.core.steps import Silent
+from provision.deployments import assembly, on_hosts
+from provision.hosts.backend import Hosts
 from provision.mongodb import binaries, users
-from provision.steps import Silent
 from tests.hosts.conftest import Project, at_home, hosts_of_their_own, project_on
 from tests.hosts.shop import PORT, Shop, without_index
 from tests.support.polling import until
@@ -43,7 +43,7 @@ def database(
         shop = Shop(project, folder / "shop")
         shop.write("0")
         binaries.find(shop.loaded.settings.mongodb, shop.loaded.paths, Silent())
-        operations.set_up(shop.loaded, "prod").raise_first()
+        host_setup.set_up(shop.loaded, "prod").raise_first()
         deployment = assembly.deployment(shop.loaded, "prod")
         project.made.append(deployment)
         deployment.up()
@@ -59,13 +59,13 @@ def shop(database: Project, tmp_path: Path) -> Iterator[Shop]:
         yield made
     finally:
         made.app_hosts = ["web1", "web2"]
-        deploy.undeploy(made.loaded, "prod")
+        rollout.undeploy(made.loaded, "prod")
 
 
 def test_setup_makes_the_virtualenv_on_the_apps_hosts_alone_and_the_second_one_changes_nothing(
     shop: Shop,
 ) -> None:
-    again = operations.set_up(shop.loaded, "prod")
+    again = host_setup.set_up(shop.loaded, "prod")
     assert not again.errors
     assert {each.host for each in again.steps if each.name == "virtualenv"} == {"web1", "web2"}
     assert {each.host for each in again.steps if each.name == "mongod"} == {"db1"}
@@ -300,22 +300,22 @@ def test_without_app_hosts_the_setting_is_named(shop: Shop) -> None:
 def test_taken_down_it_leaves_what_setup_made_and_nothing_else(shop: Shop) -> None:
     homes = {name: shop.host(name).seen("/srv/mongodb") for name in ("web1", "web2")}
     shop.deploy()
-    assert deploy.taken_down(shop.loaded, "prod") is None
+    assert rollout.taken_down(shop.loaded, "prod") is None
     for name in ("web1", "web2"):
         assert homes[name].changes(shop.host(name).seen("/srv/mongodb")) == []
         assert {path.name for path in (shop.host(name).srv / "mongodb").iterdir()} == {"env"}
-    assert deploy.undeploy(shop.loaded, "prod") == ()
+    assert rollout.undeploy(shop.loaded, "prod") == ()
 
 
 def test_host_that_reaches_an_index_fetches_what_the_app_needs_and_what_was_touched_is_made_anew(
     shop: Shop, tmp_path: Path
 ) -> None:
-    requirements = app_environment.wanted(shop.loaded)
+    requirements = host_virtualenv.wanted(shop.loaded)
     host = shop.host("web1")
     pip = host.folder / "home" / "root" / ".config" / "pip" / "pip.conf"
     before = pip.read_text()
-    with operations.links(shop.loaded, ["web1"]) as links, Wheels() as collected:
-        python = app_environment.ask(links["web1"])
+    with on_hosts.links(shop.loaded, ["web1"]) as links, Wheels() as collected:
+        python = host_virtualenv.ask(links["web1"])
         with tarfile.open(collected.bundle(requirements, python)) as tar:
             tar.extractall(tmp_path, filter="data")
         with shop.project.lab.serving(tmp_path / "wheels") as url:

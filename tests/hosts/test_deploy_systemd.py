@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from provision import assembly
-from provision.errors import ProvisionError
-from provision.hosts import deploy, operations
+from provision.app.deploy import host_setup, rollout
+from provision.core.errors import ProvisionError
+from provision.core.steps import Silent
+from provision.deployments import assembly
 from provision.mongodb import binaries
-from provision.steps import Silent
 from tests.hosts.conftest import at_home, hosts_of_their_own, project_on
 from tests.hosts.shop import Shop
 from tests.support.polling import until
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.needs("index", "systemd")]
-UNIT = deploy.service("prod")
+UNIT = rollout.service("prod")
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +34,14 @@ def shop(
         made = Shop(project, folder / "shop", ["db1"])
         made.write("1")
         binaries.find(made.loaded.settings.mongodb, made.loaded.paths, Silent())
-        operations.set_up(made.loaded, "prod").raise_first()
+        host_setup.set_up(made.loaded, "prod").raise_first()
         deployment = assembly.deployment(made.loaded, "prod")
         project.made.append(deployment)
         deployment.up()
         try:
             yield made
         finally:
-            deploy.undeploy(made.loaded, "prod")
+            rollout.undeploy(made.loaded, "prod")
             deployment.down(delete_data=True)
 
 
@@ -72,6 +72,6 @@ def test_app_is_a_unit_which_is_rolled_back_started_again_and_removed(shop: Shop
     host.run("kill", "-KILL", killed)
     until("systemd to start it again", lambda: _pid(shop) not in ("0", killed) and _state(shop) == "active")
 
-    assert deploy.undeploy(shop.loaded, "prod") == ("db1",)
+    assert rollout.undeploy(shop.loaded, "prod") == ("db1",)
     assert UNIT not in host.run("systemctl", "list-unit-files", "--no-legend")
     assert before.changes(host.seen("/srv/mongodb")) == []

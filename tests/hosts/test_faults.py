@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
 from tests.hosts.conftest import Project
 from tests.hosts.lab import keygen
 

@@ -16,7 +16,7 @@ from paramiko.common import cMSG_CHANNEL_EOF
 
 from provision.hosts import inventory, ssh
 from provision.hosts.link import _PUT, File, HostError, Link, Unreachable, archive
-from provision.schema import HostSettings
+from provision.settings.schema import HostSettings
 from tests.hosts.conftest import Project, at_home, hosts_of_their_own
 from tests.hosts.lab import Lab, keygen
 from tests.support.polling import until

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from provision import assembly, remembered, upgrade
-from provision.errors import ProvisionError
-from provision.hosts import moving
+from provision.core.errors import ProvisionError
+from provision.core.steps import Silent
+from provision.deployments import assembly, moving, upgrade
 from provision.mongodb import membership
-from provision.settings import Loaded
-from provision.steps import Silent
+from provision.settings.loading import Loaded
+from provision.state import remembered
 from tests.hosts.conftest import Project, at_home, hosts_of_their_own, project_on
 from tests.hosts.lab import Lab
 from tests.support.load import lost, writing

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from provision.doctor.finding import Level
-from provision.hosts import judge, operations
+from provision.app.deploy import host_setup
+from provision.core.finding import Level
+from provision.core.steps import Silent
+from provision.hosts import judge
 from provision.hosts import setup as hosts_setup
 from provision.mongodb import binaries
-from provision.settings import Loaded
-from provision.steps import Silent
+from provision.settings.loading import Loaded
 from tests.hosts.conftest import Project
 from tests.support.polling import until
 
@@ -33,7 +34,7 @@ def test_setup_makes_hosts_ready_and_the_second_one_changes_nothing(project: Pro
 
 def test_dry_run_says_what_would_be_done_and_changes_nothing(project: Project) -> None:
     loaded = _chosen(project)
-    done = operations.set_up(loaded, "prod", dry_run=True)
+    done = host_setup.set_up(loaded, "prod", dry_run=True)
     assert done.errors == {}
     assert any("to be sent" in each.why for each in done.steps)
     assert all(list(host.srv.iterdir()) == [] for host in project.lab.hosts.values())
@@ -125,7 +126,7 @@ def test_check_finds_what_would_be_in_the_way(project: Project) -> None:
     project.lab.hosts["db3"].stop()
     project.hosts["db2"]["user"] = "operator"
     with project.lab.hosts["db1"].listener(27300):
-        found = operations.check(project.loaded(topology="replica-set", members=3), "prod")
+        found = host_setup.check(project.loaded(topology="replica-set", members=3), "prod")
     errors = {(each.host, each.check) for each in found if each.level is Level.ERROR}
     assert errors == {("db1", "ports"), ("db2", "rights"), ("db3", "ssh")}
     assert not judge.works(found)
@@ -133,7 +134,7 @@ def test_check_finds_what_would_be_in_the_way(project: Project) -> None:
 
 
 def test_check_changes_nothing(project: Project) -> None:
-    found = operations.check(project.loaded(topology="replica-set", members=3), "prod")
+    found = host_setup.check(project.loaded(topology="replica-set", members=3), "prod")
     assert judge.works(found)
     assert all(list(host.srv.iterdir()) == [] for host in project.lab.hosts.values())
 

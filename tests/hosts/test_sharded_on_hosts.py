@@ -17,12 +17,12 @@ from flask.testing import FlaskClient
 
 from flaskbook.application import create_app
 from flaskbook.database import close
-from provision.backends.hosts import Hosts
-from provision.deployment import Deployment, Up
-from provision.hosts import deploy, operations
+from provision.app.deploy import host_setup, rollout
+from provision.deployments.deployment import Deployment, Up
+from provision.hosts.backend import Hosts
 from provision.hosts.certificates import trusting
 from provision.mongodb import users
-from provision.settings import Loaded
+from provision.settings.loading import Loaded
 from tests.hosts.conftest import Project, at_home, hosts_of_their_own, project_on
 from tests.hosts.lab import LabHost, Seen
 from tests.hosts.load import writing
@@ -107,9 +107,9 @@ def cluster(
         loaded = project.loaded(**SETTINGS)
         deployment = project.deployment(loaded)
         with command_lines() as seen:
-            operations.set_up(loaded, "prod").raise_first()
+            host_setup.set_up(loaded, "prod").raise_first()
             up = deployment.up()
-            deploy.deploy(loaded, "prod")
+            rollout.deploy(loaded, "prod")
         yield Cluster(project, deployment, up, before, seen)
 
 
@@ -185,7 +185,7 @@ def test_writes_and_flaskbook_go_on_while_a_host_is_switched_off(
         load.goes_on("with it")
     assert load.lost() == set()
     # Without systemd an app does not start with its host.
-    deploy.deploy(cluster.loaded, "prod")
+    rollout.deploy(cluster.loaded, "prod")
     _serves(cluster, flaskbook)
 
 
@@ -207,7 +207,7 @@ def test_writes_and_flaskbook_go_on_while_a_host_is_cut_off(cluster: Cluster, fl
 def test_taken_down_it_leaves_the_hosts_as_they_were_but_for_the_data_directory(cluster: Cluster) -> None:
     cluster.heal()
     nodes = {node.name for node in cluster.deployment.topology.nodes}
-    assert deploy.taken_down(cluster.loaded, "prod") is None
+    assert rollout.taken_down(cluster.loaded, "prod") is None
     assert set(cluster.deployment.down(delete_data=True)) == nodes
     assert isinstance(cluster.deployment.backend, Hosts)
     cluster.deployment.backend.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
 from provision.hosts import ssh
 from provision.hosts.link import Link, Unreachable
 from tests.hosts.conftest import Project

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from provision.deployment import Deployment
-from provision.doctor.finding import Level
-from provision.errors import ProvisionError
-from provision.hosts import deploy, operations
+from provision.app.deploy import host_setup, rollout
+from provision.core.errors import ProvisionError
+from provision.core.finding import Level
+from provision.deployments.deployment import Deployment
 from provision.hosts.units import unit_name
 from tests.hosts.conftest import Project, at_home, hosts_of_their_own, project_on
 from tests.hosts.lab import Lab, LabHost
@@ -132,13 +132,13 @@ def test_app_is_a_unit_too_that_is_started_again_and_comes_back_with_its_host(
     shutil.copytree(ROOT / "flaskbook", project.root / "flaskbook")
     shutil.copy2(ROOT / "requirements.txt", project.root)
     loaded = project.loaded(**SINGLE, app_hosts=["db1"])
-    operations.set_up(loaded, "prod").raise_first()
+    host_setup.set_up(loaded, "prod").raise_first()
     project.deployment(loaded).up()
-    deploy.deploy(loaded, "prod")
-    unit = deploy.service("prod")
+    rollout.deploy(loaded, "prod")
+    unit = rollout.service("prod")
     assert host.run("systemctl", "is-active", unit).strip() == "active"
     assert host.get(APP_PORT, "/readyz")[0] == 200
-    ports = [each for each in operations.check(loaded, "prod") if each.check == "ports"]
+    ports = [each for each in host_setup.check(loaded, "prod") if each.check == "ports"]
     assert [(each.level, each.what) for each in ports] == [(Level.OK, "ports 27300, 8000 are free or ours")]
 
     before = _main_pid(host, unit)
@@ -149,7 +149,7 @@ def test_app_is_a_unit_too_that_is_started_again_and_comes_back_with_its_host(
     host.start()
     until("it to come back with its host", lambda: host.get(APP_PORT, "/readyz")[0] == 200)
 
-    assert deploy.undeploy(loaded, "prod") == ("db1",)
+    assert rollout.undeploy(loaded, "prod") == ("db1",)
     assert host.get(APP_PORT, "/readyz")[0] == 0
     assert unit not in host.run("systemctl", "list-unit-files", "--no-legend")
 

@@ -13,12 +13,12 @@ import pymongo
 import pytest
 from pymongo.errors import PyMongoError
 
-from provision.backends.hosts import Hosts
-from provision.deployment import Deployment
-from provision.errors import ProvisionError
-from provision.hosts import tunnel
-from provision.hosts.tunnel import Opened
-from provision.settings import Layer, Loaded, load
+from provision.app import tunnel
+from provision.app.tunnel import Opened
+from provision.core.errors import ProvisionError
+from provision.deployments.deployment import Deployment
+from provision.hosts.backend import Hosts
+from provision.settings.loading import Layer, Loaded, load
 from tests.hosts.conftest import Project, at_home, hosts_of_their_own, project_on
 from tests.support.polling import until
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from provision import cluster
-from provision.backends.hosts import Hosts
-from provision.deployment import Deployment
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
+from provision.deployments import cluster
+from provision.deployments.deployment import Deployment
+from provision.hosts.backend import Hosts
 from tests.hosts.conftest import Project
 from tests.hosts.lab import LabHost
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from provision.deployment import Deployment
-from provision.hosts import operations
+from provision.app.deploy import host_setup
+from provision.deployments.deployment import Deployment
 from provision.hosts.units import unit_name
 from tests.hosts.conftest import Project, at_home, hosts_of_their_own, project_on
 from tests.hosts.lab import OPERATOR, LabHost
@@ -44,7 +44,7 @@ def of_a_user(
 
 
 def test_check_says_that_nodes_are_units_of_the_user(of_a_user: tuple[Project, LabHost]) -> None:
-    found = operations.check(of_a_user[0].loaded(**SINGLE), "prod")
+    found = host_setup.check(of_a_user[0].loaded(**SINGLE), "prod")
     assert [each.what for each in found if each.check == "units"] == [
         "nodes are systemd user units, which start with the host"
     ]
@@ -62,7 +62,7 @@ def test_node_is_a_unit_of_the_user_is_started_again_and_comes_back_with_its_hos
     assert _systemctl(host, "is-active", UNIT) == "active"
     assert f"user@{OPERATOR}.service" in host.run("cat", f"/proc/{first.split()[1]}/cgroup")
     assert deployment.up().started == ()
-    found = operations.check(project.loaded(**SINGLE), "prod")
+    found = host_setup.check(project.loaded(**SINGLE), "prod")
     assert [each.what for each in found if each.check == "ports"] == ["port 27300 is free or ours"]
 
     host.end("mongod --config")

@@ -23,14 +23,14 @@ from pathlib import Path
 
 import pytest
 
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
+from provision.core.steps import Silent
 from provision.mongodb.binaries import Choice, Source, find, recorded, wheel
 from provision.mongodb.binaries.archive import url
 from provision.mongodb.binaries.machine import builds, this_machine
 from provision.mongodb.binaries.model import NotServing, version_in
-from provision.paths import Paths
-from provision.schema import MongodbSettings
-from provision.steps import Silent
+from provision.settings.paths import Paths
+from provision.settings.schema import MongodbSettings
 from tests.support.capabilities import AS_NOBODY, NOBODY
 
 ROOT = Path(__file__).parents[2]
@@ -219,9 +219,9 @@ def in_another_process(
         "import json, signal, sys\n"
         "from pathlib import Path\n"
         "from provision.mongodb.binaries import find\n"
-        "from provision.paths import Paths\n"
-        "from provision.schema import MongodbSettings\n"
-        "from provision.steps import Silent\n"
+        "from provision.settings.paths import Paths\n"
+        "from provision.settings.schema import MongodbSettings\n"
+        "from provision.core.steps import Silent\n"
         # A shell's background job would pass on that Ctrl-C is ignored.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "root, cache, settings = json.loads(sys.argv[1])\n"

@@ -21,31 +21,31 @@ from pathlib import Path
 
 import pytest
 
-from provision import bootstrap, installers, virtualenv
+from provision.env import bootstrap, installers, virtualenv
 from tests.support.capabilities import AS_NOBODY, NOBODY
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = [
     "__init__",
-    "access",
-    "output",
-    "launch",
-    "entry",
-    "uncaught",
-    "errors",
-    "bootstrap",
-    "virtualenv",
-    "installers",
-    "env_python",
-    "settings_files",
-    "program",
-    "numeric_flags",
-    "locks",
-    "signals",
+    "machine/access",
+    "core/output",
+    "env/wrapper",
+    "cli/entry",
+    "cli/uncaught",
+    "core/errors",
+    "env/bootstrap",
+    "env/virtualenv",
+    "env/installers",
+    "env/python_setting",
+    "settings/layers",
+    "cli/program",
+    "cli/numeric_flags",
+    "core/locks",
+    "core/signals",
 ]
 BASE = getattr(sys, "_base_executable", sys.executable)
 TASKS = """\
-from provision import bootstrap
+from provision.env import bootstrap
 bootstrap.ensure_environment()
 import json, os, sys
 from invoke import task
@@ -126,7 +126,13 @@ def clone(tmp_path: Path) -> Clone:
     root = tmp_path / "clone"
     (root / "provision").mkdir(parents=True)
     shutil.copy(ROOT / "invoke", root / "invoke")
-    for name in [*(f"{module}.py" for module in MODULES), "uv.txt"]:
+    rooms = sorted({module.partition("/")[0] for module in MODULES})
+    for name in [
+        *(f"{module}.py" for module in MODULES),
+        *(f"{room}/__init__.py" for room in rooms),
+        "env/uv.txt",
+    ]:
+        (root / "provision" / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / "provision" / name, root / "provision" / name)
     (root / "tasks.py").write_text(TASKS)
     (root / "requirements.txt").write_text(pinned("iniconfig"))

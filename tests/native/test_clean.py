@@ -17,13 +17,14 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from provision import assembly, clean
-from provision.environment import SecretKey
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
+from provision.core.steps import Silent
+from provision.deployments import assembly
+from provision.deployments.setup_steps import SecretKey
+from provision.doctor import clean
+from provision.env.virtualenv import RECORD
 from provision.mongodb import binaries
-from provision.settings import Layer, Loaded, load
-from provision.steps import Silent
-from provision.virtualenv import RECORD
+from provision.settings.loading import Layer, Loaded, load
 from tests.support.capabilities import ROOT
 from tests.support.clones import Clone
 from tests.support.deployments import foreign_mongod

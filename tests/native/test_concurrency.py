@@ -72,7 +72,7 @@ class HeldLock:
 
     def __init__(self, root: Path) -> None:
         program = (
-            "import sys\nfrom pathlib import Path\nfrom provision.locks import exclusive\n"
+            "import sys\nfrom pathlib import Path\nfrom provision.core.locks import exclusive\n"
             "with exclusive(Path('.state/locks/deployment-local.lock'), 'starting local'):\n"
             "    print('holding', flush=True)\n    sys.stdin.read()\n"
         )

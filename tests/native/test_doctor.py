@@ -14,12 +14,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from provision import assembly, doctor
-from provision.deployment import Deployment
-from provision.doctor.finding import Finding, Level
+from provision import doctor
+from provision.core.finding import Finding, Level
+from provision.core.steps import Silent
+from provision.deployments import assembly
+from provision.deployments.deployment import Deployment
 from provision.mongodb import binaries
-from provision.settings import Layer, Loaded, load
-from provision.steps import Silent
+from provision.settings.loading import Layer, Loaded, load
 from tests.support.capabilities import ROOT
 from tests.support.clones import Clone
 from tests.support.deployments import foreign_mongod

@@ -73,11 +73,11 @@ def test_a_pythonhome_of_another_python_does_not_reach_the_tool(clone: Clone, ta
 def test_what_finishes_an_up_in_the_background_is_isolated_as_well(
     tmp_path: Path, of_another_python: str
 ) -> None:
-    from provision.launch import isolated_module
+    from provision.env.wrapper import isolated_module
 
     # It runs as `up` starts it; without settings on standard input it ends after all of its imports.
     done = subprocess.run(
-        [*isolated_module("provision.finishing"), "local"],
+        [*isolated_module("provision.deployments.finishing"), "local"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": of_another_python},
         stdin=subprocess.DEVNULL,
@@ -222,11 +222,13 @@ def test_manage_py_serves_after_setup_with_the_clones_secret_key(served_by_hand:
 def test_python_3_15_and_any_later_one_on_the_path_is_found(tmp_path: Path) -> None:
     for name in ("python3.15", "python3.47", "python3.8", "python3.11-config"):
         (tmp_path / name).symlink_to(sys.executable)
-    script = f"import sys; sys.path.insert(0, {str(capabilities.ROOT)!r}); from provision import launch; "
+    script = (
+        f"import sys; sys.path.insert(0, {str(capabilities.ROOT)!r}); from provision.env import wrapper; "
+    )
 
     def found() -> Path:
         done = subprocess.run(
-            [sys.executable, "-c", f"{script}print(launch.find_python())"],
+            [sys.executable, "-c", f"{script}print(wrapper.find_python())"],
             env={"PATH": str(tmp_path)},
             capture_output=True,
             text=True,
@@ -323,7 +325,7 @@ CACHE_AND_ITS_RIGHTS = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from provision.paths import Paths
+from provision.settings.paths import Paths
 cache = Paths.of(Path(sys.argv[1]), "data", "log", None).cache
 cache.mkdir(parents=True, exist_ok=True)
 (cache / "written").write_text("")

@@ -663,7 +663,7 @@ def test_another_plugins_fixture_keeps_its_name_in_whatever_order_they_come(
             assert module.startswith({theirs!r}), module
         """,
     )
-    ours = "provision.pytest_plugin"
+    ours = "provision.testing.plugin"
     order = [ours, plugin] if ours_first else [plugin, ours]
     project.named = False
     options = [word for each in order for word in ("-p", each)]

@@ -16,14 +16,15 @@ from typing import Any
 
 import pytest
 
-from provision import identity
 from provision.backends.base import Observed
 from provision.backends.processes import Processes
-from provision.deployment import Deployment
-from provision.errors import ProvisionError
-from provision.identity import Impostor
+from provision.core.errors import ProvisionError
+from provision.deployments import identity
+from provision.deployments.deployment import Deployment
+from provision.deployments.identity import Impostor
+from provision.mongodb.credentials import Credentials
 from provision.mongodb.topology import Node
-from provision.mongodb.wire import Connection, Credentials, Refused
+from provision.mongodb.wire import Connection, Refused
 from provision.testing.servers import Server
 from tests.support import racing
 from tests.support.clones import Clone

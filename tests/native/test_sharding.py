@@ -10,11 +10,12 @@ import pymongo.monitoring
 import pytest
 from pymongo import MongoClient
 
-from provision import cluster, seed
+from provision.core.steps import Silent
+from provision.data import seed
+from provision.deployments import cluster
 from provision.mongodb import sharding
 from provision.mongodb.sharding import ShardedCollection
 from provision.mongodb.wire import Connection
-from provision.steps import Silent
 from tests.native.test_cluster_tasks import status
 from tests.support.clones import Clone
 from tests.support.clusters import free_ports

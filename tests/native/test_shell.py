@@ -33,8 +33,8 @@ SECONDS = 30
 RUN = """
 import sys
 from pathlib import Path
-from provision.errors import ProvisionError
-from provision import shell
+from provision.core.errors import ProvisionError
+from provision.cli import shell
 history, expression, python = sys.argv[1], sys.argv[2], sys.argv[3] == "python"
 uri, database = Path(history).with_name("uri").read_text().split()
 try:
@@ -103,7 +103,7 @@ def database_name(server: Server) -> Iterator[str]:
 
 
 class Shell:
-    """Runs `provision.shell` in a process of its own."""
+    """Runs `provision.cli.shell` in a process of its own."""
 
     def __init__(self, folder: Path, uri: str, database_name: str, path: str | None = None) -> None:
         self.history = folder / "state" / "history"

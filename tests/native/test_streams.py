@@ -242,7 +242,7 @@ def _remove(path: Path) -> None:
 def lab(tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("streams")
     clone = make_clone(folder / "clone", str(mongod_binary))
-    for name in ("bench", "tests/hosts", "tests/support"):  # what `bench` imports
+    for name in ("tools", "tests/hosts", "tests/support"):  # what `bench` imports
         shutil.copytree(ROOT / name, clone.root / name, ignore=shutil.ignore_patterns("__pycache__"))
     try:
         yield Lab(clone, folder)

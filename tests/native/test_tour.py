@@ -9,8 +9,8 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from provision.errors import ProvisionError
-from provision.tour import STAGES, Stage, StageResult, run_tour
+from provision.cli.tour import STAGES, Stage, StageResult, run_tour
+from provision.core.errors import ProvisionError
 from tests.support.processes import free_port
 
 # Tells the name of the scratch database, and sees to it that there is one.

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from provision import assembly, cluster, remembered, upgrade
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
+from provision.core.steps import Silent
+from provision.deployments import assembly, cluster, upgrade
+from provision.deployments.rolling import Roll
 from provision.mongodb import binaries, sharding
 from provision.mongodb.binaries import Choice, Mongod, Source
 from provision.mongodb.binaries.record import file_facts, remember
-from provision.rolling import Roll
-from provision.settings import Layer, Loaded, load
-from provision.steps import Silent
+from provision.settings.loading import Layer, Loaded, load
+from provision.state import remembered
 from tests.support.capabilities import ROOT
 from tests.support.clusters import free_ports
 from tests.support.load import lost, writing

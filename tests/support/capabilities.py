@@ -138,11 +138,11 @@ def _mongod() -> Answer:
     """The mongod that the tool itself would take, by this clone's settings."""
     import yaml
 
-    from provision.errors import ProvisionError
+    from provision.core.errors import ProvisionError
+    from provision.core.steps import Silent
     from provision.mongodb import binaries
-    from provision.paths import Paths
-    from provision.settings import Layer, load
-    from provision.steps import Silent
+    from provision.settings.loading import Layer, load
+    from provision.settings.paths import Paths
 
     with tempfile.TemporaryDirectory(prefix="flaskbook-mongod-") as folder:
         layers = [
@@ -250,7 +250,7 @@ def _systemd() -> Answer:
 
 def _other_mongods() -> Answer:
     """Versions of mongod to upgrade from and to, as `.ci/prepare` keeps them."""
-    from provision.access import cache_directory
+    from provision.machine.access import cache_directory
 
     kept = cache_directory(os.environ) / "tests"
     found = {version: kept / f"mongod-{version}" / "mongod" for version in ("5.0.4", "6.0.27")}

@@ -27,7 +27,7 @@ from tests.support.polling import until
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_SECONDS = 90
-_LEFT_OUT = ("tests", "docs", "bench", ".github", ".ci")
+_LEFT_OUT = ("tests", "docs", "tools", ".github", ".ci")
 
 
 @dataclass
@@ -302,8 +302,8 @@ def lend_env(root: Path) -> None:
     It has directories and a record of its own; only the packages are shared, by a link. Nothing a clone does
     with it installs anything, because its record says that it is current.
     """
-    from provision import virtualenv
-    from provision.bootstrap import project_environment
+    from provision.env import virtualenv
+    from provision.env.bootstrap import project_environment
 
     lender, env = Path(sys.prefix), root / "env"
     (env / "bin").mkdir(parents=True)

@@ -18,12 +18,12 @@ from typing import Any
 import psutil
 from pymongo import MongoClient
 
-from provision import assembly
 from provision.backends.processes import port_holder
-from provision.deployment import Deployment
+from provision.deployments import assembly
+from provision.deployments.deployment import Deployment
 from provision.mongodb.topology import LOOPBACK, Node
 from provision.mongodb.wire import CommandFailed, NotReachable
-from provision.settings import Layer, Loaded, load
+from provision.settings.loading import Layer, Loaded, load
 from tests.support.capabilities import ROOT
 from tests.support.polling import until
 
@@ -51,8 +51,8 @@ DEFAULT: Mapping[str, Any] = {
 _UP = """
 import json, sys
 from pathlib import Path
-from provision import assembly
-from provision.settings import Layer, load
+from provision.deployments import assembly
+from provision.settings.loading import Layer, load
 root, settings, name = json.load(sys.stdin)
 loaded = load(Path(root), [Layer("the tests", settings)], {}, remember=False)
 assembly.deployment(loaded, name).up(reached=lambda what: print(what, flush=True))

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from provision import assembly
-from provision.deployment import Deployment
+from provision.core.steps import Silent
+from provision.deployments import assembly
+from provision.deployments.deployment import Deployment
 from provision.mongodb import binaries
-from provision.settings import Layer, load
-from provision.steps import Silent
+from provision.settings.loading import Layer, load
 from tests.support.capabilities import ROOT
 from tests.support.polling import until
 from tests.support.processes import free_port, listens

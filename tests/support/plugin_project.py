@@ -150,7 +150,7 @@ class Project:
         processes.end(self.nodes())
 
     def _command(self) -> list[str]:
-        plugin = [] if self.installed or not self.named else ["-p", "provision.pytest_plugin"]
+        plugin = [] if self.installed or not self.named else ["-p", "provision.testing.plugin"]
         mongod = [f"--mongod={self.mongod}"] if self.mongod else []
         return [
             *self.prefix,

@@ -18,7 +18,7 @@ import psutil
 
 from provision.backends.processes import port_holder
 from provision.mongodb.topology import LOOPBACK
-from provision.process_identity import ProcessIdentity, is_alive, this_process
+from provision.state.process_identity import ProcessIdentity, is_alive, this_process
 
 RUN = "FLASKBOOK_TEST_RUN_OF"
 TEST = "FLASKBOOK_TEST"

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from provision.app import Database, render_environment
-from provision.errors import ProvisionError
-from provision.schema import DEFAULT_APP_ENV
+from provision.app.launch import Database, render_environment
+from provision.core.errors import ProvisionError
+from provision.settings.schema import DEFAULT_APP_ENV
 
 DATABASE = Database(
     uri="mongodb://127.0.0.1:27017/shop?replicaSet=rs0",

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from provision.errors import ProvisionError
-from provision.hosts import app_environment, deploy, release, units
-from provision.hosts.app_environment import HostPython, Requirements
+from provision.app.deploy import host_virtualenv, release, rollout
+from provision.app.deploy.host_virtualenv import HostPython, Requirements
+from provision.app.deploy.release import Release
+from provision.core.errors import ProvisionError
+from provision.hosts import units
 from provision.hosts.link import File
-from provision.hosts.release import Release
-from provision.settings import Layer, Loaded, load
+from provision.settings.loading import Layer, Loaded, load
 
 ROOT = Path(__file__).parents[2]
 PYTHON = HostPython(
@@ -35,15 +36,15 @@ def loaded(root: Path, hosts: dict[str, Any] | None = None, **settings: Any) -> 
 
 
 def test_flaskbooks_requirements_are_all_hashed_and_have_gunicorn() -> None:
-    found = app_environment.wanted(loaded(ROOT))
+    found = host_virtualenv.wanted(loaded(ROOT))
     assert found.hashed
-    assert {"flask", "gunicorn", "pymongo"} <= {app_environment.name_of(line) for line in found.lines}
-    assert "pip" not in {app_environment.name_of(line) for line in found.lines}
+    assert {"flask", "gunicorn", "pymongo"} <= {host_virtualenv.name_of(line) for line in found.lines}
+    assert "pip" not in {host_virtualenv.name_of(line) for line in found.lines}
 
 
 def test_requirements_without_hashes_get_gunicorn_without(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("Flask==3.1.0\n")
-    found = app_environment.wanted(loaded(tmp_path, requirements="requirements.txt"))
+    found = host_virtualenv.wanted(loaded(tmp_path, requirements="requirements.txt"))
     assert found.lines[0] == "Flask==3.1.0"
     assert found.lines[1].startswith("gunicorn==")
     assert "--hash" not in found.lines[1]
@@ -51,7 +52,7 @@ def test_requirements_without_hashes_get_gunicorn_without(tmp_path: Path) -> Non
 
 def test_gunicorn_of_the_apps_own_choice_stays(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("Flask\nGunicorn<23\n")
-    assert app_environment.wanted(loaded(tmp_path, requirements="requirements.txt")).lines == (
+    assert host_virtualenv.wanted(loaded(tmp_path, requirements="requirements.txt")).lines == (
         "Flask",
         "Gunicorn<23",
     )
@@ -64,14 +65,14 @@ def test_included_files_become_one(tmp_path: Path) -> None:
     )
     (tmp_path / "more" / "base.txt").write_text("click\n")
     (tmp_path / "limits.txt").write_text("werkzeug<4\n")
-    assert app_environment.read(tmp_path / "requirements.txt") == (["click", "flask >=3"], ["werkzeug<4"])
+    assert host_virtualenv.read(tmp_path / "requirements.txt") == (["click", "flask >=3"], ["werkzeug<4"])
 
 
 @pytest.mark.parametrize("line", ["-e .", "./lib", "/opt/wheels/a.whl", "a @ file:///opt/a.whl"])
 def test_what_only_this_machine_has_is_refused(tmp_path: Path, line: str) -> None:
     (tmp_path / "requirements.txt").write_text(f"flask\n{line}\n")
     with pytest.raises(ProvisionError, match="on this machine alone"):
-        app_environment.read(tmp_path / "requirements.txt")
+        host_virtualenv.read(tmp_path / "requirements.txt")
 
 
 def test_markers_are_judged_for_the_hosts_python() -> None:
@@ -80,7 +81,7 @@ def test_markers_are_judged_for_the_hosts_python() -> None:
         "tomli==2.0 ; python_version < '3.13' --hash=sha256:b --hash=sha256:c",
         "flask==3.1.0 --hash=sha256:d",
     )
-    assert app_environment.for_python(Requirements(lines, (), ""), PYTHON) == [
+    assert host_virtualenv.for_python(Requirements(lines, (), ""), PYTHON) == [
         "tomli==2.0 --hash=sha256:b --hash=sha256:c",
         "flask==3.1.0 --hash=sha256:d",
     ]
@@ -96,13 +97,13 @@ def test_wheels_are_those_of_the_hosts_platform() -> None:
 def test_virtualenv_has_another_name_with_other_requirements_or_another_python() -> None:
     flask = Requirements(("flask",), (), "pip")
     names = {
-        app_environment.identity(flask, PYTHON),
-        app_environment.identity(dataclasses.replace(flask, lines=("flask", "click")), PYTHON),
-        app_environment.identity(dataclasses.replace(flask, constraints=("click<9",)), PYTHON),
-        app_environment.identity(flask, dataclasses.replace(PYTHON, version="3.12.4")),
+        host_virtualenv.identity(flask, PYTHON),
+        host_virtualenv.identity(dataclasses.replace(flask, lines=("flask", "click")), PYTHON),
+        host_virtualenv.identity(dataclasses.replace(flask, constraints=("click<9",)), PYTHON),
+        host_virtualenv.identity(flask, dataclasses.replace(PYTHON, version="3.12.4")),
     }
     assert len(names) == 4
-    assert app_environment.identity(flask, dataclasses.replace(PYTHON, markers={})) in names
+    assert host_virtualenv.identity(flask, dataclasses.replace(PYTHON, markers={})) in names
 
 
 def _release(**changes: Any) -> Release:
@@ -192,7 +193,7 @@ def test_named_files_are_sent_and_a_missing_one_is_an_error(tmp_path: Path) -> N
 def test_scripts_are_valid_for_a_posix_shell() -> None:
     scripts = {
         f"{module.__name__}.{name}": value
-        for module in (app_environment, deploy, release)
+        for module in (host_virtualenv, rollout, release)
         for name, value in vars(module).items()
         if name.isupper() and isinstance(value, str) and "\n" in value and "import" not in value
     }
@@ -213,8 +214,8 @@ def test_the_first_traceback_is_what_tells() -> None:
         "Traceback (most recent call last):",
         "gunicorn.errors.HaltServer: 3",
     ]
-    assert deploy.telling(printed) == printed[1:5]
-    assert deploy.telling(["not", "ready"]) == ["not", "ready"]
+    assert rollout.telling(printed) == printed[1:5]
+    assert rollout.telling(["not", "ready"]) == ["not", "ready"]
 
 
 @pytest.mark.parametrize("kind", ["system", "user"])

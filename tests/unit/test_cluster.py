@@ -9,16 +9,17 @@ import yaml
 from invoke.exceptions import ParseError
 from invoke.parser import Parser, ParserContext
 
-from provision import assembly, cluster, remembered
 from provision.backends.docker import Docker
-from provision.commands import cluster as tasks
-from provision.deployment import Timing
-from provision.errors import ProvisionError
+from provision.cli import cluster as tasks
+from provision.core.errors import ProvisionError
+from provision.deployments import assembly, cluster
+from provision.deployments.deployment import Timing
 from provision.mongodb.topology import Size
-from provision.paths import Paths
-from provision.remembered import Extent, Flag, combine
-from provision.schema import DeploymentSettings
-from provision.settings import Layer, Loaded, load
+from provision.settings.loading import Layer, Loaded, load
+from provision.settings.paths import Paths
+from provision.settings.schema import DeploymentSettings
+from provision.state import remembered
+from provision.state.remembered import Extent, Flag, combine
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARDED = DeploymentSettings(topology="sharded", shards=2, members=3, config_servers=3, routers=2, port=27100)

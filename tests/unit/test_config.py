@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
 from provision.mongodb.config import Layout, render
 from provision.mongodb.topology import Node, NodeOptions, Role
 

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from provision import display
-from provision.steps import StepResult
+from provision.cli import display
+from provision.core.steps import StepResult
 
 
 class Terminal(io.StringIO):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from provision import assembly
 from provision.backends.docker import Container, Docker, bound_ports, short_of_disk, short_of_memory
-from provision.errors import ProvisionError
-from provision.settings import Layer, load
+from provision.core.errors import ProvisionError
+from provision.deployments import assembly
+from provision.settings.loading import Layer, load
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,20 +15,21 @@ from pathlib import Path
 
 import pytest
 
-from provision import doctor, remembered
+from provision import doctor
+from provision.core.errors import ProvisionError
+from provision.core.finding import Finding, Level, error, ok, warning
+from provision.core.locks import exclusive
 from provision.doctor import containers, leftovers, network, ports, resources, software, traces
 from provision.doctor.containers import DockerFacts
-from provision.doctor.finding import Finding, Level, error, ok, warning
 from provision.doctor.network import Answer
 from provision.doctor.software import MongodFacts
 from provision.doctor.waits import Pending
-from provision.errors import ProvisionError
-from provision.locks import exclusive
+from provision.env.virtualenv import BootstrapError, Plan
 from provision.mongodb.binaries.machine import Machine
-from provision.paths import Paths
-from provision.process_identity import this_process
-from provision.settings import Layer, load
-from provision.virtualenv import BootstrapError, Plan
+from provision.settings.loading import Layer, load
+from provision.settings.paths import Paths
+from provision.state import remembered
+from provision.state.process_identity import this_process
 
 DEBIAN = Machine("linux", "x86_64", (6, 1), (2, 36), True, "debian", (), "12", "bookworm", "Debian 12")
 ALPINE = Machine("linux", "x86_64", (6, 1), None, True, "alpine", (), "3.20", "", "Alpine Linux 3.20")

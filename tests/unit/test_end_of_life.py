@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
 from provision.mongodb.binaries import Mongod, Source
 from provision.mongodb.binaries.support import end_of_life, refuse_on_hosts, warning
-from provision.schema import MongodbSettings
+from provision.settings.schema import MongodbSettings
 
 TODAY = date(2026, 1, 1)
 AUTO = MongodbSettings()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,7 +31,7 @@ def test_without_log_lines_there_is_no_log() -> None:
 
 
 def test_an_error_needs_no_invoke() -> None:
-    program = "import sys\nsys.modules['invoke'] = None\nfrom provision.errors import ProvisionError"
+    program = "import sys\nsys.modules['invoke'] = None\nfrom provision.core.errors import ProvisionError"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -45,7 +45,7 @@ def test_scripts_get_the_same_parts() -> None:
 
 
 def raised(statement: str) -> subprocess.CompletedProcess[str]:
-    program = f"from provision.uncaught import install_excepthook\ninstall_excepthook()\n{statement}"
+    program = f"from provision.cli.uncaught import install_excepthook\ninstall_excepthook()\n{statement}"
     return subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -54,7 +54,7 @@ def raised(statement: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("code", [1, 2])
 def test_it_is_printed_without_a_traceback_and_the_command_ends_with_its_code(code: int) -> None:
     done = raised(
-        f"from provision.errors import ProvisionError\nraise ProvisionError('a', 'b', 'c', code={code})"
+        f"from provision.core.errors import ProvisionError\nraise ProvisionError('a', 'b', 'c', code={code})"
     )
     assert done.returncode == code
     assert done.stderr == ProvisionError("a", "b", "c").text() + "\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.files import read_json, write_atomically, write_json
+from provision.core.files import read_json, write_atomically, write_json
 
 
 def test_content_and_mode_are_as_asked_whatever_the_umask(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from provision import assembly
-from provision.backends import hosts
 from provision.backends.base import Observed
-from provision.backends.hosts import Hosts
+from provision.deployments import assembly
+from provision.hosts import backend as hosts_backend
+from provision.hosts.backend import Hosts
 from provision.hosts.link import HostError, Link, Unreachable
 from provision.mongodb.topology import Node
-from provision.settings import Layer, load
+from provision.settings.loading import Layer, load
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("db1", "db2", "db3")
@@ -62,7 +62,7 @@ def test_all_hosts_are_asked_at_the_same_time(backend: Hosts, monkeypatch: pytes
 def test_a_host_is_asked_once_for_all_of_its_nodes_and_whether_they_are_paused(
     backend: Hosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosts, "_OBSERVED_SECONDS", 60.0)
+    monkeypatch.setattr(hosts_backend, "_OBSERVED_SECONDS", 60.0)
     asked = []
 
     def look(link: Link) -> dict[str, Observed]:

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from provision import assembly
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
+from provision.deployments import assembly
 from provision.hosts import units
 from provision.hosts.inventory import Host, hosts, resolve
 from provision.hosts.ssh import Local, Question, SshOptions, ask, parse, parse_jumps
 from provision.mongodb.topology import NodeOptions, Size, sharded
-from provision.schema import HostSettings
-from provision.settings import Layer, load
+from provision.settings.loading import Layer, load
+from provision.settings.schema import HostSettings
 
 LOCAL = Local("ada", 1001, "/home/ada", "desk.example", {"KEYS": "/keys"})
 

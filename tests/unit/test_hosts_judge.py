@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from provision.doctor.finding import Finding, Level
+from provision.core.finding import Finding, Level
 from provision.hosts.facts import Facts, parse
 from provision.hosts.inventory import Host
 from provision.hosts.judge import Wanted, judge

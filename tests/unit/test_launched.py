@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from provision import assembly, launched
-from provision.launched import Launched
-from provision.paths import Paths
-from provision.remembered import Extent, There, combine
-from provision.schema import DeploymentSettings
-from provision.settings import Layer, load
+from provision.deployments import assembly, launched
+from provision.deployments.launched import Launched
+from provision.settings.loading import Layer, load
+from provision.settings.paths import Paths
+from provision.settings.schema import DeploymentSettings
+from provision.state.remembered import Extent, There, combine
 
 LOCAL = DeploymentSettings()
 NODE = Launched("mongod 8.0.17", {"cache_size_gb": 0.25, "set_parameter": {}}, "/data", "/log", "1")

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from provision.locks import exclusive
+from provision.core.locks import exclusive
 from tests.support.polling import until
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLDER = (
-    "import sys\nfrom pathlib import Path\nfrom provision.locks import exclusive\n"
+    "import sys\nfrom pathlib import Path\nfrom provision.core.locks import exclusive\n"
     "with exclusive(Path(sys.argv[1]), 'holding it'):\n    print('held', flush=True)\n    sys.stdin.read()\n"
 )
 

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from provision import assembly, clean, remembered
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
+from provision.deployments import assembly
+from provision.doctor import clean
 from provision.hosts import placement
-from provision.hosts.placement import Move
 from provision.mongodb.topology import Topology
-from provision.paths import Paths
-from provision.schema import DeploymentSettings
-from provision.settings import Layer, load
+from provision.settings.loading import Layer, load
+from provision.settings.paths import Paths
+from provision.settings.schema import DeploymentSettings
+from provision.state import remembered
+from provision.state.remembered import Move
 
 
 def topology(**settings: object) -> Topology:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.paths import Paths
+from provision.settings.paths import Paths
 
 
 def test_relative_directories_are_the_roots_and_absolute_ones_are_kept(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
 from provision.hosts.placement import place, plan
 from provision.mongodb.topology import NodeOptions, Size, Topology, replica_set, sharded
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from provision import process_identity
-from provision.errors import ProvisionError
-from provision.process_identity import (
+from provision.core.errors import ProvisionError
+from provision.state import process_identity
+from provision.state.process_identity import (
     ProcessIdentity,
     identity_of,
     is_alive,

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(
     path
-    for place in ("tasks.py", "provision", "flaskbook", "bench", "tests")
+    for place in ("tasks.py", "provision", "flaskbook", "tools", "tests")
     for path in ([ROOT / place] if place.endswith(".py") else (ROOT / place).rglob("*.py"))
 )
 

@@ -18,8 +18,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from provision.errors import ProvisionError
-from provision.mongodb.wire import Credentials
+from provision.core.errors import ProvisionError
+from provision.mongodb.credentials import Credentials
 from provision.testing import application, databases
 from provision.testing.container import Spec
 from provision.testing.fetching import Fetching
@@ -188,12 +188,12 @@ def test_a_worker_knows_its_run() -> None:
 
 
 def test_the_packaged_template_is_the_projects() -> None:
-    packaged = ROOT / "provision" / "mongod.conf.j2"
+    packaged = ROOT / "provision" / "templates" / "mongod.conf.j2"
     assert packaged.read_text(encoding="utf-8") == (ROOT / "mongod.conf.j2").read_text(encoding="utf-8")
 
 
 def test_the_plugin_is_found_by_pytest_where_the_package_is_installed() -> None:
-    assert project()["entry-points"]["pytest11"] == {"provision": "provision.pytest_plugin"}
+    assert project()["entry-points"]["pytest11"] == {"provision": "provision.testing.plugin"}
 
 
 def test_the_packages_bounds_are_those_of_the_requirement_files() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from provision import assembly, rolling, upgrade
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
+from provision.deployments import assembly, rolling, upgrade
+from provision.deployments.upgrade import Features
 from provision.mongodb.membership import Member, Seen
 from provision.mongodb.topology import Topology
-from provision.schema import DeploymentSettings
-from provision.upgrade import Features
+from provision.settings.schema import DeploymentSettings
 
 
 def topology(**settings: object) -> Topology:

@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 
 from flaskbook.user.model import AGE_MAX, NAME_LENGTH, Person
-from provision.seed import people
+from provision.data.seed import people
 
 
 def test_the_same_seed_gives_the_same_people() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from provision.errors import ProvisionError
-from provision.settings import Layer, Loaded, load
+from provision.core.errors import ProvisionError
+from provision.settings.loading import Layer, Loaded, load
 
 ROOT = Path(__file__).resolve().parents[2]
 

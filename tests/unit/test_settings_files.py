@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from provision.errors import ProvisionError
-from provision.installers import cache_directory
-from provision.settings import Loaded, load
-from provision.settings_files import Layer, read_layers
+from provision.core.errors import ProvisionError
+from provision.env.installers import cache_directory
+from provision.settings.layers import Layer, read_layers
+from provision.settings.loading import Loaded, load
 
 
 class Machine:

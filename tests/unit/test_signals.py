@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from provision import installers, virtualenv
-from provision.signals import held, once, repeat_lost
+from provision.core.signals import held, once, repeat_lost
+from provision.env import installers, virtualenv
 
 
 class Told(Exception):

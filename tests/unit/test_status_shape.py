@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from provision.deployments.status import NodeStatus, Status
 from provision.mongodb.topology import Role
-from provision.status import NodeStatus, Status
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "status.md"
 STATES = {"running", "degraded", "stopped"}

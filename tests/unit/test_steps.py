@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from provision.errors import ProvisionError
-from provision.steps import Decision, Progress, Silent, StepResult, run_steps
+from provision.core.errors import ProvisionError
+from provision.core.steps import Decision, Progress, Silent, StepResult, run_steps
 
 
 @dataclass

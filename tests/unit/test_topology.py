@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from provision.assembly import plan
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
+from provision.deployments.assembly import plan
 from provision.mongodb.topology import Role
-from provision.schema import DeploymentSettings
-from provision.settings import default_deployments
+from provision.settings.loading import default_deployments
+from provision.settings.schema import DeploymentSettings
 
 
 def of(**settings: Any) -> DeploymentSettings:

@@ -7,7 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from provision.paths import Paths
+from provision.settings.paths import Paths
 from tests.support.clones import tracked_files
 
 ROOT = Path(__file__).resolve().parents[2]

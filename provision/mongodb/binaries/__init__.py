@@ -18,9 +18,9 @@ from provision.mongodb.binaries.tunables import environment
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from provision.paths import Paths
-    from provision.schema import MongodbSettings
-    from provision.steps import Progress
+    from provision.core.steps import Progress
+    from provision.settings.paths import Paths
+    from provision.settings.schema import MongodbSettings
 
 __all__ = ["Choice", "Mongod", "Refusal", "Source", "environment", "find", "plan", "recorded"]
 
@@ -49,9 +49,9 @@ def find(
         ProvisionError: none serves (it lists what was tried and how to install one), or `mongodb.path` names
             one that does not: what a person asks for by name is not replaced by something else.
     """
-    from provision.mongodb.binaries import finding
+    from provision.mongodb.binaries import search
 
-    return finding.find(settings, paths, progress, exact, file)
+    return search.find(settings, paths, progress, exact, file)
 
 
 def plan(settings: MongodbSettings, paths: Paths) -> str:
@@ -61,6 +61,6 @@ def plan(settings: MongodbSettings, paths: Paths) -> str:
         settings: section `mongodb`.
         paths: of this project.
     """
-    from provision.mongodb.binaries import finding
+    from provision.mongodb.binaries import search
 
-    return finding.plan(settings, paths)
+    return search.plan(settings, paths)

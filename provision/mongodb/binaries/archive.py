@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from provision.core.steps import Progress
 from provision.mongodb.binaries.model import NO_SOCKS, NotServing, Reason, redacted
-from provision.steps import Progress
 
 if TYPE_CHECKING:
     import requests

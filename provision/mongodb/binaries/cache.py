@@ -15,13 +15,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from provision.access import explain
-from provision.files import read_json, write_json
-from provision.locks import exclusive
+from provision.core.files import read_json, write_json
+from provision.core.locks import exclusive
+from provision.machine.access import explain
 from provision.mongodb.binaries.examine import examine
 from provision.mongodb.binaries.machine import Machine
 from provision.mongodb.binaries.model import OF_THE_MACHINE, NotServing, Reason
-from provision.paths import Paths
+from provision.settings.paths import Paths
 
 _PARTIAL = ".partial-"
 _STAND_IN = "stands-in.json"

@@ -10,12 +10,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provision.files import read_json, write_json
+from provision.core.files import read_json, write_json
 from provision.mongodb.binaries.model import Choice, Mongod, Source
 
 if TYPE_CHECKING:
-    from provision.paths import Paths
-    from provision.schema import MongodbSettings
+    from provision.settings.paths import Paths
+    from provision.settings.schema import MongodbSettings
 
 FileFacts = tuple[int, int, int]
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.access import explain
+from provision.machine.access import explain
 from provision.mongodb.binaries.machine import Machine, install_commands
 from provision.mongodb.binaries.model import Reason, Refusal
-from provision.paths import Paths
-from provision.schema import MongodbSettings
+from provision.settings.paths import Paths
+from provision.settings.schema import MongodbSettings
 
 
 @dataclass(frozen=True)

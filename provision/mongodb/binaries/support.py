@@ -8,11 +8,11 @@ from __future__ import annotations
 from datetime import date
 from typing import TYPE_CHECKING
 
-from provision.errors import ProvisionError
+from provision.core.errors import ProvisionError
 from provision.mongodb.binaries.model import Mongod, Source, numbers
 
 if TYPE_CHECKING:
-    from provision.schema import MongodbSettings
+    from provision.settings.schema import MongodbSettings
 
 # Major version → the last day of its support. The quarterly releases (6.1, 7.3, …) end before that.
 _ENDS = {6: date(2025, 7, 31), 7: date(2027, 8, 31), 8: date(2029, 10, 31)}

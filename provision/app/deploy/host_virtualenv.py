@@ -1,0 +1,545 @@
+"""The virtualenv that the app runs in on a host: made with the host's Python, from pinned and hashed requirements.
+
+The host installs from its package index. Where it reaches none, the wheels for its Python and platform are collected
+on this machine and sent, and their sha256 is checked there. A virtualenv is called after a digest of what it was made
+from, so one that is there, whole and complete is right. It is made in a directory of its own and gets its name last:
+what was stopped halfway is nobody's, and the next attempt removes it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from provision.app import launch
+from provision.core.errors import ProvisionError
+from provision.core.steps import Decision, Progress
+from provision.env.virtualenv import MINIMUM_PYTHON, redact
+from provision.hosts.facts import ABSOLUTE
+from provision.hosts.link import File, HostError, Link, Ran, archive, is_full
+from provision.settings.loading import Loaded
+
+_INSTALL_SECONDS = 600.0
+_COLLECT_SECONDS = 900.0
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_LOCAL = ("-e", "--editable", ".", "/", "~", "file:")
+# Those that are not part of what the app runs with.
+_INSTALLER = "pip"
+# glibc 2.5 is what the oldest wheels that are still about were built for (manylinux1).
+_OLDEST_GLIBC = 5
+_PRIVATE = 0o600
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """What the app's virtualenv is to have.
+
+    Args:
+        lines: one requirement or option of pip each.
+        constraints: the same for what constrains them.
+        installer: the line that pins pip, which installs where a host's Python brings none.
+    """
+
+    lines: tuple[str, ...]
+    constraints: tuple[str, ...]
+    installer: str
+
+    @property
+    def hashed(self) -> bool:
+        """Whether every one carries the hashes of what may be installed."""
+        return all("--hash=" in line for line in self.lines if not line.startswith("-"))
+
+    @property
+    def text(self) -> str:
+        return "".join(f"{line}\n" for line in self.lines)
+
+    @property
+    def constraining(self) -> str:
+        return "".join(f"{line}\n" for line in self.constraints)
+
+
+@dataclass(frozen=True)
+class HostPython:
+    """The Python of a host, as it describes itself.
+
+    Args:
+        executable: its path there.
+        version: ``3.11.7``.
+        abi: tag of its extension modules: ``cp311``.
+        glibc: minor version of the C library, 36 of 2.36; None: it is another one.
+        machine: ``x86_64``.
+        venv: it has the module venv.
+        ensurepip: it can put pip into a virtualenv.
+        markers: environment markers, as requirements name them: ``sys_platform`` → ``linux``.
+    """
+
+    executable: str
+    version: str
+    abi: str
+    glibc: int | None
+    machine: str
+    venv: bool
+    ensurepip: bool
+    markers: Mapping[str, str] = field(hash=False, compare=False)
+
+    @property
+    def minor(self) -> tuple[int, int]:
+        major, minor = self.version.split(".")[:2]
+        return int(major), int(minor)
+
+    @property
+    def platforms(self) -> tuple[str, ...]:
+        """Platform tags of the wheels that it can use, the best first.
+
+        https://packaging.python.org/en/latest/specifications/platform-compatibility-tags/
+        """
+        if self.glibc is None:
+            return tuple(f"musllinux_1_{minor}_{self.machine}" for minor in (2, 1))
+        glibc = [f"manylinux_2_{n}_{self.machine}" for n in range(self.glibc, _OLDEST_GLIBC - 1, -1)]
+        older = [f"{name}_{self.machine}" for name in ("manylinux2014", "manylinux2010", "manylinux1")]
+        return (*glibc, *older, f"linux_{self.machine}")
+
+
+def wanted(loaded: Loaded) -> Requirements:
+    """What the app needs on a host: its own requirements, and gunicorn where these don't name it.
+
+    Raises:
+        ProvisionError: a file is missing, or names what only this machine has.
+    """
+    lines, constraints = read(launch.requirements(loaded) or loaded.paths.root / "requirements.txt")
+    added, _ = read(loaded.paths.gunicorn_requirements)
+    serving = {name_of(line): line for line in added}
+    made = Requirements(tuple(lines), tuple(constraints), serving.pop(_INSTALLER))
+    named = {name_of(line) for line in lines}
+    if made.hashed:
+        more = [line for name, line in serving.items() if name not in named]
+    else:
+        # What gunicorn itself needs is found with the app's own: two pins of one package would exclude each other.
+        more = [serving["gunicorn"].split()[0]] if "gunicorn" not in named else []
+    return replace(made, lines=(*lines, *more))
+
+
+def read(file: Path) -> tuple[list[str], list[str]]:
+    """A requirements file with those that it includes: its lines, and those of its constraints.
+
+    Follows https://pip.pypa.io/en/stable/reference/requirements-file-format/
+
+    Raises:
+        ProvisionError: a file can't be read, or names what only this machine has.
+    """
+    doing = "reading the requirements of the app"
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        why = problem.strerror if isinstance(problem, OSError) else "it is not UTF-8 text"
+        raise ProvisionError(
+            doing, f"{file} can't be read: {why}.", "Put it back, or correct app.requirements in invoke.yaml."
+        ) from None
+    lines: list[str] = []
+    constraints: list[str] = []
+    for line in _logical(text):
+        included = re.match(r"(-r|--requirement|-c|--constraint)[ =]*(\S+)", line)
+        if included:
+            more, constraining = read((file.parent / included[2]).resolve())
+            (lines if included[1] in ("-r", "--requirement") else constraints).extend(more)
+            constraints.extend(constraining)
+        elif line.startswith(_LOCAL) or " @ file:" in line:
+            raise ProvisionError(
+                doing,
+                f"{file} asks for {line!r}, which is on this machine alone.",
+                "Name packages of an index there. Code of the app itself is sent by `invoke hosts.deploy`.",
+            )
+        else:
+            lines.append(line)
+    return lines, constraints
+
+
+def _logical(text: str) -> Iterator[str]:
+    for line in text.replace("\\\n", " ").splitlines():
+        bare = " ".join(re.sub(r"(^|\s)#.*", "", line).split())
+        if bare:
+            yield bare
+
+
+def name_of(line: str) -> str:
+    """The normalised name of what a requirement asks for; an option has none."""
+    found = _NAME.match(line)
+    return re.sub(r"[-_.]+", "-", found[0]).lower() if found else ""
+
+
+def for_python(requirements: Requirements, python: HostPython) -> list[str]:
+    """Those of pinned and hashed requirements that a Python needs, without their markers. Pure."""
+    from packaging.requirements import Requirement
+
+    needed = []
+    for line in requirements.lines:
+        if line.startswith("-"):
+            continue
+        hashes = re.findall(r"--hash=\S+", line)
+        requirement = Requirement(re.sub(r"--hash=\S+", "", line).strip())
+        if requirement.marker is None or requirement.marker.evaluate(dict(python.markers)):
+            requirement.marker = None
+            needed.append(" ".join([str(requirement), *hashes]))
+    return needed
+
+
+def identity(requirements: Requirements, python: HostPython) -> str:
+    """The name of the virtualenv that a Python makes from requirements. Pure."""
+    parts = (requirements.text, requirements.constraining, python.executable, python.version, python.abi)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def ask(link: Link) -> HostPython:
+    """The Python of a host.
+
+    Args:
+        link: to the host.
+
+    Raises:
+        HostError: it has none, or one that will not do.
+        Unreachable: the host can't be asked.
+    """
+    host = link.host
+    doing = f"looking for a Python on {host.name}"
+    needed = ".".join(map(str, MINIMUM_PYTHON))
+    remedy = (
+        f"Install Python {needed} or later there (Debian, Ubuntu: sudo apt-get install python3 python3-venv), or set "
+        f"hosts.{host.name}.python in invoke.yaml to the path of one."
+    )
+    ran = link.run([host.python, "-I", "-c", _FACTS])
+    try:
+        found = HostPython(**json.loads(ran.out))
+    except (ValueError, TypeError):
+        raise HostError(
+            doing,
+            f"{host.name} ({host.address}) has no Python 3 called {host.python}: {ran.said}.",
+            remedy,
+        ) from None
+    if found.minor < MINIMUM_PYTHON:
+        raise HostError(
+            doing,
+            f"{host.python} of {host.name} ({host.address}) is Python {found.version}, and the app needs {needed}.",
+            remedy,
+        )
+    if not found.venv:
+        raise HostError(
+            doing,
+            f"{host.python} of {host.name} ({host.address}), Python {found.version}, has no module venv.",
+            remedy,
+        )
+    return found
+
+
+class Wheels:
+    """Wheels of this machine's package index, collected once for each kind of Python that hosts have.
+
+    Use it as a context manager: what was collected is removed at the end.
+    """
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="flaskbook-wheels-"))
+        self._guard = threading.Lock()
+        self._collected: dict[str, Path] = {}
+
+    def __enter__(self) -> Wheels:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def bundle(self, requirements: Requirements, python: HostPython) -> Path:
+        """An archive of the wheels, pip's among them, and of the requirements that pin them by their hashes.
+
+        Args:
+            requirements: what is wanted.
+            python: what it is to run on.
+
+        Raises:
+            ProvisionError: they can't be had.
+        """
+        with self._guard:
+            name = identity(requirements, python)
+            if name not in self._collected:
+                self._collected[name] = self._collect(self._folder / name, requirements, python)
+            return self._collected[name]
+
+    def _collect(self, folder: Path, requirements: Requirements, python: HostPython) -> Path:
+        wheels = folder / "wheels"
+        wheels.mkdir(parents=True)
+        target = ["--python-version", python.version, "--implementation", "cp", "--abi", python.abi]
+        for platform in python.platforms:
+            target += ["--platform", platform]
+        if requirements.hashed:
+            pinned = for_python(requirements, python)
+            self._download(wheels, [*pinned, requirements.installer], [], ["--no-deps", *target])
+        else:
+            self._download(wheels, requirements.lines, requirements.constraints, target)
+            pinned = _pins(wheels)
+            self._download(wheels, [requirements.installer], [], ["--no-deps", *target])
+        archive = folder.with_suffix(".tar")
+        (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in pinned), encoding="utf-8")
+        with tarfile.open(archive, "w", format=tarfile.GNU_FORMAT) as tar:
+            for each in [folder / "requirements.txt", *sorted(wheels.iterdir())]:
+                tar.add(each, str(each.relative_to(folder)), recursive=False)
+        shutil.rmtree(folder)
+        return archive
+
+    @staticmethod
+    def _download(
+        wheels: Path, lines: Sequence[str], constraints: Sequence[str], options: Sequence[str]
+    ) -> None:
+        from provision.env.installers import pip_variables
+
+        asked = wheels.parent / "asked.txt"
+        asked.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        command = [
+            sys.executable,
+            "-I",
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--only-binary",
+            ":all:",
+            *options,
+        ]
+        if constraints:
+            constraining = wheels.parent / "constraints.txt"
+            constraining.write_text("".join(f"{line}\n" for line in constraints), encoding="utf-8")
+            command += ["-c", str(constraining)]
+        try:
+            done = subprocess.run(
+                [*command, "-d", str(wheels), "-r", str(asked)],
+                env=pip_variables(os.environ),
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=_COLLECT_SECONDS,
+                stdin=subprocess.DEVNULL,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as problem:
+            raise _not_collected(str(problem)) from None
+        if done.returncode != 0:
+            words = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+            raise _not_collected("\n".join(words[-4:]) or f"exit status {done.returncode}")
+
+
+def _not_collected(why: str) -> ProvisionError:
+    return ProvisionError(
+        "collecting the wheels that the app needs on hosts",
+        f"pip could not get them on this machine: {redact(why)}",
+        "Check that the package index is reachable from here (PIP_INDEX_URL, HTTPS_PROXY) and has wheels for the "
+        "hosts' Python and platform.\nOr let the hosts reach an index: what their pip configuration names is tried first.",
+    )
+
+
+def _pins(wheels: Path) -> list[str]:
+    """What was collected, pinned and hashed."""
+    from packaging.utils import parse_wheel_filename
+
+    pinned = []
+    for each in sorted(wheels.glob("*.whl")):
+        name, version, *_ = parse_wheel_filename(each.name)
+        with each.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        pinned.append(f"{name}=={version} --hash=sha256:{digest}")
+    return pinned
+
+
+@dataclass(frozen=True)
+class AppEnvironment:
+    """The app's virtualenv on a host.
+
+    Args:
+        link: to the host.
+        requirements: what it is to have.
+        wheels: where those come from that the host can't get by itself.
+    """
+
+    link: Link
+    requirements: Requirements
+    wheels: Wheels
+    name: str = "virtualenv"
+
+    @functools.cached_property
+    def python(self) -> HostPython:
+        """The host's Python; asked once.
+
+        Raises:
+            HostError: it has none that will do.
+        """
+        return ask(self.link)
+
+    @property
+    def identity(self) -> str:
+        """Its name below ``env/`` in the host's `data_dir`."""
+        return identity(self.requirements, self.python)
+
+    def decide(self) -> Decision:
+        place = f"env/{self.identity}"
+        ran = self.link.script(_STATE, str(self.link.host.data_dir), self.identity)
+        state = ran.out.strip()
+        if ran.status != 0 or not state:
+            raise self.link.failed("looking at the app's virtualenv", ran, str(self.link.host.data_dir))
+        if state == "right":
+            return Decision(False, f"{place} is there (Python {self.python.version})")
+        why = "is to be made" if state == "absent" else "is not as it was made, and is to be made anew"
+        return Decision(True, f"{place} {why} with Python {self.python.version}")
+
+    def act(self, progress: Progress) -> str:
+        place = f"env/{self.identity}"
+        made = f"made {place} with Python {self.python.version}"
+        from_index = self._from_index() if self.python.ensurepip else None
+        if from_index is not None and from_index.status == 0:
+            return f"{made}; the host fetched what is in it"
+        if from_index is not None and is_full(from_index):
+            raise self._failed(from_index)
+        bundle = self.wheels.bundle(self.requirements, self.python)
+        size = bundle.stat().st_size
+        with bundle.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+            content.seek(0)
+            ran = self.link.run(
+                ["sh", "-c", _MAKE, "provision", *self._arguments("wheels", digest)],
+                content,
+                _INSTALL_SECONDS,
+                lambda sent: progress.advance(sent, size),
+            )
+        if ran.status != 0:
+            raise self._failed(ran)
+        return f"{made}; what is in it was sent ({max(1, size // 2**20)} MB), its sha256 is right"
+
+    def _from_index(self) -> Ran:
+        files = {
+            "requirements.txt": self.requirements.text,
+            "constraints.txt": self.requirements.constraining,
+        }
+        bundle = archive([File(name, text.encode(), _PRIVATE) for name, text in files.items()])
+        arguments = self._arguments("index", hashlib.sha256(bundle).hexdigest())
+        return self.link.script(_MAKE, *arguments, feed=bundle, timeout=_INSTALL_SECONDS)
+
+    def _arguments(self, source: str, digest: str) -> list[str]:
+        return [str(self.link.host.data_dir), self.identity, self.python.executable, source, digest]
+
+    def _failed(self, ran: Ran) -> HostError:
+        host = self.link.host
+        if ran.status == 65:
+            return HostError(
+                f"making the app's virtualenv on {host.name}",
+                f"What arrived at {host.name} ({host.address}) is not what was sent: it was damaged on the way, and was "
+                "thrown away.",
+                "Type the command again.",
+            )
+        return self.link.failed("making the app's virtualenv", ran, f"{host.data_dir}/env")
+
+
+_FACTS = """
+import json, os, platform, sys, sysconfig
+def has(name):
+    try:
+        __import__(name)
+    except ImportError:
+        return False
+    return True
+version = "%d.%d.%d" % sys.version_info[:3]
+libc, number = platform.libc_ver()
+print(json.dumps({
+    "executable": sys.executable,
+    "version": version,
+    "abi": "cp%d%d" % sys.version_info[:2] + ("t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""),
+    "glibc": int(number.split(".")[1]) if libc == "glibc" else None,
+    "machine": platform.machine(),
+    "venv": has("venv"),
+    "ensurepip": has("ensurepip"),
+    "markers": {
+        "implementation_name": sys.implementation.name,
+        "implementation_version": version,
+        "os_name": os.name,
+        "platform_machine": platform.machine(),
+        "platform_python_implementation": platform.python_implementation(),
+        "platform_release": platform.release(),
+        "platform_system": platform.system(),
+        "platform_version": platform.version(),
+        "python_full_version": platform.python_version(),
+        "python_version": "%d.%d" % sys.version_info[:2],
+        "sys_platform": sys.platform,
+    },
+}))
+"""
+
+_PACKAGES = """
+packages() {
+    (cd "$1" && ls -d lib/python*/site-packages/*.dist-info | LC_ALL=C sort)
+}
+"""
+# $1: data_dir; $2: the virtualenv's name. What is in it is compared with what was in it when it was complete.
+_STATE = (
+    ABSOLUTE
+    + _PACKAGES
+    + """
+d=$(absolute "$1")/env/$2
+if [ ! -s "$d/.complete" ]; then echo absent
+elif packages "$d" 2>/dev/null | cmp -s - "$d/.complete" && "$d/bin/python" -I -c "import gunicorn.app.base" 2>/dev/null
+then echo right
+else echo drifted; fi
+"""
+)
+# $1: data_dir; $2: its name; $3: the Python; $4: index or wheels; $5: sha256 of the archive on standard input.
+# Each attempt has a directory of its own, for the process of one whose connection was lost may still write.
+_MAKE = (
+    ABSOLUTE
+    + _PACKAGES
+    + """
+set -e
+umask 077
+d=$(absolute "$1")/env
+name=$2 python=$3 source=$4 digest=$5
+mkdir -p -- "$d"
+cd -- "$d"
+now=$(readlink "$name" || true)
+for each in "$name".*; do [ "$each" = "$now" ] || rm -rf -- "$each"; done
+t=$name.$$
+failed() {
+    # pip does not always say why it could write no more.
+    [ "$(df -Pk . | awk 'NR == 2 {print $4}')" -gt 16 ] || echo "No space left on device" >&2
+    cd "$d"
+    rm -rf -- "$t"
+}
+trap failed EXIT
+trap 'exit 1' HUP TERM INT
+mkdir "$t" "$t/.sent"
+cat > "$t/.sent.tar"
+[ "$(sha256sum < "$t/.sent.tar" | cut -d' ' -f1)" = "$digest" ] || exit 65
+tar -xf "$t/.sent.tar" -C "$t/.sent"
+rm "$t/.sent.tar"
+if [ "$source" = index ]; then
+    "$python" -I -m venv "$t"
+    set -- "$t/bin/python" -I -m pip install --retries 0 --timeout 10 -c "$t/.sent/constraints.txt"
+else
+    "$python" -I -m venv --without-pip "$t"
+    set -- "$t"/.sent/wheels/pip-*.whl
+    set -- "$t/bin/python" -I "$1/pip" install --isolated --no-index --no-deps --require-hashes \
+        --find-links "$t/.sent/wheels"
+fi
+TMPDIR=$d/$t/.sent "$@" --quiet --no-input --no-cache-dir --disable-pip-version-check -r "$t/.sent/requirements.txt" >&2
+rm -rf "$t/.sent"
+packages "$t" > "$t/.complete.new"
+mv "$t/.complete.new" "$t/.complete"
+ln -sfn "$t" "$name"
+trap - EXIT
+[ -z "$now" ] || [ "$now" = "$t" ] || rm -rf -- "$now"
+"""
+)

@@ -1,0 +1,403 @@
+"""Launches the app by its factory, with the database's address in its environment."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import http.client
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from provision.app.runs import Run, told_of_deaths
+from provision.backends.processes import port_holder
+from provision.core import output
+from provision.core.errors import INTERRUPTED, ProvisionError
+from provision.core.signals import held, once
+from provision.core.steps import Reporter
+from provision.deployments import assembly, setup_steps
+from provision.deployments.deployment import Deployment
+from provision.settings.loading import Loaded
+from provision.settings.schema import AppSettings
+from provision.state.process_identity import this_process
+
+_RELOAD_STATUS = 3  # Werkzeug's: start me again, code has changed
+_READY_SECONDS = 60.0
+_STOP_SECONDS = 5.0
+_POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where an app finds its database: what the templates of `app.env` may use.
+
+    Args:
+        uri: the whole connection string, with the database's name.
+        host: name or address of the first node that clients connect to.
+        port: its port.
+        database: the database's name.
+        username: empty where the deployment has no authentication.
+        password: likewise.
+        secret_key_file: file that holds Flask's SECRET_KEY.
+    """
+
+    uri: str
+    host: str
+    port: int
+    database: str
+    username: str
+    password: str
+    secret_key_file: str
+
+
+def render_environment(templates: Mapping[str, str | None], database: Database) -> dict[str, str | None]:
+    """Render the app's environment. Pure.
+
+    Args:
+        templates: variable → Jinja template; None takes a variable away.
+        database: what the templates may use.
+
+    Returns:
+        Variable → text; None where the template is None or renders to nothing. The app must not have that variable,
+        not even from the environment that it inherits: it may name another database, or another database's user.
+
+    Raises:
+        ProvisionError: a template uses an undefined name or is not valid.
+    """
+    import jinja2
+
+    jinja = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 — no HTML
+    known = vars(database)
+    rendered: dict[str, str | None] = {}
+    for name, template in templates.items():
+        if template is None:
+            rendered[name] = None
+            continue
+        try:
+            value = jinja.from_string(template).render(known)
+        except jinja2.TemplateError as error:
+            raise ProvisionError(
+                f"rendering the app's environment variable {name}",
+                f"app.env.{name}: {error.message or error}.",
+                f"It may use {', '.join(known)}.",
+            ) from None
+        rendered[name] = value or None
+    return rendered
+
+
+class Progress(Protocol):
+    """What is told how far an `up` has come."""
+
+    def say(self, text: str) -> None:
+        """What is going on."""
+
+    def reached(self, what: str) -> None:
+        """What was reached."""
+
+
+Watch = Callable[[Deployment], contextlib.AbstractContextManager[Progress]]
+
+
+class _App:
+    """One run of the app's process, behind a gate that opens when the database is up."""
+
+    def __init__(
+        self, python: Path, directory: Path, settings: AppSettings, listener: socket.socket, reloaded: bool
+    ) -> None:
+        reader, self._gate = os.pipe()
+        order = {
+            "factory": settings.factory,
+            "host": settings.host,
+            "port": settings.port,
+            "reload": settings.reload,
+            "debug": settings.debug,
+            "socket": listener.fileno(),
+            "gate": reader,
+            "reloaded": reloaded,
+            # For `doctor`, which finds the app by this order: whose it is.
+            "owner": this_process().as_record(),
+        }
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("INVOKE_")}
+        try:
+            self.process = subprocess.Popen(
+                [str(python), str(Path(__file__).with_name("serve.py"))],
+                cwd=directory,
+                env={**inherited, "PROVISION_SERVE": json.dumps(order)},
+                pass_fds=(reader, listener.fileno()),
+            )
+        except BaseException:
+            os.close(self._gate)
+            raise
+        finally:
+            os.close(reader)
+
+    def let_in(self, variables: Mapping[str, str | None]) -> None:
+        """Open the gate, and hand the app its environment through it: no process listing shows that.
+
+        Args:
+            variables: variable → text; None takes it from what the app inherits.
+        """
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._gate, json.dumps(variables).encode() + b"\n")
+
+    def end(self) -> None:
+        """End it, if it has not ended."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        os.close(self._gate)
+
+
+def run(
+    loaded: Loaded, name: str, keep: bool, say: Callable[[str], None], reporter: Reporter, watch: Watch
+) -> None:
+    """Set up what is missing, start the deployment, and serve the app until it ends or is interrupted.
+
+    Args:
+        loaded: the settings in force.
+        name: the deployment that the app uses.
+        keep: leave MongoDB running afterwards, even if it was started here.
+        say: shows one line to the person at the terminal.
+        reporter: shows the steps of setting up what is missing.
+        watch: shows how a deployment of several nodes comes up.
+
+    Raises:
+        ProvisionError: something could not be set up or started, or the app ended with an error.
+    """
+    settings = loaded.settings.app
+    folder = directory(loaded)
+    native = assembly.deployment(loaded, name).backend.name == "processes"
+    setup_steps.ensure_for_run(loaded, reporter, native, name)
+    python = _python(loaded, say)
+    deployment = assembly.deployment(loaded, name)
+
+    @contextlib.contextmanager
+    def start(reloaded: bool) -> Iterator[_App]:
+        app: _App | None = None
+        try:
+            with held():
+                app = _App(python, folder, settings, listener, reloaded)
+            yield app
+        finally:
+            if app is not None:
+                app.end()
+
+    def stop() -> None:
+        with output.briefly():
+            deployment.down(say)
+
+    with _listener(settings) as listener, once(), contextlib.ExitStack() as cleanup:
+        run = Run(loaded.paths, name, say)
+        cleanup.callback(lambda: run.ends(stop, keep))
+        app = cleanup.enter_context(start(reloaded=False))
+        if _up(deployment, say, watch):
+            run.started(keep)
+        deployment.ensure_secrets()
+        uri = deployment.uri(settings.database, user="app")
+        given = variables(loaded, deployment, uri, str(loaded.paths.secret_key), settings.debug)
+        app.let_in(given)
+        say(_ready_line(app, settings))
+        with told_of_deaths(deployment, say):
+            status = app.process.wait()
+            while status == _RELOAD_STATUS:
+                with start(reloaded=True) as again:
+                    again.let_in(given)
+                    status = again.process.wait()
+    if status == -signal.SIGINT:
+        raise SystemExit(INTERRUPTED)
+    if status != 0:
+        raise ProvisionError(
+            f"running {settings.factory}",
+            f"The app ended with status {status}; what it printed is above. MongoDB is as it was before.",
+            "Mend it, then type `invoke run` again.",
+        )
+
+
+def _up(deployment: Deployment, say: Callable[[str], None], watch: Watch) -> tuple[str, ...]:
+    """Start the deployment; that of several nodes takes long enough to be watched."""
+    if len(deployment.topology.nodes) == 1:
+        done = deployment.up(say)
+    else:
+        with watch(deployment) as progress:
+            done = deployment.up(progress.say, progress.reached)
+    for notice in done.notices:
+        say(notice)
+    return done.started
+
+
+def directory(loaded: Loaded) -> Path:
+    """The directory that the app is imported from.
+
+    Raises:
+        ProvisionError: there is none.
+    """
+    path = loaded.paths.under_root(loaded.settings.app.path)
+    if not path.is_dir():
+        raise ProvisionError(
+            f"running {loaded.settings.app.factory}",
+            f"app.path is {path}, which is not a directory.",
+            "Set app.path in invoke.yaml to the directory that the app is imported from.",
+        )
+    return path
+
+
+def requirements(loaded: Loaded) -> Path | None:
+    """The requirements file of an app that has one of its own; None for flaskbook, which runs in env/.
+
+    Raises:
+        ProvisionError: it is missing.
+    """
+    named = loaded.settings.app.requirements
+    if named is None:
+        return None
+    folder = directory(loaded)
+    file = loaded.paths.under_root(named)
+    if not file.is_file():
+        file = folder / named
+    if not file.is_file():
+        raise ProvisionError(
+            f"preparing the virtualenv of {loaded.settings.app.factory}",
+            f"app.requirements names {named}, which is neither in {loaded.paths.root} nor in {folder}.",
+            "Set app.requirements in invoke.yaml to the app's requirements file.",
+        )
+    return file
+
+
+def _python(loaded: Loaded, say: Callable[[str], None]) -> Path:
+    """The interpreter with the app's requirements: env/ for flaskbook, a virtualenv of its own for any other."""
+    file = requirements(loaded)
+    return Path(sys.executable) if file is None else setup_steps.ensure_app_environment(loaded, file, say)
+
+
+def variables(
+    loaded: Loaded, deployment: Deployment, uri: str, secret_key_file: str, debug: bool
+) -> dict[str, str | None]:
+    """What the app's environment has (variable → text) and must not have (variable → None).
+
+    Args:
+        loaded: the settings in force.
+        deployment: the one that it uses; it has its secrets.
+        uri: the connection string for the app's user.
+        secret_key_file: file that holds Flask's SECRET_KEY.
+        debug: Flask's debug mode.
+
+    Raises:
+        ProvisionError: a template of ``app.env`` is not valid.
+    """
+    settings = loaded.settings.app
+    host, port = deployment.backend.address(deployment.topology.seeds[0])
+    secrets = deployment.secrets()
+    database = Database(
+        uri=uri,
+        host=host,
+        port=port,
+        database=settings.database,
+        username=secrets.app.username if secrets else "",
+        password=secrets.app.password if secrets else "",
+        secret_key_file=secret_key_file,
+    )
+    return {"FLASK_DEBUG": "1" if debug else "0", **render_environment(settings.env, database)}
+
+
+@contextlib.contextmanager
+def _listener(settings: AppSettings) -> Iterator[socket.socket]:
+    """The socket the app serves, opened here: a taken port is found before anything has been started."""
+    doing = f"serving {settings.factory} on {settings.host}:{settings.port}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:  # an unknown name; or a kind of address, IPv6, that this machine does without
+        raise _not_ours(doing, settings, error) from None
+    with listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+        except OSError as error:
+            raise _refused(doing, settings, error) from None
+        listener.listen(128)
+        yield listener
+
+
+def _refused(doing: str, settings: AppSettings, error: OSError) -> ProvisionError:
+    """Why the app's address can't be had: the reason of this one, and its remedy."""
+    other = max(settings.port, 1023) + 1
+    if error.errno == errno.EADDRNOTAVAIL:
+        return _not_ours(doing, settings, error)
+    if error.errno == errno.EACCES:
+        return ProvisionError(
+            doing,
+            f"The system keeps port {settings.port} for root: {error.strerror}.",
+            f"Use a port above 1023: invoke run --port {other}",
+        )
+    holder = port_holder(settings.host, settings.port)
+    return ProvisionError(
+        doing,
+        f"Port {settings.port} is held by {holder}, which will not be touched."
+        if holder
+        else f"{error.strerror}.",
+        f"Stop it, or use another port: invoke run --port {other}",
+    )
+
+
+def _not_ours(doing: str, settings: AppSettings, error: OSError) -> ProvisionError:
+    return ProvisionError(
+        doing,
+        f"{settings.host} is not an address of this machine: {error.strerror}.",
+        "Set app.host to 127.0.0.1. For once: INVOKE_APP_HOST=127.0.0.1 ./invoke run",
+    )
+
+
+def _ready_line(app: _App, settings: AppSettings) -> str:
+    """Ask the app until it answers; the socket queues the question while the app is still loading."""
+    address = f"http://{_in_url(settings.host)}:{settings.port}/"
+    deadline = time.monotonic() + _READY_SECONDS
+    status = None
+    while time.monotonic() < deadline and app.process.poll() is None:
+        status = _ask(app, settings, deadline)
+        if status is not None and (status < 400 or status == http.client.NOT_FOUND):
+            return f"Serving {settings.factory} at {address} (Ctrl-C ends it)"
+        time.sleep(_POLL_SECONDS)
+    if app.process.poll() is not None:
+        return f"{settings.factory} has ended."
+    answer = (
+        f"answers {status} at {settings.ready_path}"
+        if status
+        else f"does not answer at {settings.ready_path} yet"
+    )
+    return f"{settings.factory} runs at {address} but {answer} (Ctrl-C ends it)"
+
+
+def _ask(app: _App, settings: AppSettings, deadline: float) -> int | None:
+    """One request; None if the app ended or nothing came."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
+    try:
+        with socket.create_connection((host, settings.port), 1.0) as connection:
+            connection.sendall(
+                f"GET {settings.ready_path} HTTP/1.0\r\nHost: {_in_url(host)}:{settings.port}\r\n\r\n".encode()
+            )
+            while app.process.poll() is None and time.monotonic() < deadline:
+                if select.select([connection], [], [], _POLL_SECONDS)[0]:
+                    parts = connection.recv(64).split()
+                    return int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else None
+    except OSError:
+        pass
+    return None
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,1 @@
+"""The tasks, and everything a person sees."""

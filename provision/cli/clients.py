@@ -1,0 +1,164 @@
+"""The tasks that connect to a deployment as a client does: prompt, tour, and people in bulk."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from invoke.context import Context
+
+from provision.cli.command import JSON, ON, command, load, running
+from provision.cli.numeric_flags import Amount, LocalPort
+
+_TOUR_SERVER_SELECTION_MS = 5_000
+
+
+@command(
+    help={
+        "eval": "evaluate this, print its value, and leave; what is piped in instead is run as a script",
+        "python": "Python even where mongosh is installed",
+        "node": "connect to this node alone",
+        **ON,
+    }
+)
+def shell(ctx: Context, on: str = "local", eval: str = "", python: bool = False, node: str = "") -> None:
+    """Open a prompt on the app's database: mongosh where it is installed, else Python with db and client bound."""
+    open_shell(ctx, on, node, eval, python)
+
+
+def open_shell(ctx: Context, on: str, node: str, expression: str, python: bool) -> None:
+    """Open a prompt, or evaluate an expression; leave with its exit status.
+
+    Args:
+        ctx: the task's.
+        on: the deployment.
+        node: connect to this node alone; empty: as clients do.
+        expression: evaluate this and leave; empty: a prompt.
+        python: Python even where mongosh is installed.
+
+    Raises:
+        ProvisionError: the deployment is not running.
+    """
+    from provision.cli import shell as shells
+
+    loaded = load(ctx)
+    deployment = running(loaded, on, f"opening a shell on {on}")
+    direct = deployment.node(node) if node else None
+    uri = deployment.uri(user="root", direct=direct)
+    database = loaded.settings.app.database
+    if expression:
+        sys.exit(shells.evaluate(uri, database, expression, python))
+    sys.exit(shells.open_shell(uri, database, loaded.paths.shell_history, python))
+
+
+@command(
+    help={
+        "node": "the node that it leads to (default: a router, or the primary)",
+        "port": "port of this machine (default: a free one)",
+        "user": "app or root: who the connection string is for",
+        **ON,
+        "json": "print what it leads to as one line of JSON first, for scripts",
+    }
+)
+def tunnel(
+    ctx: Context,
+    on: str = "local",
+    node: str = "",
+    port: LocalPort = 0,
+    user: str = "app",
+    json: bool = False,
+) -> None:
+    """Lead ports of this machine through SSH to a deployment on hosts, and to its app, until Ctrl-C.
+
+    Prints the connection string to use here, with the user's password, and the app's address.
+    """
+    from provision.app import tunnel as tunnels
+    from provision.cli import display
+
+    def opened(found: tunnels.Opened) -> None:
+        if json:
+            display.as_json_line(vars(found))
+            return
+        display.line(found.uri)
+        if found.app:
+            display.line(found.app)
+        display.note(f"Port {found.port} leads to {found.node} on {found.host}. Ctrl-C ends it.")
+
+    tunnels.hold(load(ctx), on, node, port, user, opened, display.note)
+
+
+@command(help={"pause": "wait for Enter between two stages", **ON, **JSON})
+def tour(ctx: Context, on: str = "local", pause: bool = False, json: bool = False) -> None:
+    """Take the first steps in MongoDB, on a scratch database that is dropped afterwards."""
+    from provision.cli import display
+    from provision.cli import tour as touring
+
+    deployment = running(load(ctx), on, f"taking the tour on {on}")
+
+    def wait() -> None:
+        sys.stderr.write("Enter goes on, Ctrl-C ends the tour. ")
+        sys.stderr.flush()
+        if not sys.stdin.readline():
+            sys.exit(130)
+
+    from pymongo import MongoClient
+
+    client: MongoClient[Any] = MongoClient(
+        deployment.uri(user="root"), tz_aware=True, serverSelectionTimeoutMS=_TOUR_SERVER_SELECTION_MS
+    )
+    with client:
+        results = touring.run_tour(
+            client,
+            lambda result: None if json else display.line(result.text() + "\n"),
+            wait if pause else None,
+        )
+    if json:
+        display.as_json([each.as_json() for each in results])
+
+
+@command(
+    help={
+        "users": "how many people",
+        "drop": "drop those that are there first",
+        "seed": "which people: the same number gives the same ones",
+        "yes": "with --drop: don't ask",
+        **ON,
+        **JSON,
+    }
+)
+def seed(
+    ctx: Context,
+    users: Amount = 1000,
+    on: str = "local",
+    drop: bool = False,
+    seed: int = 1,
+    yes: bool = False,
+    json: bool = False,
+) -> None:
+    """Insert realistic people into the app's database; on a sharded cluster, show how they are spread."""
+    from provision.cli import display
+    from provision.cli.command import agreed
+    from provision.data import seed as seeding
+    from provision.deployments import cluster
+
+    loaded = load(ctx)
+    database = loaded.settings.app.database
+    deployment = running(loaded, on, f"seeding {on}")
+    doing = f"dropping {database}.{seeding.COLLECTION} of {on}"
+    if drop and not agreed(f"Drop all people in {database}.{seeding.COLLECTION} of {on}?", doing, yes):
+        display.line("Nothing was changed.")
+        return
+    with display.counting("people") as progress:
+        done = seeding.seed(deployment, database, users, seed, drop, progress)
+    spread = cluster.distribution(deployment, done.namespace) if deployment.topology.is_sharded else None
+    if json:
+        display.as_json(
+            {"deployment": on, **done.as_json(), "distribution": spread and spread[done.namespace]}
+        )
+        return
+    display.line(
+        f"{done.namespace}: {done.inserted:,} people in {done.seconds:.1f} s ({done.rate:,.0f} a second)"
+    )
+    if spread:
+        display.line("")
+        display.distribution(spread)

@@ -1,0 +1,52 @@
+"""Becomes Invoke; a script run by env/'s own interpreter.
+
+Until the tasks have said what Ctrl-C means, it ends the process as it ends any other: without a traceback out of
+half-imported modules.
+"""
+
+# The module in C: to import `signal`, which is written in Python, takes long enough for a Ctrl-C to come in between.
+import _signal  # type: ignore[import-not-found] # typeshed knows `signal` alone
+
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+
+import contextlib
+import io
+import os
+import sys
+from pathlib import Path
+
+
+def _encode_as_asked() -> None:
+    """Do what PYTHONIOENCODING asks for: isolated, Python does not read it."""
+    encoding, _, errors = os.environ.get("PYTHONIOENCODING", "").partition(":")
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and (encoding or errors):
+            with contextlib.suppress(LookupError):
+                stream.reconfigure(encoding=encoding or None, errors=errors or None)
+
+
+if __name__ == "__main__":
+    _encode_as_asked()
+    if {"--dry-run", "-R", "--dry"} & set(sys.argv):
+        sys.dont_write_bytecode = True
+    # What env/bin/invoke would have: its own name. Isolated (env/wrapper.py), Python puts no directory of ours on the path.
+    sys.argv[0] = str(Path(sys.prefix, "bin", "invoke"))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+    from provision.core import output
+
+    output.guard()
+
+    from provision.cli.uncaught import install_excepthook
+
+    install_excepthook()
+
+    from provision.cli.program import program
+
+    try:
+        program.run()
+        code: str | int | None = 0
+    except SystemExit as leaving:
+        code = leaving.code
+    sys.exit(output.status(code))

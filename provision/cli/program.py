@@ -1,0 +1,51 @@
+"""Invoke as this tool runs it: `settings` reads files and variables, and `numeric_flags` checks numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from invoke import __version__  # type: ignore[attr-defined]
+from invoke.config import Config
+from invoke.parser.argument import Argument
+from invoke.program import Program
+
+from provision.cli.numeric_flags import checked
+from provision.settings.layers import RUNTIME_CONFIG
+
+
+class _Config(Config):
+    """Invoke's own defaults and flags alone.
+
+    Invoke's reading of files passes over one that is missing, ends in a traceback where one is wrong, and lets
+    a `tasks:` section meant for another project rename the tasks of this one.
+    """
+
+    def load_base_conf_files(self) -> None: ...
+
+    def load_project(self, merge: bool = True) -> None: ...
+
+    def load_runtime(self, merge: bool = True) -> None: ...
+
+    def load_shell_env(self) -> None:
+        self.merge()
+
+
+class _Program(Program):
+    def core_args(self) -> list[Argument]:
+        return [checked(each) for each in super().core_args()]
+
+    def task_args(self) -> list[Argument]:
+        return [checked(each) for each in super().task_args()]
+
+    def update_config(self, merge: bool = True) -> None:
+        super().update_config(merge)
+        self.config[RUNTIME_CONFIG] = self.args.config.value
+
+
+program: Any = _Program(
+    name="Invoke",
+    binary="inv[oke]",
+    binary_names=["invoke", "inv"],
+    version=__version__,
+    config_class=_Config,
+)

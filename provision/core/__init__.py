@@ -1,0 +1,1 @@
+"""What everything stands on: errors, files, locks, signals, steps. Imports nothing of ours."""

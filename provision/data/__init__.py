@@ -1,0 +1,1 @@
+"""The data in a deployment."""

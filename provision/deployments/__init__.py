@@ -1,0 +1,1 @@
+"""A deployment from its settings to its end: assembled, brought up, read, changed, taken down."""

@@ -1,0 +1,1 @@
+"""Virtualenvs and who builds them. Standard library only: this runs before anything is installed."""

@@ -1,0 +1,1 @@
+"""This computer: whose files these are, which process it is."""

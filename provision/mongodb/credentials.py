@@ -1,0 +1,20 @@
+"""Who to be on a server. Pure data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Who to be on a server.
+
+    Args:
+        username: the user's name.
+        password: its password; kept out of every representation.
+        source: the database that knows the user.
+    """
+
+    username: str
+    password: str = field(repr=False)
+    source: str = "admin"

@@ -1,0 +1,225 @@
+"""Every path the tool reads or writes. No other module builds one of these by itself."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from provision.machine.access import cache_directory
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_TEMPLATES = _PACKAGE / "templates"
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where things are, for one project on this machine.
+
+    Args:
+        root: the project's top folder, absolute.
+        data: parent of every node's data directory, absolute.
+        log: parent of every node's log file, absolute.
+        cache: this user's cache, shared by all clones: downloaded MongoDB binaries.
+    """
+
+    root: Path
+    data: Path
+    log: Path
+    cache: Path
+
+    @classmethod
+    def of(cls, root: Path, data: str, log: str, cache: str | None) -> Paths:
+        """Resolve the configured directories; relative ones are taken from the root, ``~`` is expanded.
+
+        Args:
+            root: the project's top folder.
+            data: ``paths.data`` of the settings.
+            log: ``paths.log`` of the settings.
+            cache: ``paths.cache`` of the settings; ``None`` means this user's cache directory.
+        """
+        root = root.absolute()
+        return cls(
+            root,
+            _under(root, data),
+            _under(root, log),
+            _under(root, cache) if cache else cache_directory(os.environ, root),
+        )
+
+    @property
+    def state(self) -> Path:
+        """Run-time records, locks and secrets of this project, for its user alone (0700)."""
+        return self.root / ".state"
+
+    @property
+    def env(self) -> Path:
+        """The virtualenv that the tool and flaskbook run in."""
+        return self.root / "env"
+
+    @property
+    def settings_file(self) -> Path:
+        return self.root / "invoke.yaml"
+
+    @property
+    def mongod_template(self) -> Path:
+        """The one template behind every mongod and mongos; the packaged copy where the project has none."""
+        own = self.root / "mongod.conf.j2"
+        return own if own.is_file() else _TEMPLATES / "mongod.conf.j2"
+
+    @property
+    def compose_template(self) -> Path:
+        """The template behind every compose file; the packaged copy where the project has none."""
+        own = self.root / "templates" / "compose.yaml.j2"
+        return own if own.is_file() else _TEMPLATES / "compose.yaml.j2"
+
+    @property
+    def compose_file(self) -> Path:
+        """The compose file of `cluster`, which `docker compose` finds by itself."""
+        return self.root / "compose.yaml"
+
+    @property
+    def unit_template(self) -> Path:
+        """The template behind every systemd unit of a node; the packaged copy where the project has none."""
+        own = self.root / "templates" / "mongod.service.j2"
+        return own if own.is_file() else _TEMPLATES / "mongod.service.j2"
+
+    @property
+    def app_unit_template(self) -> Path:
+        """The template behind the systemd unit of the app on a host; the packaged copy where the project has none."""
+        own = self.root / "templates" / "app.service.j2"
+        return own if own.is_file() else _TEMPLATES / "app.service.j2"
+
+    @property
+    def gunicorn_requirements(self) -> Path:
+        """What hosts need to serve the app, beside its own requirements; pinned and hashed. It comes with the tool."""
+        return _PACKAGE / "app" / "deploy" / "gunicorn.txt"
+
+    @property
+    def secret_key(self) -> Path:
+        """Flask's SECRET_KEY, 0600."""
+        return self.state / "secret_key"
+
+    @property
+    def mongod_record(self) -> Path:
+        """Which mongod `setup` chose, and the file facts it was accepted with."""
+        return self.state / "mongod.json"
+
+    @property
+    def app_env(self) -> Path:
+        """Virtualenv of another project's app, where `app.requirements` names its requirements."""
+        return self.state / "app-env"
+
+    @property
+    def shell_history(self) -> Path:
+        return self.state / "shell_history"
+
+    def under_root(self, configured: str) -> Path:
+        """A configured path: relative ones are taken from the root, ``~`` is expanded."""
+        return _under(self.root, configured)
+
+    def lock(self, name: str) -> Path:
+        return self.state / "locks" / f"{name}.lock"
+
+    def deployment(self, name: str) -> Path:
+        """Records and rendered files of one deployment."""
+        return self.state / "deployments" / name
+
+    def rendered_record(self, deployment: str) -> Path:
+        """What each node's configuration was rendered from."""
+        return self.deployment(deployment) / "rendered.json"
+
+    def initiated_record(self, deployment: str) -> Path:
+        """Which replica sets have been initiated."""
+        return self.deployment(deployment) / "initiated.json"
+
+    def flags_record(self, deployment: str) -> Path:
+        """The flags of earlier commands that hold for the later ones."""
+        return self.deployment(deployment) / "flags.json"
+
+    def extent_record(self, deployment: str) -> Path:
+        """How large the deployment has become."""
+        return self.deployment(deployment) / "extent.json"
+
+    def launched_record(self, deployment: str) -> Path:
+        """What each node was last launched with."""
+        return self.deployment(deployment) / "launched.json"
+
+    def run_record(self, deployment: str) -> Path:
+        """There where an `invoke run` has started the deployment, and the last one stops it."""
+        return self.deployment(deployment) / "run"
+
+    def mongod_record_of(self, deployment: str) -> Path:
+        """Which mongod was chosen for a deployment that has one of its own."""
+        return self.deployment(deployment) / "binary.json"
+
+    def rolling_record(self, deployment: str) -> Path:
+        """What a rolling restart or upgrade has in hand: it goes on there after an interruption."""
+        return self.deployment(deployment) / "rolling.json"
+
+    def moving_record(self, deployment: str) -> Path:
+        """Which nodes are being moved from one host to another."""
+        return self.deployment(deployment) / "moving.json"
+
+    def finishing_log(self, deployment: str) -> Path:
+        """What was printed by the process that finished an `up` in the background."""
+        return self.deployment(deployment) / "up.log"
+
+    def node_record(self, deployment: str, node: str) -> Path:
+        return self.deployment(deployment) / f"{node}.json"
+
+    def node_conf(self, deployment: str, node: str) -> Path:
+        """A node's rendered configuration: see `conf_place`."""
+        return self.root / conf_place(deployment, node)
+
+    def key_file(self, deployment: str) -> Path:
+        """The deployment's `security.keyFile`, 0400."""
+        return self.deployment(deployment) / "keyfile"
+
+    def credentials(self, deployment: str) -> Path:
+        """User names and passwords of one deployment, 0600."""
+        return self.deployment(deployment) / "credentials.json"
+
+    def app_secret_key(self, deployment: str) -> Path:
+        """Flask's SECRET_KEY of the app on the deployment's hosts, 0600: one for all of them."""
+        return self.deployment(deployment) / "secret_key"
+
+    def app_record(self, deployment: str) -> Path:
+        """Which hosts the app was put on."""
+        return self.deployment(deployment) / "app.json"
+
+    def placement(self, deployment: str) -> Path:
+        """Which node has its data on which host."""
+        return self.deployment(deployment) / "placement.json"
+
+    def ca_certificate(self, deployment: str) -> Path:
+        """Certificate of the authority that vouches for the deployment's hosts."""
+        return self.deployment(deployment) / "ca.pem"
+
+    def ca_key(self, deployment: str) -> Path:
+        """The private key of the authority that the tool made, 0600."""
+        return self.deployment(deployment) / "ca.key"
+
+    def host_certificate(self, deployment: str, host: str) -> Path:
+        """A host's certificate and private key, 0600."""
+        return self.deployment(deployment) / "certificates" / f"{host}.pem"
+
+    def node_data(self, deployment: str, node: str) -> Path:
+        return self.data / deployment / node
+
+    def node_log(self, deployment: str, node: str) -> Path:
+        return self.log / deployment / f"{node}.log"
+
+    def node_output(self, deployment: str, node: str) -> Path:
+        """What a node printed outside its log: what a mongod that dies before logging says."""
+        return self.log / deployment / f"{node}.out"
+
+
+def _under(root: Path, configured: str) -> Path:
+    path = Path(configured).expanduser()
+    return Path(os.path.normpath(path if path.is_absolute() else root / path))
+
+
+def conf_place(deployment: str, node: str) -> str:
+    """A node's rendered configuration, from the project's top folder. The node of `local` has the one that people read."""
+    own = deployment == "local" and node == "mongod"
+    return "mongod.conf" if own else f".state/deployments/{deployment}/{node}.conf"

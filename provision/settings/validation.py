@@ -1,0 +1,137 @@
+"""Judges settings against their dataclasses, with pydantic, and says what is wrong with them."""
+
+from __future__ import annotations
+
+import os
+import re
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+)
+from pydantic_core import PydanticCustomError
+
+from provision.core.errors import ProvisionError, did_you_mean, shown
+from provision.settings.layers import DOING, located
+from provision.settings.schema import KeyPath, Settings, bare, hint_at, hints, rule
+
+
+def validate(
+    merged: Mapping[str, Any], origins: Mapping[KeyPath, str], lines: Mapping[KeyPath, int]
+) -> dict[str, Any]:
+    """Check merged settings and fill in the defaults.
+
+    Args:
+        merged: nested values of all layers.
+        origins: where each came from, for the message.
+        lines: and in which line of that file.
+
+    Returns:
+        The complete settings as nested dictionaries, of the right types.
+
+    Raises:
+        ProvisionError: one message over all that is wrong: file, line, key, what was given, what is allowed.
+    """
+    try:
+        return _model(Settings).model_validate(merged).model_dump()
+    except ValidationError as error:
+        raise _explain(error, origins, lines) from None
+
+
+def _model(kind: Any) -> type[BaseModel]:
+    """The pydantic model of a settings dataclass."""
+    columns: dict[str, Any] = {}
+    types = hints(kind)
+    for each in fields(kind):
+        hint = types[each.name]
+        default: Any
+        if each.default is MISSING and each.default_factory is MISSING:
+            default = Field()
+        elif each.default_factory is not MISSING:
+            default = Field(default_factory=each.default_factory)
+        else:
+            default = Field(default=each.default)
+        columns[each.name] = (_type(hint), default)
+    return create_model(kind.__name__, __config__=ConfigDict(extra="forbid", from_attributes=True), **columns)
+
+
+def _type(hint: Any) -> Any:
+    kind, limits = bare(hint), rule(hint)
+    if is_dataclass(kind):
+        return _model(kind)
+    given = {
+        name: limit
+        for name, limit in (vars(limits) if limits else {}).items()
+        if limit is not None and name not in ("help", "path")
+    }
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) is dict:
+        # A mapping's pattern is for its names.
+        names: Any = Annotated[arguments[0], Field(**given)]
+        return dict.__class_getitem__((names, _type(arguments[1])))
+    if typing.get_origin(kind) is list:
+        return list.__class_getitem__(_type(arguments[0]))
+    if kind in (str, str | None):
+        # `version: 3.12` is a number in YAML, and means what it says.
+        if limits and limits.path:
+            return Annotated[kind, Field(**given), BeforeValidator(_text), AfterValidator(_path)]
+        return Annotated[kind, Field(**given), BeforeValidator(_text)]
+    return Annotated[kind, Field(**given)]
+
+
+def _text(value: object) -> object:
+    return str(value) if isinstance(value, float | int) and not isinstance(value, bool) else value
+
+
+def _path(value: str | None) -> str | None:
+    if value is not None and re.search(r"\$(\w|\{)", value):
+        raise PydanticCustomError("path", "variables are not expanded in paths; ~ for your home directory is")
+    if value is not None and value.startswith("~") and os.path.expanduser(value) == value:  # noqa: PTH111
+        raise PydanticCustomError("path", "it begins with the home directory of a user who is not known here")
+    return value
+
+
+def _explain(
+    error: ValidationError, origins: Mapping[KeyPath, str], lines: Mapping[KeyPath, int]
+) -> ProvisionError:
+    causes, remedies = [], []
+    for problem in error.errors():
+        path = tuple(str(part) for part in problem["loc"] if part != "[key]")
+        at = next((length for length in range(len(path), 0, -1) if path[:length] in origins), 0)
+        line = next(
+            (lines[path[:n]] for n in range(len(path), max(at, 1) - 1, -1) if path[:n] in lines), None
+        )
+        origin = located(origins.get(path[:at], "settings"), line)
+        key = ".".join(path)
+        if problem["type"] == "extra_forbidden":
+            known = hints(bare(hint_at(path[:-1])))
+            causes.append(f"{origin}: {key}: there is no such setting (given: {shown(problem['input'])}).")
+            remedies.append(
+                f"Remove it{did_you_mean(path[-1], known)}. Allowed in {'.'.join(path[:-1]) or 'the top level'}: "
+                f"{', '.join(sorted(known))}."
+            )
+        else:
+            found = rule(hint_at(path))
+            what = f" — {found.help}" if found is not None else ""
+            causes.append(f"{origin}: {key}: {shown(problem['input'])} is not allowed: {_allowed(problem)}.")
+            remedies.append(f"Set {key} to a value that is allowed{what}.")
+    return ProvisionError(DOING, "\n".join(dict.fromkeys(causes)), "\n".join(dict.fromkeys(remedies)))
+
+
+def _allowed(problem: Mapping[str, Any]) -> str:
+    if problem["type"] == "string_pattern_mismatch":
+        return f"it must match {problem['ctx']['pattern']}"
+    if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return "it must be a section with keys"
+    message = str(problem["msg"])
+    message = message.replace("Input should be", "it must be").replace("String should have", "it must have")
+    return message if message.startswith("it ") else message[0].lower() + message[1:]

@@ -1,0 +1,1 @@
+"""The records on disk: what earlier commands have settled."""

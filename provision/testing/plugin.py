@@ -1,0 +1,374 @@
+"""A pytest plugin: real MongoDB in anybody's tests, started when the first test needs it.
+
+Installed with this package, it is there; a test asks for `database` and gets a fresh one. What the fixtures
+`mongodb`, `database`, `replica_set`, `sharded_cluster`, `app`, `client` and `logged_in_client` give is said at
+each; `pytest --fixtures` shows it. Each can be overridden in a `conftest.py`, and gives way to a fixture of another
+plugin; behind `provision_`, its name always means ours.
+
+It keeps to pytest's options: it reads no settings of a project, and needs nothing that only the tool needs.
+
+The server belongs to one run of pytest: its workers share it, and two runs at once have two. It is stopped when
+the run ends; what a killed run has left, the next run removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Container, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from provision.testing.request import TOPOLOGIES, Request, RequestError
+
+if TYPE_CHECKING:
+    from flask import Flask
+    from flask.testing import FlaskClient
+    from pymongo.database import Database
+
+    from provision.testing.processes import Binaries
+    from provision.testing.run import Run
+    from provision.testing.servers import Server, Servers
+
+_INI = {
+    "mongodb": ("processes", "processes, container, or the connection string of a server that is running"),
+    "mongodb_topology": ("single", f"one of {', '.join(TOPOLOGIES)}"),
+    "mongodb_image": ("mongo:8.0", "Docker image of --mongodb=container"),
+    "mongod": ("", "a mongod of your own; mongos is looked for beside it"),
+    "app_factory": ("", "the app that the fixture app builds: module:factory"),
+    "app_path": ("", "directory that app is imported from (default: pytest's rootdir)"),
+}
+_FLAGS = {
+    "mongodb_auth": "MongoDB has a root user, whose password is made for this run",
+    "mongodb_standalone": "a single mongod is no replica set: no transactions, no change streams",
+}
+_RUN: pytest.StashKey[Run] = pytest.StashKey()
+_SERVERS: pytest.StashKey[Servers] = pytest.StashKey()
+_REQUEST = pytest.StashKey[Request]()
+_IMPORTING = pytest.StashKey[bool]()
+_BEGAN = pytest.StashKey[tuple[datetime, float]]()
+"""When a test began: by the clock that logs are written by, and by the monotonic one."""
+_TAKEN = pytest.StashKey[dict[str, str]]()
+_WORKER_INPUT = "provision_run"
+_NO_ROUTER = "needs mongos: "
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("mongodb", "real MongoDB")
+    for option, name, shown in (
+        ("--mongodb", "mongodb", "processes|container|URI"),
+        ("--topology", "mongodb_topology", "|".join(TOPOLOGIES)),
+        ("--mongodb-image", "mongodb_image", "IMAGE"),
+        ("--mongod", "mongod", "PATH"),
+        ("--app-factory", "app_factory", "MODULE:FACTORY"),
+        ("--app-path", "app_path", "DIRECTORY"),
+    ):
+        default, told = _INI[name]
+        shown_default = f" (ini: {name}; default: {default})" if default else f" (ini: {name})"
+        group.addoption(
+            option, dest=f"provision_{name}", metavar=shown, default=None, help=told + shown_default
+        )
+        parser.addini(name, told, default=default)
+    parser.addini(
+        "app_env",
+        "variables of the app's environment, a NAME=VALUE on each line: templates over uri, host, port, database, "
+        "username, password and secret_key_file",
+        type="linelist",
+    )
+    for name, told in _FLAGS.items():
+        group.addoption(
+            f"--{name.replace('_', '-')}",
+            dest=f"provision_{name}",
+            action="store_true",
+            default=None,
+            help=f"{told} (ini: {name})",
+        )
+        parser.addini(name, told, type="bool", default=False)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    from provision.testing import short_names
+    from provision.testing.run import Run
+
+    config.addinivalue_line(
+        "markers",
+        "mongodb(topology, shards, members, standalone, auth): the server that the test's mongodb and database are of",
+    )
+    request = Request(
+        source=_option(config, "mongodb"),
+        topology=_option(config, "mongodb_topology"),
+        standalone=_option(config, "mongodb_standalone"),
+        auth=_option(config, "mongodb_auth"),
+        image=_option(config, "mongodb_image"),
+    )
+    try:
+        config.stash[_REQUEST] = request.checked()
+    except RequestError as wrong:
+        raise pytest.UsageError(str(wrong)) from None
+    given = getattr(config, "workerinput", {}).get(_WORKER_INPUT)
+    config.stash[_RUN] = Run.from_json(given) if given else Run.new()
+    # Now that the other plugins are there: their fixtures keep their names, in whatever order they were found.
+    config.stash[_TAKEN] = short_names.of_others(config.pluginmanager)
+    config.pluginmanager.register(short_names.module_without(config.stash[_TAKEN]), "provision-short-names")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of pytest-xdist which run it belongs to."""
+    node.workerinput[_WORKER_INPUT] = node.config.stash[_RUN].as_json()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The run is over: workers close their clients, and the process they worked for ends the servers."""
+    servers, run = config.stash.get(_SERVERS, None), config.stash.get(_RUN, None)
+    owns = not hasattr(config, "workerinput")
+    if servers is not None:
+        servers.close(end=owns)
+    if run is None or not owns or not run.folder.is_dir():
+        return
+    from provision.core.errors import ProvisionError
+
+    if config.stash[_REQUEST].kind == "uri":
+        from pymongo.errors import PyMongoError
+
+        from provision.testing import existing
+
+        try:
+            existing.drop_databases(config.stash[_REQUEST].source, run)
+        except PyMongoError:
+            return  # their record stays, and a later run drops them
+    try:
+        run.clear()
+    except ProvisionError as error:
+        sys.stderr.write(f"{error}\n")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    request = config.stash[_REQUEST]
+    source = "a server that is running" if request.kind == "uri" else request.source
+    lines = [f"mongodb: {source}, topology {'as it is' if request.kind == 'uri' else request.topology}"]
+    lines += [
+        f"mongodb: the fixture {name} is that of {plugin}; ours is provision_{name}"
+        for name, plugin in sorted(config.stash[_TAKEN].items())
+    ]
+    return lines
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A marker chooses another server for its test: `provision_mongodb` is parametrized with it."""
+    if "provision_mongodb" not in metafunc.fixturenames:
+        return
+    request = metafunc.config.stash[_REQUEST]
+    if request.kind == "processes" and not metafunc.config.stash.get(_IMPORTING, False):
+        metafunc.config.stash[_IMPORTING] = True
+        # A server will be started: what that needs is imported while the other tests are collected.
+        threading.Thread(target=_import_ahead, daemon=True).start()
+    markers = list(metafunc.definition.iter_markers("mongodb"))
+    if not markers:
+        return
+    try:
+        for marker in reversed(markers):  # the closest has the last word
+            request = request.changed_by(marker.args, marker.kwargs)
+    except RequestError as wrong:
+        raise pytest.Collector.CollectError(f"{metafunc.definition.nodeid}: {wrong}") from None
+    metafunc.parametrize("provision_mongodb", [request], indirect=True, ids=[request.key], scope="session")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    item.stash[_BEGAN] = datetime.now(UTC), time.monotonic()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Add to a failed test's report what MongoDB did meanwhile."""
+    report: Any = yield
+    if report.failed and _BEGAN in item.stash:
+        from provision.testing.servers import Server
+
+        end = datetime.now(UTC)
+        used = {id(each): each for each in getattr(item, "funcargs", {}).values() if isinstance(each, Server)}
+        began, moment = item.stash[_BEGAN]
+        for server in used.values():
+            begin = max(began, server.ready)  # its start is not the test's doing
+            databases = server.databases_since(moment)
+            report.sections.append((f"MongoDB ({server.request.key})", _told(server, begin, end, databases)))
+    return report  # type: ignore[no-any-return]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say what could not run for want of a router, and how to get one."""
+    lacking = [
+        str(report.longrepr[2]).partition(_NO_ROUTER)[2]
+        for report in terminalreporter.stats.get("skipped", ())
+        if isinstance(report.longrepr, tuple) and _NO_ROUTER in str(report.longrepr[2])
+    ]
+    if lacking:
+        terminalreporter.section("sharded tests did not run", yellow=True)
+        terminalreporter.line(f"{len(lacking)} skipped: {lacking[0]}")
+
+
+@pytest.fixture(scope="session")
+def provision_mongodb(request: pytest.FixtureRequest) -> Server:
+    """A MongoDB that takes writes, shared by all tests of the run: `.uri`, `.client`, `.version`, `.topology`.
+
+    A single-node replica set on a free port, unless ``--mongodb``, ``--topology`` or the test's marker
+    ``@pytest.mark.mongodb(topology="sharded", shards=2)`` say otherwise.
+    """
+    chosen = getattr(request, "param", None)
+    return _server(request.config, chosen or request.config.stash[_REQUEST], by_marker=chosen is not None)
+
+
+@pytest.fixture
+def provision_database(provision_mongodb: Server) -> Iterator[Database[dict[str, Any]]]:
+    """A fresh database of a name that no other test has, as PyMongo's `Database`; dropped afterwards."""
+    with provision_mongodb.new_database() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def provision_replica_set(request: pytest.FixtureRequest) -> Server:
+    """A replica set of three members, whatever ``--topology`` says. `.new_database()` gives a database of it."""
+    return _special(request.config, "replica-set")
+
+
+@pytest.fixture(scope="session")
+def provision_sharded_cluster(request: pytest.FixtureRequest) -> Server:
+    """A sharded cluster of two shards, whatever ``--topology`` says. `.new_database()` gives a database of it."""
+    return _special(request.config, "sharded")
+
+
+@pytest.fixture
+def app_config() -> dict[str, Any]:
+    """The configuration given to the app's factory. Override it to add to it."""
+    return {"TESTING": True}
+
+
+@pytest.fixture
+def provision_app(
+    request: pytest.FixtureRequest,
+    provision_mongodb: Server,
+    provision_database: Database[dict[str, Any]],
+    app_config: dict[str, Any],
+    tmp_path: Path,
+) -> Iterator[Flask]:
+    """The Flask app on the test's database, built by ``--app-factory``."""
+    from provision.core.errors import ProvisionError
+    from provision.testing import application
+
+    config, name = request.config, provision_database.name
+    try:
+        factory = application.named(_option(config, "app_factory"))
+        directory = config.rootpath / Path(_option(config, "app_path")).expanduser()
+        templates = application.environment(config.getini("app_env"))
+        uri = provision_mongodb.uri_for(name)
+        with application.built(factory, directory, templates, uri, name, app_config, tmp_path) as made:
+            yield made
+    except ProvisionError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
+
+
+@pytest.fixture
+def provision_client(provision_app: Flask) -> FlaskClient:
+    """Flask's test client of the app."""
+    return provision_app.test_client()
+
+
+@pytest.fixture
+def log_in() -> Callable[[FlaskClient], None]:
+    """Signs up and logs in on a client as flaskbook wants it. Override it for another app."""
+
+    def sign_up_and_log_in(client: FlaskClient) -> None:
+        user = {"email": "ada@example.org", "password": "analytical engine"}
+        person = {"first_name": "Ada", "last_name": "Lovelace", "age": 36, **user}
+        for path, fields in (("/sign-up", person), ("/log-in", user)):
+            answer = client.post(path, json=fields)
+            if not 200 <= answer.status_code < 300:
+                pytest.fail(
+                    f"{path} answered {answer.status_code}: the app does not log in as flaskbook does. "
+                    "Override the fixture log_in in your conftest.py.",
+                    pytrace=False,
+                )
+
+    return sign_up_and_log_in
+
+
+@pytest.fixture
+def provision_logged_in_client(provision_app: Flask, log_in: Callable[[FlaskClient], None]) -> FlaskClient:
+    """A test client in which a user has logged in, by `log_in`."""
+    made = provision_app.test_client()
+    log_in(made)
+    return made
+
+
+def _special(config: pytest.Config, topology: str) -> Server:
+    try:
+        chosen = config.stash[_REQUEST].changed_by((), {"topology": topology})
+    except RequestError as wrong:
+        raise pytest.fail.Exception(str(wrong), pytrace=False) from None
+    return _server(config, chosen, by_marker=True)
+
+
+def _server(config: pytest.Config, chosen: Request, by_marker: bool) -> Server:
+    """The run's server of a kind.
+
+    Args:
+        config: pytest's.
+        chosen: which.
+        by_marker: a single test wants it, and can't run where it is not to be had; otherwise the whole run does.
+    """
+    from provision.core.errors import ProvisionError
+    from provision.testing.processes import NoRouter
+    from provision.testing.servers import Servers
+
+    servers = config.stash.setdefault(_SERVERS, Servers(config.stash[_RUN], _binaries(config)))
+    try:
+        server = servers.get(chosen)
+    except NoRouter as error:
+        if by_marker:
+            raise pytest.skip.Exception(f"{_NO_ROUTER}{error.cause}\nnext: {error.remedy}") from None
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
+    except ProvisionError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
+    wanted = chosen.topology if chosen.topology != "single" else server.topology
+    if server.topology != wanted:
+        pytest.skip(f"needs topology {wanted}: --mongodb names one that is {server.topology}")
+    return server
+
+
+def _import_ahead() -> None:
+    from provision.testing import processes
+
+    processes.import_ahead()
+
+
+def _binaries(config: pytest.Config) -> Binaries:
+    from provision.testing.fetching import Fetching
+    from provision.testing.processes import Binaries
+
+    mongod = str(_option(config, "mongod"))
+    capture = config.pluginmanager.getplugin("capturemanager")
+    shown = capture.global_and_fixture_disabled if capture else contextlib.nullcontext
+    named = config.invocation_params.dir / Path(mongod).expanduser()
+    return Binaries(str(named) if mongod else "", Fetching(shown))
+
+
+def _told(server: Server, start: datetime, end: datetime, databases: Container[str]) -> str:
+    from provision.testing import report
+
+    try:
+        return report.section(server, start, end, databases)
+    except Exception as error:  # noqa: BLE001 — it must never hide the failure that it is about
+        return f"what MongoDB did could not be read: {type(error).__name__}: {error}"
+
+
+def _option(config: pytest.Config, name: str) -> Any:
+    given = config.getoption(f"provision_{name}")
+    return config.getini(name) if given is None else given

@@ -1,0 +1,121 @@
+"""What is fast, measured beside what a user would do instead. docs/benchmarks.md explains every figure.
+
+`measure` defines a subject and measures it, `lab` is the scratch place it is measured in, `subjects` holds one
+module for each, `report` turns results into a table, Markdown and JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from provision.settings.loading import Loaded
+    from tools.bench.measure import Subject
+    from tools.bench.report import Report
+
+RUNS = 5
+"""Pairs measured where no other number is asked for, and the fewest that make a result."""
+
+
+def choose(names: Sequence[str]) -> list[Subject]:
+    """The subjects of these names, in the order they are measured; all of them for no name.
+
+    Raises:
+        ProvisionError: there is no subject of that name.
+    """
+    from provision.core.errors import ProvisionError
+    from tools.bench.subjects import ALL
+
+    known = {subject.name: subject for subject in ALL}
+    for name in names:
+        if name not in known:
+            raise ProvisionError(
+                f"choosing what to measure: {name!r}",
+                f"There is no subject of that name. There are: {', '.join(known)}.",
+                "List them with: invoke bench --list",
+            )
+    return [subject for subject in ALL if not names or subject.name in names]
+
+
+def run(loaded: Loaded, names: Sequence[str], runs: int, say: Callable[[str], None]) -> Report:
+    """Measure subjects one after the other, in a scratch copy of the project that is removed afterwards.
+
+    Args:
+        loaded: the project's settings; its caches are used, its data are not.
+        names: which subjects; none: all.
+        runs: measured pairs for each; one more goes before them as warm-up.
+        say: told what is going on.
+
+    Returns:
+        The results, also of the subjects that failed or were skipped.
+
+    Raises:
+        ProvisionError: an unknown name, a number of runs below 1, or the scratch copy can't be made.
+    """
+    from provision.core.errors import ProvisionError
+    from tools.bench.lab import Lab
+    from tools.bench.measure import measure
+    from tools.bench.report import Machine, Report
+
+    if runs < 1:
+        raise ProvisionError("measuring", f"{runs} runs were asked for.", "Ask for at least 1 (default: 5).")
+    subjects = choose(names)
+    with Lab(loaded, say) as lab:
+        before = Machine.load_average()
+        results = [measure(subject, lab, runs, say) for subject in subjects]
+        return Report(Machine.here(before, lab.mongod_version), runs, tuple(results))
+
+
+def show(loaded: Loaded, names: Sequence[str], runs: int, json: bool = False, write: bool = False) -> int:
+    """Measure, and show the results: what `invoke bench` does.
+
+    Args:
+        loaded: the project's settings.
+        names: which subjects; none: all.
+        runs: measured pairs for each.
+        json: print JSON instead of a table.
+        write: put the results of all subjects into docs/benchmarks.md.
+
+    Returns:
+        The exit status: 1 where a subject could not be measured. A bound that does not hold is shown, and is
+        no failure: the machine may have been busy.
+
+    Raises:
+        ProvisionError: as `run`; or a part of the results was to be written.
+    """
+    from provision.cli import display
+    from provision.core.errors import ProvisionError
+    from tools.bench.report import COLUMNS, write_into
+
+    if write and names:
+        raise ProvisionError(
+            "writing the results into docs/benchmarks.md",
+            "Its table holds all subjects, measured in one run.",
+            "Leave the names out.",
+        )
+    report = run(loaded, names, runs, display.note)
+    if json:
+        display.as_json(report.as_json())
+    else:
+        display.table(COLUMNS, report.rows())
+        display.line("")
+        for note in report.notes():
+            display.line(note)
+    if write:
+        write_into(loaded.paths.root / "docs" / "benchmarks.md", report)
+    return int(report.failed)
+
+
+def show_list(names: Sequence[str] = ()) -> None:
+    """Show what there is to measure, with its bound: what `invoke bench --list` does.
+
+    Raises:
+        ProvisionError: there is no subject of that name.
+    """
+    from provision.cli import display
+
+    display.table(
+        ("FIGURE", "BOUND", "WHAT IS MEASURED"),
+        [(each.name, str(each.bound or "–"), each.claim) for each in choose(names)],
+    )

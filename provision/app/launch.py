@@ -179,7 +179,7 @@ def run(
     """
     settings = loaded.settings.app
     folder = directory(loaded)
-    native = assembly.deployment(loaded, name).backend.name == "processes"
+    native = assembly.deployment(loaded, name).backend.capabilities.keeps_folders
     setup_steps.ensure_for_run(loaded, reporter, native, name)
     python = _python(loaded, say)
     deployment = assembly.deployment(loaded, name)

@@ -105,7 +105,7 @@ def told_of_deaths(deployment: Deployment, say: Callable[[str], None]) -> Iterat
 
 def _watch(deployment: Deployment, say: Callable[[str], None], ended: threading.Event) -> None:
     backend, nodes = deployment.backend, deployment.topology.nodes
-    seconds = _LOOK_SECONDS if backend.name == "processes" else _LOOK_SECONDS_FAR
+    seconds = _LOOK_SECONDS if backend.capabilities.quick_to_observe else _LOOK_SECONDS_FAR
     told: set[str] = set()
     while not ended.wait(seconds):
         try:

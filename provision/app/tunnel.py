@@ -188,14 +188,15 @@ def hold(
     """
     doing = f"opening a tunnel to {on}"
     deployment = assembly.deployment(loaded, on)
-    if not isinstance(deployment.backend, Hosts):
+    hosts = on_hosts.backend_of(deployment)
+    if hosts is None:
         raise ProvisionError(
             doing,
             f"Its nodes are on this machine (its back end is {deployment.backend.name}), and need none.",
             f"Type: invoke uri --on {on} --user {user}",
         )
     over = over or threading.Event()
-    with contextlib.closing(deployment.backend) as backend, contextlib.ExitStack() as stack:
+    with contextlib.closing(hosts) as backend, contextlib.ExitStack() as stack:
         chosen = deployment.node(node) if node else _best(deployment, doing)
         if not backend.observe(chosen).running:
             raise cluster.not_running(deployment, doing)

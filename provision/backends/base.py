@@ -12,6 +12,7 @@ from typing import Protocol
 from provision.core.errors import ProvisionError
 from provision.mongodb.config import Layout
 from provision.mongodb.topology import Node
+from provision.settings.capabilities import Capabilities
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,7 @@ class Backend(Protocol):
     """Starts, observes and stops single nodes."""
 
     name: str
-    may_be_killed_after_flush: bool
-    """A cluster whose mongods have flushed what they have may be ended as by a crash: nobody but its routers writes."""
+    capabilities: Capabilities
 
     def layout(self, node: Node) -> Layout:
         """Where the node's things are, as the node sees them. Pure."""

@@ -30,6 +30,7 @@ from provision.core.files import read_json, write_atomically, write_json
 from provision.core.locks import exclusive
 from provision.mongodb.config import Layout
 from provision.mongodb.topology import LOOPBACK, Node, Topology
+from provision.settings.capabilities import BACKENDS
 from provision.settings.paths import Paths
 
 IMAGE_USER = 999  # mongodb, in the official image
@@ -129,7 +130,7 @@ class Docker:
     """
 
     name = "docker"
-    may_be_killed_after_flush = True
+    capabilities = BACKENDS["docker"]
 
     def __init__(
         self,

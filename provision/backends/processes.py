@@ -17,6 +17,7 @@ from provision.core.files import read_json, write_if_changed, write_json
 from provision.core.locks import is_held
 from provision.mongodb.config import Layout
 from provision.mongodb.topology import LOOPBACK, Node
+from provision.settings.capabilities import BACKENDS
 from provision.settings.paths import Paths
 from provision.state.process_identity import identity_of, is_recorded_alive, require_processes
 
@@ -44,7 +45,7 @@ class Processes:
     """
 
     name = "processes"
-    may_be_killed_after_flush = True
+    capabilities = BACKENDS["processes"]
 
     def __init__(
         self,

@@ -128,7 +128,7 @@ def ready(loaded: Loaded, on: str) -> Deployment:
     from provision.cli import display
     from provision.deployments import assembly, setup_steps
 
-    if assembly.deployment(loaded, on).backend.name in ("processes", "hosts"):  # hosts get this machine's
+    if assembly.deployment(loaded, on).backend.capabilities.needs_mongod:
         setup_steps.ensure_for_start(loaded, display.StepLines(stream=sys.stderr), on)
     return assembly.deployment(loaded, on)
 

@@ -18,16 +18,16 @@ def show(ctx: Context, on: str, check: bool) -> None:
     Raises:
         ProvisionError: it is not in Docker, or the file has drifted.
     """
-    from provision.backends.docker import Docker
+    from provision.backends.registry import in_containers
     from provision.cli import display
     from provision.core.errors import ProvisionError
     from provision.deployments import assembly
 
     loaded = load(ctx, remembered=not check)
     settings = loaded.deployment(on)
-    backend = assembly.backend(loaded, assembly.plan(on, settings), settings)
+    backend = in_containers(assembly.backend(loaded, assembly.plan(on, settings), settings))
     doing = f"rendering the compose file of {on}"
-    if not isinstance(backend, Docker):
+    if backend is None:
         raise ProvisionError(
             doing,
             "Its nodes are processes.",

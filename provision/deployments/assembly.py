@@ -89,7 +89,7 @@ def _quick_shutdown(settings: DeploymentSettings, role: Role) -> dict[str, bool 
 
 
 def _host(settings: DeploymentSettings) -> HostOf:
-    if settings.backend in ("processes", "hosts"):  # those on hosts get their addresses when they are placed
+    if not settings.capabilities.containers:  # those on hosts get their addresses when they are placed
         return lambda _: LOOPBACK
     from provision.backends import docker
 
@@ -108,13 +108,13 @@ def _check(name: str, settings: DeploymentSettings) -> None:
         )
     if settings.members + settings.arbiters > 50:
         raise ProvisionError(doing, "A replica set has at most 50 members.", f"Choose fewer {place}.members.")
-    if settings.tls and settings.backend != "hosts":
+    if settings.tls and not settings.capabilities.supports_tls:
         raise ProvisionError(
             doing,
             f"It wants TLS, which the back end {settings.backend} does not have: its nodes listen on loopback alone.",
             f"Set {place}.tls to null, or {place}.backend to hosts.",
         )
-    if settings.mongod is not None and settings.backend == "docker":
+    if settings.mongod is not None and not settings.capabilities.needs_mongod:
         raise ProvisionError(
             doing,
             f"It wants the mongod {settings.mongod}, and its nodes run the one of their Docker image.",
@@ -212,7 +212,7 @@ def _there(loaded: Loaded, name: str, settings: DeploymentSettings) -> There:
             return There.RUNNING
     except ProvisionError:  # its back end does not answer: its data may well be there
         return There.DATA
-    if settings.backend != "processes":
+    if not settings.capabilities.keeps_folders:
         return There.DATA
     folders = [loaded.paths.node_data(name, node.name) for node in planned.nodes]
     return There.DATA if any(each.is_dir() and any(each.iterdir()) for each in folders) else There.NOTHING
@@ -229,7 +229,7 @@ def _origins(loaded: Loaded, name: str) -> dict[str, str]:
 
 def _program(loaded: Loaded, name: str, settings: DeploymentSettings) -> str:
     """What a deployment's nodes would run if they were launched now."""
-    if settings.backend == "docker":
+    if settings.capabilities.containers:
         return settings.image or loaded.settings.mongodb.image
     chosen = mongod(loaded, name)
     return f"mongod {chosen.version}" if chosen else ""
@@ -261,7 +261,7 @@ def outdated(loaded: Loaded, name: str = "") -> list[str]:
         loaded: the settings in force.
         name: the deployment; empty: this machine's mongod.
     """
-    if name and loaded.deployment(name).backend == "docker":
+    if name and not loaded.deployment(name).capabilities.needs_mongod:
         return []
     chosen = mongod(loaded, name)
     said = chosen and support.warning(chosen, _choosing(loaded, name)[0], date.today())
@@ -301,7 +301,7 @@ def _planned(
 ) -> tuple[Topology, Backend]:
     """A deployment's topology and back end; on hosts, where a node is placed decides how others reach it."""
     shape = plan(name, settings)
-    if settings.backend != "hosts":
+    if settings.capabilities.local:
         return shape, backend(loaded, shape, settings)
     from provision.hosts import inventory, placement
 
@@ -378,7 +378,7 @@ def authority(loaded: Loaded, name: str, settings: DeploymentSettings) -> Author
 def backend(loaded: Loaded, planned: Topology, settings: DeploymentSettings) -> Backend:
     """The back end of a deployment's settings. Starts and writes nothing."""
     paths, name = loaded.paths, planned.name
-    if settings.backend == "docker":
+    if settings.capabilities.containers:
         from provision.backends.docker import Docker
 
         return Docker(

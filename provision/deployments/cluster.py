@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from provision.backends.registry import in_containers
 from provision.core.errors import ProvisionError, did_you_mean
 from provision.core.locks import exclusive
 from provision.deployments import assembly
@@ -227,7 +228,7 @@ def moved_at_once(deployment: Deployment) -> Iterator[None]:
     servers leads a move, and keeps that time. A deployment on hosts has clients that matter: it keeps MongoDB's time.
     """
     config = deployment.topology.config
-    leader = primary(deployment, config) if config and deployment.backend.name != "hosts" else None
+    leader = primary(deployment, config) if config and deployment.backend.capabilities.local else None
     if leader is None:
         yield
         return
@@ -445,7 +446,7 @@ def uri(deployment: Deployment, database: str, audience: str, node: str, user: s
         raise ProvisionError(doing, f"--user {user} is not known.", "Its users are app and root.")
     if node and audience == "host":
         audience = "direct"
-    if audience == "container" and deployment.backend.name != "docker":
+    if audience == "container" and not deployment.backend.capabilities.containers:
         raise ProvisionError(
             doing,
             "Its nodes are processes that listen on loopback, which no container reaches.",
@@ -551,10 +552,8 @@ def isolate(deployment: Deployment, wanted: Sequence[Node], isolated: bool) -> l
     Raises:
         ProvisionError: they are processes, or one does not run.
     """
-    from provision.backends.docker import Docker
-
-    backend = deployment.backend
-    if not isinstance(backend, Docker):
+    backend = in_containers(deployment.backend)
+    if backend is None:
         raise ProvisionError(
             f"{'isolating' if isolated else 'connecting'} nodes of {deployment.name}",
             f"The nodes of {deployment.name} are processes: they have no network of their own to be cut off.",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision.backends.base import Backend
+from provision.backends.registry import in_folders
 from provision.core.errors import ProvisionError
 from provision.core.files import read_json, write_json
 from provision.core.locks import exclusive
@@ -361,7 +362,7 @@ class Deployment:
             if running:
                 say(f"Stopping {self.name} ({_names(running)})")
             removes = remove or delete_data
-            flushes = remove and self.backend.may_be_killed_after_flush
+            flushes = remove and self.backend.capabilities.may_be_killed_after_flush
             at_once = delete_data or (flushes and self._flush(running))
             if not at_once:
                 self._stop(running, ends_by_removal=removes)
@@ -484,12 +485,11 @@ class Deployment:
         return replace(found, notes=(*self.differences(running), *self._started_by_hand(found)))
 
     def _started_by_hand(self, found: Status) -> Iterator[str]:
-        from provision.backends.processes import Processes
-
-        if found.state != "stopped" or not isinstance(self.backend, Processes):
+        processes = in_folders(self.backend)
+        if found.state != "stopped" or processes is None:
             return
         for node in self.topology.nodes:
-            if (pid := self.backend.started_by_hand(node)) is not None:
+            if (pid := processes.started_by_hand(node)) is not None:
                 yield (
                     f"A mongod that was started by hand (process {pid}) uses the data of {node.name}. Nothing has "
                     f"initiated it as a replica set. End it, then have the tool start it: "
@@ -738,7 +738,7 @@ class Deployment:
         record = read_json(self._paths.node_record(self.name, node.name)) or {}
         return Salvage(
             self.name,
-            self.backend.name == "processes",
+            self.backend.capabilities.keeps_folders,
             str(record.get("mongod", "mongod")),
             others,
             node.replica_set,

@@ -43,8 +43,9 @@ def plan(loaded: Loaded, on: str) -> list[Placed]:
         ProvisionError: there is no such deployment, or it can't be placed.
     """
     deployment = assembly.deployment(loaded, on)
-    if isinstance(deployment.backend, Hosts):
-        return placement.plan(deployment.topology, deployment.backend.placement)
+    hosts = backend_of(deployment)
+    if hosts is not None:
+        return placement.plan(deployment.topology, hosts.placement)
     return [Placed(node.name, "this machine", node.address, False) for node in deployment.topology.nodes]
 
 
@@ -102,6 +103,11 @@ def rotate_certificates(loaded: Loaded, on: str, say: Callable[[str], None] = la
     return Rotation(on, tuple(rotated), tuple(restart), tuple(down))
 
 
+def backend_of(deployment: Deployment) -> Hosts | None:
+    """The back end of a deployment on hosts; None: its nodes are on this machine."""
+    return None if deployment.backend.capabilities.local else cast(Hosts, deployment.backend)
+
+
 def deployed(loaded: Loaded, on: str) -> Deployment:
     """A deployment that is on hosts.
 
@@ -109,7 +115,7 @@ def deployed(loaded: Loaded, on: str) -> Deployment:
         ProvisionError: it is not.
     """
     deployment = assembly.deployment(loaded, on)
-    if not isinstance(deployment.backend, Hosts):
+    if deployment.backend.capabilities.local:
         raise ProvisionError(
             f"looking up the hosts of {on}",
             f"Its back end is {deployment.backend.name}.",

@@ -57,7 +57,7 @@ class Directories:
         nodes = [
             (name, node.name)
             for name, settings in self.loaded.settings.deployments.items()
-            if settings.backend == "processes"
+            if settings.capabilities.keeps_folders
             for node in assembly.plan(name, settings).nodes
         ]
         own = {paths.node_data(*node): 0o700 for node in nodes}

@@ -15,9 +15,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from provision.backends.registry import in_containers
 from provision.core.errors import ProvisionError
 from provision.core.files import read_json, write_json
-from provision.deployments import assembly, cluster, rolling
+from provision.deployments import assembly, cluster, on_hosts, rolling
 from provision.deployments.deployment import Deployment
 from provision.deployments.rolling import HandOver, Roll, Say
 from provision.mongodb import membership, sharding
@@ -34,7 +35,6 @@ _BALANCER_SECONDS = 120.0
 _FEATURES_SECONDS = 600.0
 _LAST_MINOR = 3  # of every major version since 5
 _CONFIRMED_SINCE = (7, 0)  # setFeatureCompatibilityVersion wants `confirm: true`
-_FLAG = {"docker": "image", "processes": "mongod", "hosts": "mongod"}
 
 
 @dataclass(frozen=True)
@@ -309,23 +309,23 @@ def _choice(
             )
         yield _Chosen(loaded, versions.pop(), {}, name)
         return
-    key, typed = _FLAG[before.backend.name], f"cluster.upgrade --to {to}"
-    if key == "image":
-        from provision.backends.docker import Docker
-
+    typed = f"cluster.upgrade --to {to}"
+    if before.backend.capabilities.containers:
         current = loaded.deployment(name).image or loaded.settings.mongodb.image
-        flags = {key: Flag(image_for(current, to), typed)}
+        flags = {"image": Flag(image_for(current, to), typed)}
         changed = cluster.with_flags(loaded, name, flags)
-        backend = assembly.deployment(changed, name).backend
-        assert isinstance(backend, Docker)  # noqa: S101 — as its key says
+        backend = in_containers(assembly.deployment(changed, name).backend)
+        assert backend is not None  # noqa: S101 — it was, a line ago
         version = backend.version()
         if (against := unsupported(version)) is not None:
             raise ProvisionError(
-                doing, f"{flags[key].value} has {version}, which is {against}.", "Name another one with --to."
+                doing,
+                f"{flags['image'].value} has {version}, which is {against}.",
+                "Name another one with --to.",
             )
         yield _Chosen(changed, version, flags, name)
         return
-    flags = {key: Flag(_own(loaded, to, doing), typed)}
+    flags = {"mongod": Flag(_own(loaded, to, doing), typed)}
     changed = cluster.with_flags(loaded, name, flags)
     record = loaded.paths.mongod_record_of(name)
     recorded = read_json(record)
@@ -380,10 +380,8 @@ def _find(changed: Loaded, name: str, to: str, doing: str, again: str, progress:
 
 def _send(loaded: Loaded, deployment: Deployment, say: Say) -> None:
     """See that hosts have the binary, and that it runs there; before anything is restarted."""
-    from provision.hosts.backend import Hosts
-
-    backend = deployment.backend
-    if not isinstance(backend, Hosts):
+    backend = on_hosts.backend_of(deployment)
+    if backend is None:
         return
     from provision.hosts import setup
     from provision.mongodb import binaries

@@ -71,7 +71,7 @@ def examine(loaded: Loaded) -> list[Finding]:
     findings += _guarded("virtualenv", lambda: _software(loaded, mongod, answer, archive))
     findings += _guarded("mongod", lambda: _machine(machine, mongod))
     findings += elsewhere
-    needing = [name for name, each in loaded.settings.deployments.items() if each.backend == "docker"]
+    needing = [name for name, each in loaded.settings.deployments.items() if each.capabilities.containers]
     hung = containers.DockerFacts(True, None, f"no answer within {_ASKING_SECONDS:g} s")
     findings += containers.judge_docker(docker.result(begun + _ASKING_SECONDS, hung), needing, machine)
     return findings
@@ -151,10 +151,10 @@ def _limits(loaded: Loaded) -> Iterator[Finding]:
     running = {each.deployment for each in traces.records(loaded.paths) if each.alive}
     needs, starting = {}, 0
     for name, settings in loaded.settings.deployments.items():
-        if settings.backend == "hosts":
+        if not settings.capabilities.local:
             continue  # other machines' memory: `invoke hosts.check` looks at it
         nodes = assembly.plan(name, settings).nodes
-        in_docker = settings.backend == "docker" and port_holder(LOOPBACK, nodes[0].port)
+        in_docker = settings.capabilities.containers and port_holder(LOOPBACK, nodes[0].port)
         if name in running or in_docker:
             continue
         caches = sum(node.options.cache_size_gb for node in nodes if not node.is_router)
@@ -177,7 +177,7 @@ def _configurations(loaded: Loaded) -> Iterator[Finding]:
         )
         return
     for name, settings in loaded.settings.deployments.items():
-        if settings.backend != "processes":
+        if not settings.capabilities.keeps_folders:
             continue
         for node, why in assembly.deployment(loaded, name, as_asked=True).rendering.drifted().items():
             if why == "was edited by hand":

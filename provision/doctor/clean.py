@@ -608,7 +608,7 @@ def _refuse_while_running(loaded: Loaded) -> None:
 
 def _is_in_docker(loaded: Loaded, name: str) -> bool:
     settings = loaded.settings.deployments.get(name)
-    return settings is not None and settings.backend == "docker"
+    return settings is not None and settings.capabilities.containers
 
 
 def _runs_in_docker(loaded: Loaded, name: str) -> bool:

@@ -54,7 +54,7 @@ def read_ports(
         apps: the app's processes.
     """
     found = []
-    here = {n: each for n, each in loaded.settings.deployments.items() if each.backend != "hosts"}
+    here = {n: each for n, each in loaded.settings.deployments.items() if each.capabilities.local}
     for name, settings in here.items():
         for node in assembly.plan(name, settings).nodes:
             running = {each.pid: each.port for each in records if each.alive and _same(each, name, node.name)}
@@ -69,7 +69,7 @@ def read_ports(
             variable = f"INVOKE_DEPLOYMENTS_{name.upper().replace('-', '_')}_PORT"
             command = "run" if needed else f"start --on {name}"
             way_out = f"{variable}={_free_port(LOOPBACK, node.port)} ./invoke {command}" if holder else ""
-            in_docker = settings.backend == "docker"
+            in_docker = settings.capabilities.containers
             found.append(
                 PortFacts(node.port, f"{node.name} of {name}", ours, holder, needed, way_out, in_docker)
             )

@@ -22,6 +22,7 @@ from provision.hosts.link import File, HostError, Link, Ran, Unreachable, all_of
 from provision.hosts.setup import Binary
 from provision.mongodb.config import Layout, TlsFiles
 from provision.mongodb.topology import LOOPBACK, Node, Topology
+from provision.settings.capabilities import BACKENDS
 from provision.settings.paths import Paths
 from provision.state import remembered
 from provision.state.remembered import Move
@@ -53,7 +54,7 @@ class Hosts:
 
     name = "hosts"
     # Others may write there without a router, and systemd would see a failure.
-    may_be_killed_after_flush = False
+    capabilities = BACKENDS["hosts"]
 
     def __init__(
         self,

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from typing import Annotated, Any, Literal
 
+from provision.settings.capabilities import BACKENDS, Capabilities
+
 KeyPath = tuple[str, ...]
 _HINTS: dict[Any, dict[str, Any]] = {}
 DEPLOYMENT_NAME = r"^[a-z][a-z0-9-]{0,31}$"
@@ -260,14 +262,19 @@ class DeploymentSettings:
     ] = field(default_factory=dict)
 
     @property
+    def capabilities(self) -> Capabilities:
+        """What its back end can do and needs."""
+        return BACKENDS[self.backend]
+
+    @property
     def has_auth(self) -> bool:
         """Whether it runs with a key file and users."""
-        return self.backend in ("docker", "hosts") if self.auth is None else self.auth
+        return self.capabilities.default_auth if self.auth is None else self.auth
 
     @property
     def has_tls(self) -> bool:
         """Whether its connections are encrypted."""
-        return self.backend == "hosts" if self.tls is None else self.tls
+        return self.capabilities.supports_tls if self.tls is None else self.tls
 
 
 @dataclass(frozen=True, kw_only=True)

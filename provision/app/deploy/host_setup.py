@@ -11,7 +11,6 @@ from provision.core.errors import ProvisionError
 from provision.core.steps import Step
 from provision.deployments import assembly, on_hosts
 from provision.hosts import judge, setup
-from provision.hosts.backend import Hosts
 from provision.hosts.judge import HostFinding, Wanted
 from provision.hosts.link import Link
 from provision.hosts.setup import HostStep, Outcome
@@ -32,8 +31,8 @@ def check(loaded: Loaded, on: str | None = None) -> list[HostFinding]:
     """
     wanted: dict[str, Wanted] = {}
     if on is not None:
-        backend = on_hosts.deployed(loaded, on).backend
-        assert isinstance(backend, Hosts)  # noqa: S101 — `deployed` has looked
+        backend = on_hosts.backend_of(on_hosts.deployed(loaded, on))
+        assert backend is not None  # noqa: S101 — `deployed` has looked
         planned: dict[str, list[int]] = {}
         for node in assembly.deployment(loaded, on).topology.nodes:
             planned.setdefault(backend.placement[node.name], []).append(node.port)

@@ -197,7 +197,7 @@ def taken_down(loaded: Loaded, on: str) -> ProvisionError | None:
     Returns:
         What was in the way: no reason to leave its nodes running. None: nothing.
     """
-    if loaded.deployment(on).backend != "hosts" or not _may_have_it(loaded, on):
+    if loaded.deployment(on).capabilities.local or not _may_have_it(loaded, on):
         return None
     try:
         undeploy(loaded, on)

@@ -31,7 +31,7 @@ from provision.cli.clients import seed, shell, tour, tunnel  # noqa: E402
 from provision.cli.cluster import namespace as cluster  # noqa: E402
 from provision.cli.command import JSON as _JSON  # noqa: E402
 from provision.cli.command import ON as _ON  # noqa: E402
-from provision.cli.command import command, load, ready, show_up, tell_differences  # noqa: E402
+from provision.cli.command import command, load, need, ready, show_up, tell_differences  # noqa: E402
 from provision.cli.hosts import namespace as hosts  # noqa: E402
 from provision.cli.numeric_flags import Amount, Count  # noqa: E402
 from provision.cli.uncaught import install_excepthook  # noqa: E402
@@ -69,10 +69,13 @@ def _load(ctx: Context, remember: bool = True, **flags: Any) -> Any:
     help={
         "dry-run": "say what would be done and change nothing",
         "timings": "show how long each step took",
+        "group": "also install what these need, now and not when they are first typed: hosts,test,dev",
         **_JSON,
     }
 )
-def setup(ctx: Context, dry_run: bool = False, timings: bool = False, json: bool = False) -> None:
+def setup(
+    ctx: Context, dry_run: bool = False, timings: bool = False, group: str = "", json: bool = False
+) -> None:
     """Set up this clone: directories, virtualenv, requirements, mongod, mongod.conf, secrets.
 
     Typing it again changes nothing. `invoke run` does it by itself.
@@ -81,6 +84,8 @@ def setup(ctx: Context, dry_run: bool = False, timings: bool = False, json: bool
     from provision.core import steps
     from provision.deployments import setup_steps
 
+    if group:
+        need(*group.split(","))
     wanted = setup_steps.steps(_load(ctx, remember=not dry_run))
     results = steps.run_steps(wanted, display.StepLines(timings, quiet=json), dry_run)
     if json:
@@ -338,6 +343,7 @@ def clean(
 )
 def test(_ctx: Context, require: str = "", only: str = "", workers: Amount = 0, args: str = "") -> None:
     """Run the test suite. Shows the slowest tests, and what this machine lacks and could therefore not run."""
+    need("hosts", "test")
     from tools import suite
 
     suite.run(ROOT, suite.command(ROOT, require, only, workers, args))
@@ -366,6 +372,7 @@ def bench(
 
     Exits with 1 if a figure could not be measured. A bound that is missed is shown, and is no failure.
     """
+    need("hosts", "test")
     from tools import bench as benchmarks
 
     if list:
@@ -379,6 +386,8 @@ def screenshots(ctx: Context, json: bool = False) -> None:
     """Take the documentation's pictures of every page, in light and dark, into docs/screenshots/."""
     from provision.cli import display
     from provision.deployments import setup_steps
+
+    need("test")
     from tools import screenshots as pictures
 
     loaded = _load(ctx)

@@ -18,7 +18,7 @@ from invoke.tasks import Task, task
 
 from provision.cli.numeric_flags import checked
 from provision.core import output
-from provision.core.errors import ProvisionError
+from provision.core.errors import PackagesMissing, ProvisionError
 
 if TYPE_CHECKING:
     from provision.deployments.deployment import Deployment, Up
@@ -46,16 +46,27 @@ def command(*, only_prints: bool = False, **options: Any) -> Callable[[Callable[
             try:
                 _read_settings_files(args[0])
                 return body(*args, **kwargs)
-            except ProvisionError as error:
+            except ProvisionError as raised:
+                error = _begun_anew(raised)
                 if kwargs.get("json"):
                     from provision.cli import display
 
                     display.as_json(error.as_json())
-                raise
+                raise error from None
 
         return task(klass=_Task, **options)(run)
 
     return decorate
+
+
+def _begun_anew(error: ProvisionError) -> ProvisionError:
+    """Begin the command anew with the packages that were missing; returns the error to show where that can't be."""
+    if isinstance(error, PackagesMissing):
+        try:
+            need(error.group)
+        except ProvisionError as refused:
+            return refused
+    return error
 
 
 def _read_settings_files(ctx: Context) -> None:
@@ -67,6 +78,28 @@ def _read_settings_files(ctx: Context) -> None:
     from provision.settings.layers import RUNTIME_CONFIG, read_layers
 
     read_layers(ROOT, os.environ, ctx.config.get(RUNTIME_CONFIG))
+
+
+def need(*groups: str) -> None:
+    """Have the packages of these groups; else the command begins anew with them.
+
+    Raises:
+        ProvisionError: this is a dry run.
+    """
+    from provision.env import bootstrap
+    from provision.env.groups import GROUPS
+    from provision.env.virtualenv import BootstrapError
+
+    if unknown := [name for name in groups if name not in GROUPS]:
+        raise ProvisionError(
+            "installing a group of packages",
+            f"There is no group {unknown[0]}.",
+            f"Name some of {','.join(GROUPS)}.",
+        )
+    try:
+        bootstrap.need(*groups)
+    except BootstrapError as error:
+        raise ProvisionError(error.doing, error.cause, error.remedy) from None
 
 
 def load(

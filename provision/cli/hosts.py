@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING
 from invoke.collection import Collection
 from invoke.context import Context
 
-from provision.cli.command import JSON, command, load
+from provision.cli.command import JSON, command, load, need
 
 if TYPE_CHECKING:
     from provision.deployments.moving import Moved
     from provision.settings.loading import Loaded
 
 _ON = {"on": "the hosts of this deployment (default: all hosts of invoke.yaml)"}
+
+
+def _load(ctx: Context, remember: bool = True) -> Loaded:
+    need("hosts")
+    return load(ctx, remember)
 
 
 @command(only_prints=True, help={**_ON, **JSON})
@@ -28,7 +33,7 @@ def check(ctx: Context, on: str | None = None, json: bool = False) -> None:
     from provision.core.finding import Level
     from provision.hosts import judge
 
-    found = host_setup.check(load(ctx), on)
+    found = host_setup.check(_load(ctx), on)
     if json:
         display.as_json([each.as_json() for each in found])
     else:
@@ -54,7 +59,7 @@ def setup(ctx: Context, on: str | None = None, dry_run: bool = False, json: bool
     from provision.cli import display
     from provision.deployments import setup_steps
 
-    loaded = load(ctx, remember=not dry_run)
+    loaded = _load(ctx, remember=not dry_run)
     setup_steps.ensure_for_start(loaded, display.StepLines(stream=sys.stderr), on or "")
     done = host_setup.set_up(
         loaded, on, dry_run, (lambda _: None) if json else lambda step: display.host_step(vars(step), dry_run)
@@ -72,7 +77,7 @@ def setup(ctx: Context, on: str | None = None, dry_run: bool = False, json: bool
 @command(only_prints=True, help={"on": "the deployment", **JSON}, positional=["on"])
 def plan(ctx: Context, on: str, json: bool = False) -> None:
     """Show on which host each node of a deployment is, or would be. Asks no host."""
-    show_plan(load(ctx), on, json)
+    show_plan(_load(ctx), on, json)
 
 
 def show_plan(loaded: Loaded, on: str, json: bool) -> None:
@@ -121,7 +126,7 @@ def deploy(ctx: Context, on: str, dry_run: bool = False, rollback: bool = False,
     from provision.cli import display
 
     done = deploying.deploy(
-        load(ctx, remember=not dry_run),
+        _load(ctx, remember=not dry_run),
         on,
         dry_run,
         rollback,
@@ -140,7 +145,7 @@ def undeploy(ctx: Context, on: str, json: bool = False) -> None:
     from provision.app.deploy import rollout as deploying
     from provision.cli import display
 
-    removed = deploying.undeploy(load(ctx), on)
+    removed = deploying.undeploy(_load(ctx), on)
     if json:
         display.as_json({"deployment": on, "removed": removed})
     else:
@@ -155,7 +160,7 @@ def rotate_certificates(ctx: Context, on: str, json: bool = False) -> None:
     from provision.cli import display
     from provision.deployments import on_hosts
 
-    done = on_hosts.rotate_certificates(load(ctx), on, display.note)
+    done = on_hosts.rotate_certificates(_load(ctx), on, display.note)
     if json:
         display.as_json(vars(done))
         return
@@ -237,7 +242,7 @@ def _named(ctx: Context, on: str, doing: str, example: str, to: str | None = Non
         raise ProvisionError(
             doing, f"No {missing} is named.", f"Type: {example.replace('--to  ', '--to HOST ')}"
         )
-    loaded = load(ctx)
+    loaded = _load(ctx)
     ready(loaded, on)
     return loaded
 

@@ -79,3 +79,20 @@ def shown(value: Any) -> str:
     """A given value as errors show it, not longer than a line."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+class PackagesMissing(ProvisionError):
+    """A group of packages is not installed. Raised before anything was changed: the command may begin anew with them.
+
+    Args:
+        group: ``hosts``, ``test`` or ``dev``.
+        doing: the work that needs them.
+    """
+
+    def __init__(self, group: str, doing: str) -> None:
+        self.group = group
+        super().__init__(
+            doing,
+            f"It needs the packages of the group {group}, which are not installed here.",
+            f"./invoke setup --group {group}",
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision.backends.base import Backend
-from provision.core.errors import ProvisionError
+from provision.core.errors import PackagesMissing, ProvisionError
 from provision.core.files import read_json
 from provision.deployments import finishing
 from provision.deployments.deployment import Deployment
@@ -321,6 +322,8 @@ def _hosts(
     placed: Mapping[str, str],
     records: bool,
 ) -> Hosts:
+    if importlib.util.find_spec("fabric") is None:
+        raise PackagesMissing("hosts", f"looking up the hosts of {planned.name}")
     from provision.hosts import setup
     from provision.hosts.backend import Hosts
 

@@ -18,8 +18,8 @@ import re
 import sys
 from pathlib import Path
 
+from provision.env import groups
 from provision.env.python_setting import read_env_python
-from provision.env.wrapper import isolated
 from provision.env.virtualenv import (
     MINIMUM_PYTHON,
     BootstrapError,
@@ -30,8 +30,10 @@ from provision.env.virtualenv import (
     decide,
     ensure,
     examine,
+    recorded_requirements,
     refuse,
 )
+from provision.env.wrapper import isolated
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +57,8 @@ def project_environment(root: Path = ROOT) -> EnvironmentSpec:
     """
     return EnvironmentSpec(
         path=root / "env",
-        requirements=(root / "requirements.txt", root / "requirements-dev.txt"),
+        requirements=groups.asked_for(root, os.environ),
+        optional=groups.optional(root),
         lock=root / ".state" / "bootstrap.lock",
         python=_absolute(read_env_python(root, os.environ)[0], root),
     )
@@ -128,6 +131,7 @@ def main(arguments: Sequence[str]) -> int:
                 return 0
         else:
             steps = ensure(spec)
+        os.environ.pop(groups.VARIABLE, None)
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is _terminated:
                 signal.signal(number, signal.SIG_DFL)
@@ -189,6 +193,31 @@ def ensure_environment() -> None:
     except BootstrapError as error:
         # Of the Invoke that is importing the tasks, whichever that is.
         raise sys.modules["invoke.exceptions"].Exit(str(error), code=1) from None
+
+
+def need(*names: str) -> None:
+    """Make sure that env/ has the packages of these groups; else this process becomes `./invoke`, which adds them.
+
+    To be called before a command has changed anything: it begins anew.
+
+    Raises:
+        BootstrapError: nothing may be changed (``--dry-run``).
+    """
+    spec = project_environment()
+    has = {Path(file).name for file in recorded_requirements(spec.path)}
+    missing = [name for name in names if groups.GROUPS[name] not in has]
+    if not missing or not _is_inside(spec.path):
+        return
+    if is_dry_run(sys.argv[1:]):
+        raise BootstrapError(
+            f"looking at {', '.join(missing)}",
+            "env/ does not have the packages for that yet, and a dry run installs nothing",
+            f"type ./invoke setup --group {','.join(missing)}",
+        )
+    groups.announce(missing)
+    groups.ask_for(missing)
+    os.environ[REPORT_VARIABLE] = UPDATE
+    _execute(base_executable(), "env/wrapper.py", sys.argv[1:])
 
 
 def take_report() -> list[StepRecord]:

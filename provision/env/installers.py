@@ -8,9 +8,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.machine.access import cache_directory, home_directory, shared_cache_directory
 from provision.core.signals import held, once
 from provision.env.virtualenv import BootstrapError, EnvironmentSpec, Interpreter, Progress, redact
+from provision.machine.access import cache_directory, home_directory, shared_cache_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ import os
 import re
 import shutil
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from provision.machine.access import explain
-from provision.env.wrapper import pythons_on_path
 from provision.core.locks import exclusive
+from provision.env.wrapper import pythons_on_path
+from provision.machine.access import explain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class EnvironmentSpec:
     Args:
         path: directory of the virtualenv.
         requirements: requirements files to install, absolute; what they include by -r or -c counts as theirs.
+        optional: more of them, each of which is kept current where an earlier command has installed it.
         lock: file locked while the virtualenv is examined for a change and changed.
         python: interpreter wanted: an absolute path, a name on the PATH or a version such as "3.12"; None
             takes any that serves, and stays with the one an existing virtualenv has.
@@ -88,6 +89,7 @@ class EnvironmentSpec:
     require_hashes: bool = True
     minimum_python: tuple[int, int] = MINIMUM_PYTHON
     working_directory: Path = Path("/")
+    optional: tuple[Path, ...] = ()
     label: str = "env/"
     python_setting: str = "env.python"
 
@@ -162,12 +164,26 @@ class Plan:
         )
 
 
+def recorded_requirements(path: Path) -> Mapping[str, str]:
+    """The requirements files that a virtualenv was made from, or is being made from: path → sha256."""
+    found = (_read_record(path) or {}).get("requirements")
+    return found if isinstance(found, dict) else {}
+
+
+def resolved(spec: EnvironmentSpec) -> EnvironmentSpec:
+    """The spec with those of its optional requirements that its virtualenv has."""
+    known = recorded_requirements(spec.path)
+    there = tuple(file for file in spec.optional if str(file) in known and file not in spec.requirements)
+    return replace(spec, requirements=(*spec.requirements, *there), optional=())
+
+
 def examine(spec: EnvironmentSpec) -> Facts:
     """Read what is at `spec.path`. Runs the virtualenv's interpreter only where it is not the recorded one.
 
     Raises:
         BootstrapError: a requirements file cannot be read.
     """
+    spec = resolved(spec)
     digests = requirement_digests(spec)
     path = spec.path
     if not path.exists() and not path.is_symlink():
@@ -463,10 +479,16 @@ def _explain(spec: EnvironmentSpec, error: OSError) -> tuple[str, str]:
 def _act(spec: EnvironmentSpec, plan: Plan, lock: int) -> tuple[StepRecord, ...]:
     from provision.env.installers import Runner, available, first_that_works
 
+    spec = resolved(spec)
     runner = Runner(spec, lock)
     virtualenv, requirements = plan.steps()
     facts = examine(spec)
-    building = {"schema": SCHEMA, "state": "building", "path": str(spec.path)}
+    building = {
+        "schema": SCHEMA,
+        "state": "building",
+        "path": str(spec.path),
+        "requirements": dict(facts.digests),
+    }
     made = plan.virtualenv != "keep"
     python = find_interpreter(spec) if made else _running(spec)
     tools = available(runner, python)
@@ -502,7 +524,6 @@ def _act(spec: EnvironmentSpec, plan: Plan, lock: int) -> tuple[StepRecord, ...]
                     "prefix": python.prefix,
                 },
                 "interpreter": _fingerprint(spec.interpreter),
-                "requirements": dict(facts.digests),
                 "packages": sorted(names),
                 "installer": tools[0].name,
             },

@@ -102,11 +102,15 @@ def main(arguments):
     if "PROVISION_BOOTSTRAP" not in os.environ:
         python = ready_python()
         if python is not None:
-            os.execv(python, isolated(python) + [os.path.join(ROOT, "provision", "cli", "entry.py")] + arguments)
+            os.execv(
+                python, isolated(python) + [os.path.join(ROOT, "provision", "cli", "entry.py")] + arguments
+            )
     if sys.version_info < MINIMUM:
         newer = find_python()
         if newer is not None:
-            os.execv(newer, isolated(newer) + [os.path.join(ROOT, "provision", "env", "wrapper.py")] + arguments)
+            os.execv(
+                newer, isolated(newer) + [os.path.join(ROOT, "provision", "env", "wrapper.py")] + arguments
+            )
         sys.stderr.write(
             "error: making the virtualenv env/: Python %d.%d or newer is needed\n"
             "  why:  %s is Python %s, and the PATH has no newer one that runs\n"
@@ -117,8 +121,8 @@ def main(arguments):
     sys.path.insert(0, ROOT)
     # Nothing is written before it is known that something may be: this may be a dry run.
     sys.dont_write_bytecode = True
-    from provision.env import bootstrap
     from provision.core import output
+    from provision.env import bootstrap
 
     output.guard()
     return output.status(bootstrap.main(arguments))

@@ -37,6 +37,8 @@ MODULES = [
     "env/virtualenv",
     "env/installers",
     "env/python_setting",
+    "env/settings_files",
+    "env/groups",
     "settings/layers",
     "cli/program",
     "cli/numeric_flags",
@@ -54,6 +56,15 @@ from invoke import task
 def setup(c, dry_run=False):
     steps = [[s.name, s.changed, s.why] for s in bootstrap.take_report()]
     print(json.dumps({"prefix": sys.prefix, "cwd": os.getcwd(), "steps": steps}))
+
+@task
+def far(c, dry_run=False):
+    try:
+        bootstrap.need("hosts")
+    except bootstrap.BootstrapError as error:
+        sys.exit(str(error))
+    import sortedcontainers
+    print("far", os.environ.get("PROVISION_GROUPS"))
 """
 
 
@@ -116,7 +127,7 @@ class Clone:
 
 
 def pinned(*names: str) -> str:
-    text = (ROOT / "requirements-dev.txt").read_text()
+    text = "".join(file.read_text() for file in sorted(ROOT.glob("requirements*.txt")))
     found = [re.findall(rf"(?m)^{name}==.*(?:\n +--hash.*)*", text)[0] for name in names]
     return "\n".join(found) + "\n"
 
@@ -126,7 +137,7 @@ def clone(tmp_path: Path) -> Clone:
     root = tmp_path / "clone"
     (root / "provision").mkdir(parents=True)
     shutil.copy(ROOT / "invoke", root / "invoke")
-    rooms = sorted({module.partition("/")[0] for module in MODULES})
+    rooms = sorted({module.partition("/")[0] for module in MODULES if "/" in module})
     for name in [
         *(f"{module}.py" for module in MODULES),
         *(f"{room}/__init__.py" for room in rooms),
@@ -136,7 +147,7 @@ def clone(tmp_path: Path) -> Clone:
         shutil.copy(ROOT / "provision" / name, root / "provision" / name)
     (root / "tasks.py").write_text(TASKS)
     (root / "requirements.txt").write_text(pinned("iniconfig"))
-    (root / "requirements-dev.txt").write_text(pinned("invoke"))
+    (root / "requirements-run.txt").write_text(pinned("invoke"))
     home = tmp_path / "home"
     home.mkdir()
     kept = {
@@ -262,6 +273,33 @@ def test_changed_requirements_are_installed_and_only_what_was_dropped_is_removed
     assert (packages / "sortedcontainers").is_dir()
     assert not (packages / "iniconfig").exists()
     assert (packages / "mine.py").exists()
+
+
+@pytest.mark.needs("index")
+def test_a_group_is_installed_when_a_command_first_needs_it_and_stays(clone: Clone) -> None:
+    (clone.root / "requirements-hosts.txt").write_text(pinned("sortedcontainers"))
+    clone.setup()
+    packages = next(clone.env.glob("lib/*/site-packages"))
+    assert not (packages / "sortedcontainers").exists()
+
+    dry = clone.run("far", "--dry-run")
+    assert dry.returncode == 1
+    assert "./invoke setup --group hosts" in dry.stderr
+    assert not (packages / "sortedcontainers").exists()
+
+    first = clone.run("far")
+    assert first.stdout == "far None\n", first.stderr
+    assert "Work with other hosts needs packages that `run` does not" in first.stderr
+    again = clone.run("far")
+    assert (again.stdout, again.stderr) == ("far None\n", "")
+
+    # It stays where the packages that `run` needs change, where env/ is made again, and where that is interrupted.
+    (clone.root / "requirements.txt").write_text(pinned("iniconfig", "filelock"))
+    assert clone.setup() == {"virtualenv": False, "requirements": True}
+    assert (packages / "sortedcontainers").exists()
+    (clone.env / ".provision.json").write_text(json.dumps({**clone.record, "state": "building"}))
+    assert clone.setup() == {"virtualenv": True, "requirements": True}
+    assert (packages / "sortedcontainers").exists()
 
 
 @pytest.mark.needs("index")
@@ -542,7 +580,7 @@ class Index(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def private_index(clone: Clone, tmp_path: Path) -> Iterator[type[Index]]:
-    files = [f"-r{clone.root / name}" for name in ("requirements.txt", "requirements-dev.txt")]
+    files = [f"-r{clone.root / name}" for name in ("requirements.txt", "requirements-run.txt")]
     subprocess.run(
         [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", tmp_path / "wheels", *files],
         check=True,
@@ -582,7 +620,8 @@ def test_a_fresh_clone_is_set_up_offline_from_warm_caches(
     variables["UV_CACHE_DIR"] = str(tmp_path / "uv")
     Clone(clone.root, environment).setup(**variables)
     fresh = Clone(tmp_path / "fresh", environment)
-    shutil.copytree(clone.root, fresh.root, ignore=shutil.ignore_patterns("env", ".state"))
+    shutil.copytree(clone.root, fresh.root, symlinks=True, ignore=shutil.ignore_patterns(".state"))
+    shutil.rmtree(fresh.env)
     private_index.index.shutdown()
     private_index.index.server_close()
     done = fresh.run("setup", **variables)

@@ -21,7 +21,7 @@ def files(clone: Clone) -> dict[str, int]:
     return {
         str(path.relative_to(clone.root)): path.stat().st_mtime_ns
         for path in clone.root.rglob("*")
-        if "env" not in path.relative_to(clone.root).parts
+        if path.relative_to(clone.root).parts[0] != "env"
         and path.is_file()
         and "locks" not in path.parts
         and path.name

@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +304,7 @@ def lend_env(root: Path) -> None:
     """
     from provision.env import virtualenv
     from provision.env.bootstrap import project_environment
+    from provision.env.groups import GROUPS, RUN
 
     lender, env = Path(sys.prefix), root / "env"
     (env / "bin").mkdir(parents=True)
@@ -311,7 +312,9 @@ def lend_env(root: Path) -> None:
     for script in (lender / "bin").iterdir():
         shutil.copy2(script, env / "bin" / script.name, follow_symlinks=False)
     (env / "lib").symlink_to(lender / "lib")
-    spec = project_environment(root)
+    spec = replace(
+        project_environment(root), requirements=tuple(root / name for name in (*RUN, *GROUPS.values()))
+    )
     python = virtualenv.probe(str(spec.interpreter))
     assert isinstance(python, virtualenv.Interpreter), python
     found = spec.interpreter.stat()

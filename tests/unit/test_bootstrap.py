@@ -19,7 +19,7 @@ from provision.env.virtualenv import EnvironmentSpec, Facts
 ROOT = Path(__file__).resolve().parents[2]
 LOCKED = [
     ROOT / "requirements.txt",
-    ROOT / "requirements-dev.txt",
+    *(ROOT / f"requirements-{group}.txt" for group in ("run", "hosts", "test", "dev")),
     ROOT / "provision" / "env" / "uv.txt",
     ROOT / "provision" / "app" / "deploy" / "gunicorn.txt",
 ]

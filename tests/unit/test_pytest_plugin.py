@@ -198,7 +198,10 @@ def test_the_plugin_is_found_by_pytest_where_the_package_is_installed() -> None:
 
 def test_the_packages_bounds_are_those_of_the_requirement_files() -> None:
     listed = {}
-    for name in ("requirements.in", "requirements-dev.in"):
+    for name in (
+        "requirements.in",
+        *(f"requirements-{group}.in" for group in ("run", "hosts", "test", "dev")),
+    ):
         for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
             if text := line.partition("#")[0].strip():
                 requirement = Requirement(text)

@@ -11,7 +11,7 @@ from tools.bench.subjects.start import FLOOR, floor_config, node_environment
 _BY_HAND = """
 virtualenv=$1 floor=$2 mongod=$3 port=$4 set=$5 config=$6
 "$virtualenv" -p python3 env
-env/bin/pip install -r requirements.txt -r requirements-dev.txt
+env/bin/pip install -r requirements.txt -r requirements-run.txt
 mkdir -p data log
 printf '%s' "$config" > mongod.conf
 env/bin/python "$floor" "$port" "$set" "$mongod" --config mongod.conf
@@ -59,7 +59,7 @@ SUBJECT = Subject(
     Bound(0.4, "x"),
     _ours,
     _theirs,
-    "virtualenv -p python3 env, pip install -r requirements.txt -r requirements-dev.txt, mkdir, "
+    "virtualenv -p python3 env, pip install -r requirements.txt -r requirements-run.txt, mkdir, "
     "writing mongod.conf, and the floor of start",
     _skip_reason,
 )

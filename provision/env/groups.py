@@ -1,0 +1,49 @@
+"""Groups of packages: env/ gets those of a group when a command that needs them is first typed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+RUN = ("requirements.txt", "requirements-run.txt")
+"""What `./invoke run` needs, and no more."""
+GROUPS = {
+    "hosts": "requirements-hosts.txt",
+    "test": "requirements-test.txt",
+    "dev": "requirements-dev.txt",
+}
+NEEDED_BY = {
+    "hosts": "Work with other hosts",
+    "test": "The test suite",
+    "dev": "The checks before a commit",
+}
+VARIABLE = "PROVISION_GROUPS"
+"""Names of the groups that a command has asked for, with commas, in the environment of what builds env/."""
+
+
+def asked_for(root: Path, environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """The requirements files of `run` and of the groups that a command has asked for."""
+    names = environment.get(VARIABLE, "").split(",")
+    return tuple(root / name for name in (*RUN, *(GROUPS[name] for name in names if name in GROUPS)))
+
+
+def optional(root: Path) -> tuple[Path, ...]:
+    """The requirements files that stay in env/ once they are in it."""
+    return tuple(root / name for name in GROUPS.values())
+
+
+def announce(names: list[str]) -> None:
+    """Say, once, why packages are installed now."""
+    what = " and ".join(NEEDED_BY[name] for name in names)
+    sys.stderr.write(f"{what} needs packages that `run` does not: they are installed into env/ now, once.\n")
+    sys.stderr.flush()
+
+
+def ask_for(names: list[str]) -> None:
+    """Have whoever builds env/ next add these groups."""
+    os.environ[VARIABLE] = ",".join(names)

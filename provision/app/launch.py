@@ -26,6 +26,7 @@ from provision.core.signals import held, once
 from provision.core.steps import Reporter
 from provision.deployments import assembly, setup_steps
 from provision.deployments.deployment import Deployment
+from provision.deployments.events import Event
 from provision.settings.loading import Loaded
 from provision.settings.schema import AppSettings
 from provision.state.process_identity import this_process
@@ -100,7 +101,7 @@ class Progress(Protocol):
     def say(self, text: str) -> None:
         """What is going on."""
 
-    def reached(self, what: str) -> None:
+    def reached(self, event: Event) -> None:
         """What was reached."""
 
 

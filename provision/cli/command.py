@@ -198,15 +198,15 @@ def tell_differences(deployment: Deployment) -> None:
 def show_up(done: Up, timings: bool, json: bool) -> None:
     """Show what an `up` did: on standard output its connection string alone, or all of it as JSON."""
     from provision.cli import display
-    from provision.deployments import cluster
+    from provision.deployments import events
 
     if json:
-        display.as_json({**vars(done), "timings": [vars(each) for each in cluster.moments(done.timings)]})
+        display.as_json({**vars(done), "timings": [vars(each) for each in events.moments(done.timings)]})
         return
     for notice in done.notices:
         display.note(notice)
     if timings:
-        display.timings(cluster.moments(done.timings))
+        display.timings(events.moments(done.timings))
     display.line(done.uri)
 
 

@@ -272,7 +272,7 @@ def timings(moments: Sequence[Any]) -> None:
     """What an `up` reached when; what the whole waited for is marked.
 
     Args:
-        moments: `provision.deployments.cluster.Moment`, in order.
+        moments: `provision.deployments.events.Moment`, in order.
     """
     for each in moments:
         text = f"{'*' if each.critical else ' '} {each.seconds:7.3f} s  {each.what}"

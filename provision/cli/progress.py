@@ -12,6 +12,7 @@ from typing import Self
 
 from provision.cli.display import colourful, note, paint, state
 from provision.deployments.deployment import Deployment
+from provision.deployments.events import Event
 from provision.mongodb import replica_set as replication
 from provision.mongodb.topology import Node, Topology
 from provision.mongodb.wire import CommandFailed, Connection, NotReachable
@@ -62,11 +63,11 @@ class UpProgress:
             self._thread = threading.Thread(target=self._watch, daemon=True, name="progress")
             self._thread.start()
 
-    def reached(self, what: str) -> None:
+    def reached(self, event: Event) -> None:
         """Show what was reached."""
         if self._quiet or not self._starting:
             return
-        text = f"{time.monotonic() - self._begun:6.2f} s  {what}"
+        text = f"{time.monotonic() - self._begun:6.2f} s  {event.text}"
         if self._live:
             self._last = text
         else:

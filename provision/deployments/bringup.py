@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from provision.backends.base import Backend
 from provision.core.errors import ProvisionError
+from provision.deployments.events import Event, Kind
 from provision.deployments.identity import dial, dial_or_explain
 from provision.mongodb import replica_set as replication
 from provision.mongodb import users
@@ -94,7 +95,7 @@ class BringUp:
         backend: Backend,
         telling_lines: Callable[[Node], list[str]],
         death: Callable[[Node, int | None], ProvisionError],
-        reached: Callable[[str], None],
+        reached: Callable[[Event], None],
     ) -> None:
         self._plan = plan
         self._backend = backend
@@ -157,18 +158,18 @@ class BringUp:
         for node in topology.standalones:
             waiting = self._wait([node])
             with replication.steady(node, self.dial, waiting) as connection:
-                self._reached(f"{node.name} listens")
+                self._reached(Event(Kind.LISTENS, node.name))
                 replication.prove_writable(connection, None, waiting)
         for each in topology.replica_sets:
             with self._primary(each) as connection:
                 waiting = self._wait(each.members)
                 replication.prove_writable(connection, each, waiting)
-                self._reached("majority write acknowledged")
+                self._reached(Event(Kind.WRITABLE))
                 if len(each.members) > 1 and until_healthy:
                     replication.complete(each, connection, self.dial, waiting)
                     replication.healthy(each, connection, self.dial, waiting)
                     replication.prove_writable(connection, each, waiting)
-                    self._reached(f"all members of {each.name} are healthy")
+                    self._reached(Event(Kind.MEMBERS_HEALTHY, each.name))
 
     def _bring_up_sharded(self, pool: ThreadPoolExecutor, until_healthy: bool) -> None:
         from provision.mongodb import sharding
@@ -194,11 +195,11 @@ class BringUp:
             for collection in self._plan.collections:
                 try:
                     if sharding.shard_collection(router, collection):
-                        self._reached(f"{collection.namespace} is sharded")
+                        self._reached(Event(Kind.SHARDED, collection.namespace))
                 except ProvisionError as refusal:
                     refusals.append(refusal)
             self._prove_through(router, waiting)
-            self._reached("majority write acknowledged through the router")
+            self._reached(Event(Kind.WRITABLE_THROUGH_ROUTER))
             if until_healthy:
                 # Not before: while members copy their set's data, a majority takes seconds to acknowledge anything.
                 completions = [
@@ -209,7 +210,7 @@ class BringUp:
                     self._result(future, everything)
                 if any(len(each.members) > 1 for each in topology.all_sets):
                     self._prove_through(router, waiting)
-                self._reached("every member is healthy")
+                self._reached(Event(Kind.HEALTHY))
         if refusals:
             raise NotSharded(topology.name, refusals)
 
@@ -219,7 +220,7 @@ class BringUp:
         initiated = replica_set.name in self._plan.initiated
         connection = replication.bring_up(replica_set, self.dial, waiting, initiated)
         self._opened.append(connection)
-        self._reached(f"{replica_set.name} has a primary")
+        self._reached(Event(Kind.HAS_PRIMARY, replica_set.name))
         if self._plan.secrets is not None:
             secrets = self._plan.secrets
             try:
@@ -252,12 +253,12 @@ class BringUp:
         with self._after(primary) as connection:
             replication.complete(replica_set, connection, self.dial, waiting)
             replication.healthy(replica_set, connection, self.dial, waiting)
-        self._reached(f"all members of {replica_set.name} are healthy")
+        self._reached(Event(Kind.MEMBERS_HEALTHY, replica_set.name))
 
     def _router(self, node: Node, config_primary: Future[Redialled]) -> None:
         self._after(config_primary)  # the users are there
         replication.listening(node, self.dial, self._wait([node])).close()
-        self._reached(f"{node.name} listens")
+        self._reached(Event(Kind.LISTENS, node.name))
 
     def _add_shard(self, shard: ReplicaSet, primary: Future[Redialled], router: Node) -> None:
         from provision.mongodb import sharding
@@ -266,7 +267,7 @@ class BringUp:
         waiting = self._wait([router, *shard.members])
         with replication.steady(router, self.dial, waiting) as connection:
             if sharding.add_shard(connection, shard, waiting):
-                self._reached(f"{shard.name} is added")
+                self._reached(Event(Kind.ADDED, shard.name))
 
     def _prove_through(self, router: Server, waiting: Wait) -> None:
         """Write one document through the router, and wait for the majority.

@@ -6,7 +6,6 @@ import contextlib
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from provision.backends.registry import in_containers
@@ -14,7 +13,8 @@ from provision.core.errors import ProvisionError, did_you_mean
 from provision.core.locks import exclusive
 from provision.deployments import assembly
 from provision.deployments.bringup import NotSharded
-from provision.deployments.deployment import Deployment, Timing, Up
+from provision.deployments.deployment import Deployment, Up
+from provision.deployments.events import Event
 from provision.mongodb import sharding
 from provision.mongodb.sharding import ShardedCollection
 from provision.mongodb.topology import Node, ReplicaSet
@@ -25,6 +25,7 @@ from provision.state import remembered
 from provision.state.remembered import Flag
 
 Say = Callable[[str], None]
+Reached = Callable[[Event], None]
 _STEP_DOWN_SECONDS = 60
 _ELECTION_SECONDS = 30.0
 _DRAIN_POLL_SECONDS = 0.25
@@ -39,7 +40,7 @@ def up(
     name: str,
     typed: Mapping[str, str],
     say: Say,
-    reached: Say,
+    reached: Reached,
     until_healthy: bool = True,
 ) -> Up:
     """Bring a deployment up with flags, which then hold for the later commands on it.
@@ -61,7 +62,7 @@ def up(
     return _up_with(loaded, name, flags, say, reached, until_healthy)
 
 
-def add_shard(loaded: Loaded, name: str, say: Say, reached: Say) -> Up:
+def add_shard(loaded: Loaded, name: str, say: Say, reached: Reached) -> Up:
     """Add one more shard to a sharded cluster.
 
     Raises:
@@ -74,7 +75,7 @@ def add_shard(loaded: Loaded, name: str, say: Say, reached: Say) -> Up:
 
 
 def _up_with(
-    loaded: Loaded, name: str, flags: Mapping[str, Flag], say: Say, reached: Say, until_healthy: bool
+    loaded: Loaded, name: str, flags: Mapping[str, Flag], say: Say, reached: Reached, until_healthy: bool
 ) -> Up:
     with resizing(loaded, name, say):
         before = remembered.remember(loaded.paths, name, flags)
@@ -643,62 +644,6 @@ def hand_over(deployment: Deployment, members: ReplicaSet, connection: Connectio
         return found if found is not None and found != former else None
 
     return waiting.until(f"a new primary in {members.name}", elected)
-
-
-# What took how long
-
-
-def critical_path(timings: Sequence[Timing]) -> list[Timing]:
-    """Those of an `up`'s timings that determined how long it took, each the last that the next one waited for. Pure."""
-    if not timings:
-        return []
-    by_what = {each.what: each for each in timings}
-    path = [max(timings, key=lambda each: each.seconds)]
-    while before := [
-        by_what[what] for what in by_what if what != path[-1].what and _waits_for(path[-1].what, what)
-    ]:
-        path.append(max(before, key=lambda each: each.seconds))
-    return path[::-1]
-
-
-def _waits_for(what: str, other: str) -> bool:
-    """Whether one thing that is reached can't be before another. Pure."""
-    if what == "every member is healthy":
-        return other.startswith(("all members of", "majority write"))
-    if what.startswith("majority write") and "router" in what:
-        return other.endswith((" is added", " is sharded"))
-    if what.startswith("majority write"):
-        return other.endswith((" has a primary", " listens"))
-    if what.endswith(" is sharded"):
-        return other.endswith(" is added")
-    if what.endswith(" is added"):
-        return other == what.replace(" is added", " has a primary") or other.endswith(" listens")
-    if what.endswith(" listens"):
-        return other == "config has a primary"
-    if what.startswith("all members of"):
-        return other == what.split()[3] + " has a primary"
-    return False
-
-
-@dataclass(frozen=True)
-class Moment:
-    """A timing for display.
-
-    Args:
-        what: what was reached.
-        seconds: when, after `up` began.
-        critical: the whole waited for it.
-    """
-
-    what: str
-    seconds: float
-    critical: bool
-
-
-def moments(timings: Sequence[Timing]) -> list[Moment]:
-    """An `up`'s timings in order, with its critical path marked. Pure."""
-    critical = critical_path(timings)
-    return [Moment(each.what, each.seconds, each in critical) for each in timings]
 
 
 def _names(nodes: Sequence[Node]) -> str:

@@ -19,6 +19,7 @@ from provision.core.locks import exclusive
 from provision.deployments import launched
 from provision.deployments import status as reading
 from provision.deployments.bringup import BringUp, NotSharded, Plan
+from provision.deployments.events import Event, Timing
 from provision.deployments.identity import Impostor, dial, dial_or_explain, dial_unnamed
 from provision.deployments.launched import Launched
 from provision.deployments.rendering import Rendering
@@ -81,14 +82,6 @@ class Look:
         remedies = dict.fromkeys(error.remedy for _, error in self.unknown)
         typed = f"type: {again}" if again else "type the same again."
         raise ProvisionError(doing, "\n".join(causes), "\n".join([*remedies, f"Then {typed}"]))
-
-
-@dataclass(frozen=True)
-class Timing:
-    """When something was reached, in seconds after `up` began."""
-
-    what: str
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -255,7 +248,7 @@ class Deployment:
     def up(
         self,
         say: Callable[[str], None] = lambda _: None,
-        reached: Callable[[str], None] = lambda _: None,
+        reached: Callable[[Event], None] = lambda _: None,
         until_healthy: bool = True,
         holding: bool = False,
     ) -> Up:
@@ -278,10 +271,10 @@ class Deployment:
         timings: list[Timing] = []
         guard = threading.Lock()
 
-        def note(what: str) -> None:
+        def note(event: Event) -> None:
             with guard:
-                timings.append(Timing(what, time.monotonic() - begun))
-                reached(what)
+                timings.append(Timing(event, time.monotonic() - begun))
+                reached(event)
 
         with contextlib.nullcontext(-1) if holding else self._locked("starting", say) as lock:
             self.prepare()

@@ -58,7 +58,11 @@ def main(deployment: str) -> int:
     output.guard()
     loaded: Loaded = pickle.load(sys.stdin.buffer)  # noqa: S301 — from the command that started this process
     try:
-        for notice in assembly.deployment(loaded, deployment).up(_log, _log, holding=True).notices:
+        for notice in (
+            assembly.deployment(loaded, deployment)
+            .up(_log, lambda event: _log(event.text), holding=True)
+            .notices
+        ):
             _log(notice)
     except ProvisionError as error:
         _log(error.text())

@@ -13,6 +13,8 @@ from urllib.parse import quote
 
 from provision.mongodb.credentials import Credentials
 
+CONFIG_SET = "config"
+"""The replica set of the config servers."""
 LOOPBACK = "127.0.0.1"
 
 
@@ -261,7 +263,7 @@ def sharded(name: str, port: int, size: Size, options: OptionsOf, host: HostOf) 
     """
     config_ports = iter(range(port + 20, port + 40))
     config = _set(
-        "config", "config", Role.CONFIG, Size(members=size.config_servers), config_ports, options, host
+        CONFIG_SET, CONFIG_SET, Role.CONFIG, Size(members=size.config_servers), config_ports, options, host
     )
     shards = tuple(
         _set(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import ProvisionError
+from provision.deployments.events import Event
 from tests.hosts.conftest import Project
 from tests.hosts.lab import keygen
 
@@ -130,7 +131,7 @@ def test_connection_lost_during_up_is_opened_again_or_named_and_up_completes(pro
     host = project.lab.hosts[BAD]
     lost = []
 
-    def lose_it(what: str) -> None:
+    def lose_it(event: Event) -> None:
         lost.append(host.cut_connections(none_will_do=True))
 
     try:

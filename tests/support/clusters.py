@@ -55,7 +55,7 @@ from provision.deployments import assembly
 from provision.settings.loading import Layer, load
 root, settings, name = json.load(sys.stdin)
 loaded = load(Path(root), [Layer("the tests", settings)], {}, remember=False)
-assembly.deployment(loaded, name).up(reached=lambda what: print(what, flush=True))
+assembly.deployment(loaded, name).up(reached=lambda event: print(event.text, flush=True))
 """
 
 

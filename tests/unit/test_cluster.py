@@ -12,8 +12,8 @@ from invoke.parser import Parser, ParserContext
 from provision.backends.docker import Docker
 from provision.cli import cluster as tasks
 from provision.core.errors import ProvisionError
-from provision.deployments import assembly, cluster
-from provision.deployments.deployment import Timing
+from provision.deployments import assembly, cluster, events
+from provision.deployments.events import Event, Kind, Timing
 from provision.mongodb.topology import Size
 from provision.settings.loading import Layer, Loaded, load
 from provision.settings.paths import Paths
@@ -239,24 +239,24 @@ def test_unknown_audiences_and_users_are_refused(tmp_path: Path, audience: str, 
 
 def test_the_critical_path_is_what_the_whole_waited_for() -> None:
     timings = [
-        Timing("shard1 has a primary", 0.4),
-        Timing("config has a primary", 0.6),
-        Timing("router-1 listens", 0.7),
-        Timing("shard2 has a primary", 0.9),
-        Timing("shard1 is added", 0.8),
-        Timing("shard2 is added", 1.0),
-        Timing("majority write acknowledged through the router", 1.1),
-        Timing("all members of shard1 are healthy", 2.0),
-        Timing("all members of shard2 are healthy", 1.5),
-        Timing("every member is healthy", 2.1),
+        Timing(Event(Kind.HAS_PRIMARY, "shard1"), 0.4),
+        Timing(Event(Kind.HAS_PRIMARY, "config"), 0.6),
+        Timing(Event(Kind.LISTENS, "router-1"), 0.7),
+        Timing(Event(Kind.HAS_PRIMARY, "shard2"), 0.9),
+        Timing(Event(Kind.ADDED, "shard1"), 0.8),
+        Timing(Event(Kind.ADDED, "shard2"), 1.0),
+        Timing(Event(Kind.WRITABLE_THROUGH_ROUTER), 1.1),
+        Timing(Event(Kind.MEMBERS_HEALTHY, "shard1"), 2.0),
+        Timing(Event(Kind.MEMBERS_HEALTHY, "shard2"), 1.5),
+        Timing(Event(Kind.HEALTHY), 2.1),
     ]
-    assert [each.what for each in cluster.critical_path(timings)] == [
+    assert [each.event.text for each in events.critical_path(timings)] == [
         "shard1 has a primary",
         "all members of shard1 are healthy",
         "every member is healthy",
     ]
-    until_writable = [each for each in timings if "healthy" not in each.what]
-    assert [each.what for each in cluster.critical_path(until_writable)] == [
+    until_writable = [each for each in timings if "healthy" not in each.event.text]
+    assert [each.event.text for each in events.critical_path(until_writable)] == [
         "shard2 has a primary",
         "shard2 is added",
         "majority write acknowledged through the router",
@@ -264,7 +264,7 @@ def test_the_critical_path_is_what_the_whole_waited_for() -> None:
 
 
 def test_nothing_reached_has_no_critical_path() -> None:
-    assert cluster.critical_path([]) == []
+    assert events.critical_path([]) == []
 
 
 # compose.yaml

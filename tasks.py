@@ -280,7 +280,7 @@ def run(ctx: Context, on: str = "local", port: int | None = None, keep: bool = F
 
 @command(only_prints=True, help=_JSON)
 def doctor(ctx: Context, json: bool = False) -> None:
-    """Check this machine: what `run` needs, what crashed runs have left, and the command that mends it.
+    """Check this machine: what `run` needs, what crashed runs have left, and the command that corrects it.
 
     Exits with 1 only if `run` could not work. --json prints a list of objects with the fields check, level (ok,
     warning or error), what and remedy.
@@ -370,7 +370,7 @@ def bench(
 ) -> None:
     """Measure what is fast beside what a user would do instead. docs/benchmarks.md explains the figures.
 
-    Exits with 1 if a figure could not be measured. A bound that is missed is shown, and is no failure.
+    Exits with 1 if a figure could not be measured. A bound that is missed is shown, and is not a failure.
     """
     need("hosts", "test")
     from tools import bench as benchmarks

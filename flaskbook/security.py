@@ -70,7 +70,7 @@ class LoopbackAwareSessions(SecureCookieSessionInterface):
 
     Browsers differ in whether they keep Secure cookies of http://127.0.0.1, where development and browser
     tests happen. Deciding by the Host of the request keeps every other host safe without a setting that could
-    be forgotten; whoever forges that header only affects a cookie of their own.
+    be forgotten; a client that forges that header only affects a cookie of their own.
     """
 
     def get_cookie_secure(self, app: Flask) -> bool:

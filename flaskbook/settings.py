@@ -62,7 +62,7 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "TOPOLOGY": None,
         # A button on /topology adds a thousand people. None: in debug mode only.
         "SAMPLE_PEOPLE": None,
-        # How often per window, whoever asks.
+        # How often per window, for all who ask together.
         "SAMPLE_PEOPLE_LIMIT": 100,
     }
 )

@@ -147,7 +147,7 @@ def _served(loaded: Loaded, mongod: Mongod, deployment: dict[str, Any]) -> Itera
 
     class Quiet(WSGIRequestHandler):
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-            """The pictures are what is to be told of."""
+            """Only the pictures are worth a line."""
 
     with _deployed(loaded, mongod, deployment) as uri:
         settings = {

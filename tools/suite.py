@@ -53,4 +53,4 @@ def run(root: Path, command: list[str]) -> NoReturn:
     sys.stdout.flush()
     # pytest's workers are started without the flags of their parent.
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    os.execve(command[0], command, kept)  # noqa: S606
+    os.execve(command[0], command, kept)

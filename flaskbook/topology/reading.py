@@ -50,7 +50,7 @@ _NODE_MS = 800
 # Counting is not waited for, and may take longer.
 _DATA_SECONDS = 5.0
 _DATA_EVERY_SECONDS = 1.0
-# A page asks every second: whoever has not asked for this long has gone.
+# A page asks every second: a page that has not asked for this long has gone.
 IDLE_SECONDS = 5.0
 _MORE_ROUNDS_TO_LEARN = 2
 _RATE_SECONDS = 3.0
@@ -176,7 +176,7 @@ class _EndingError(Exception):
 def _answer(asked: Future[Any], question: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     try:
         asked.set_result(question(*arguments))
-    except BaseException as error:  # noqa: BLE001 (whoever reads the answer raises it)
+    except BaseException as error:  # noqa: BLE001 (the reader of the answer raises it)
         asked.set_exception(error)
 
 
@@ -319,7 +319,7 @@ class _Rounds:
         return self._client(address).admin.command("hello")
 
     def _more(self, address: str, command: dict[str, Any]) -> dict[str, Any] | None:
-        """Run a command that needs rights, on one node; None: it can't be had now."""
+        """Run a command that needs rights, on one node; None: it can't be read now."""
         key = f"{address} {next(iter(command))}"
         if time.monotonic() - self._refused.get(key, -REFUSED_SECONDS) < REFUSED_SECONDS:
             return None

@@ -293,7 +293,7 @@ def _with_password(
     form = submitted(form_class)
     if not form.validate():
         return invalid(template, form)
-    # Under the same limits as log-in: a stolen session is no way to guess a password.
+    # Under the same limits as log-in: a stolen session does not help to guess a password.
     user = account.authenticate(current_user.email, form[field].data, _client())
     if user is None or user.id != current_user.id:
         form[field].errors = [WRONG_PASSWORD]

@@ -223,7 +223,7 @@ def run(
         raise ProvisionError(
             f"running {settings.factory}",
             f"The app ended with status {status}; what it printed is above. MongoDB is as it was before.",
-            "Mend it, then type `invoke run` again.",
+            "Correct it, then type `invoke run` again.",
         )
 
 
@@ -335,7 +335,7 @@ def _listener(settings: AppSettings) -> Iterator[socket.socket]:
 
 
 def _refused(doing: str, settings: AppSettings, error: OSError) -> ProvisionError:
-    """Why the app's address can't be had: the reason of this one, and its remedy."""
+    """Why the app can't listen at its address: the reason of this one, and its remedy."""
     other = max(settings.port, 1023) + 1
     if error.errno == errno.EADDRNOTAVAIL:
         return _not_ours(doing, settings, error)

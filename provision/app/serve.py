@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 
-# Ctrl-C reaches this process too, even while it imports; its parent says what is to be said about it.
+# Ctrl-C reaches this process too, even while it imports; its parent says what there is to say about it.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import importlib.util  # noqa: E402

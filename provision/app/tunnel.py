@@ -1,7 +1,7 @@
 """`invoke tunnel`: ports of this machine that lead through SSH to a node, and to the app, of a deployment on hosts.
 
 A connection to such a port becomes a channel of the SSH connection to the host (``direct-tcpip``), which connects
-there to loopback. Whoever may open it is whoever may log in on the host, and is on this machine.
+there to loopback. Those who may open it are those who may log in on the host, and are on this machine.
 """
 
 from __future__ import annotations

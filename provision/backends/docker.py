@@ -414,7 +414,7 @@ class Docker:
         return [each for each in wanted if each.running]
 
     def _signal(self, signal: str, containers: Sequence[Container]) -> None:
-        """Send a signal to all at once. One that has just ended by itself is no failure: who asks looks again."""
+        """Send a signal to all at once. One that has just ended by itself is not a failure: who asks looks again."""
         self._proved.clear()
         if containers:
             self._docker("kill", "--signal", signal, *(each.id for each in containers))
@@ -545,7 +545,7 @@ class Docker:
         return self._paths.deployment(self._deployment) / "volumes.json"
 
     def _mounted(self) -> set[str]:
-        """The volumes that our containers use: ours, whoever started these by hand."""
+        """The volumes that our containers use: ours, no matter who started these by hand."""
         return {f"{self._project}_{name}" for name in self._containers()}
 
     def _claimed(self) -> set[str]:
@@ -729,7 +729,7 @@ class Docker:
         ):
             return unreachable(doing, said, self._deployment)
         return ProvisionError(
-            doing, f"Docker refused: {_last_line(said)}", "Mend that, then type the command again."
+            doing, f"Docker refused: {_last_line(said)}", "Correct that, then type the command again."
         )
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Marks a process as ours, so that one whose record was lost in a crash is found again.
 MARK = "PROVISION_NODE"
 _KILL_SECONDS = 10.0
-# Nodes outlive whoever started them. A Popen that is collected while its process runs takes that for an oversight.
+# Nodes outlive the process that started them. A Popen that is collected while its process runs takes that for an oversight.
 _OUTLIVING: list[subprocess.Popen[bytes]] = []
 _STOP_SECONDS = 30.0
 
@@ -270,7 +270,7 @@ class Processes:
 
     def _spawn(self, node: Node) -> None:
         output = self._paths.node_output(self._deployment, node.name)
-        # Whoever finds this record and no other knows that we were stopped halfway, and looks for the process.
+        # A reader who finds this record and no other knows that we were stopped halfway, and looks for the process.
         write_json(self._paths.node_record(self._deployment, node.name), {"launching": True})
         with output.open("wb") as sink:
             child = subprocess.Popen(

@@ -156,7 +156,7 @@ def ready(loaded: Loaded, on: str) -> Deployment:
     """A deployment that can be started: with a mongod where its nodes are processes, here or on hosts.
 
     Raises:
-        ProvisionError: there is no such deployment, or no mongod to be had.
+        ProvisionError: there is no such deployment, or no mongod for it.
     """
     from provision.cli import display
     from provision.deployments import assembly, setup_steps
@@ -227,7 +227,7 @@ def agreed(question: str, doing: str, yes: bool, flag: str = "--yes") -> bool:
     if not sys.stdin.isatty():
         raise ProvisionError(
             doing,
-            "It asks before it deletes data, and standard input is no terminal. Nothing was deleted.",
+            "It asks before it deletes data, and standard input is not a terminal. Nothing was deleted.",
             f"Add {flag} to agree beforehand.",
         )
     sys.stderr.write(f"{question} [y/N] ")

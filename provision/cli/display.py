@@ -294,7 +294,7 @@ def prefixed(node: str, text: str, order: int) -> str:
 
 
 def findings(found: Sequence[Mapping[str, str]]) -> None:
-    """What `doctor` found: a mark and a line each, what mends it indented below, and how many of each at the end.
+    """What `doctor` found: a mark and a line each, the remedy indented below, and how many of each at the end.
 
     Args:
         found: `provision.doctor.Finding.as_json`, in order.
@@ -336,7 +336,7 @@ def _megabytes(count: int) -> str:
 
 
 def host_findings(found: Sequence[Mapping[str, str]]) -> None:
-    """What `hosts.check` found: a table of all hosts, then what mends what is wrong.
+    """What `hosts.check` found: a table of all hosts, then the remedy of each fault.
 
     Args:
         found: `provision.hosts.judge.HostFinding.as_json`, host by host.

@@ -23,7 +23,7 @@ def _load(ctx: Context, remember: bool = True) -> Loaded:
 
 @command(only_prints=True, help={**_ON, **JSON})
 def check(ctx: Context, on: str | None = None, json: bool = False) -> None:
-    """Look whether hosts will do: SSH, rights, system, disk, memory, clock, ports, limits. Changes nothing.
+    """Check whether hosts are ready: SSH, rights, system, disk, memory, clock, ports, limits. Changes nothing.
 
     Ends with 1 if something is in the way.
     """
@@ -43,7 +43,7 @@ def check(ctx: Context, on: str | None = None, json: bool = False) -> None:
         if json:
             raise SystemExit(1)
         raise ProvisionError(
-            "checking hosts", f"Nodes could not run on {', '.join(names)}.", "Mend what is marked ✗ above."
+            "checking hosts", f"Nodes could not run on {', '.join(names)}.", "Correct what is marked ✗ above."
         )
 
 
@@ -258,7 +258,7 @@ def _show_moved(done: Moved, json: bool, verb: str = "went") -> None:
     for each in done.moves:
         display.line(f"{each.node}: {verb} from {each.source} to {each.target}")
     if not done.moves:
-        display.line(f"{done.deployment}: every node is where it is to be")
+        display.line(f"{done.deployment}: every node is where it should be")
     for notice in done.notices:
         display.line(notice)
 

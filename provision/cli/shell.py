@@ -146,7 +146,7 @@ def run_python(source: str, filename: str, names: dict[str, Any]) -> Any:
         The last statement's value if that is an expression, else None.
 
     Raises:
-        Exception: whatever the source raises; SyntaxError if it is no Python.
+        Exception: whatever the source raises; SyntaxError if it is not Python.
     """
     tree = ast.parse(source, filename)
     last = tree.body[-1] if tree.body else None

@@ -14,7 +14,7 @@ from provision.machine.access import TOOL, cache_directory, explain
 
 OUR_FAULT = "\nThis is a bug in the tool, not a mistake of yours. Please report it with the lines above."
 
-# What a disk, its permissions or its mount say, wherever a file is touched; the user's to mend.
+# What a disk, its permissions or its mount say, wherever a file is touched; the user can correct it.
 _MACHINES_FAULT = frozenset(
     {
         errno.ENOSPC,

@@ -20,9 +20,9 @@ class Finding:
 
     Args:
         check: what was looked at, short: ``"port 27017"``. Several findings may share it.
-        level: ``ok``; ``warning``: worth mending, `run` works all the same; ``error``: `run` could not work.
+        level: ``ok``; ``warning``: worth correcting, `run` works all the same; ``error``: `run` could not work.
         what: what was found, one or two sentences.
-        remedy: the command that mends it on this system, or what to change; may span lines; empty: nothing to do.
+        remedy: the command that corrects it on this system, or what to change; may span lines; empty: nothing to do.
     """
 
     check: str

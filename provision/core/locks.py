@@ -21,7 +21,7 @@ def exclusive(path: Path, doing: str, say: Callable[[str], None] | None = None) 
     The kernel drops the lock with its last holder, so a killed process leaves none behind.
 
     Args:
-        path: the lock file; it and its directory are made where missing. Whoever removes it does so while holding it.
+        path: the lock file; it and its directory are made where missing. It is removed only by a process that holds it.
         doing: what the holder does, told to those who wait.
         say: called once with a sentence, if there is something to wait for; default: standard error.
 
@@ -35,7 +35,7 @@ def exclusive(path: Path, doing: str, say: Callable[[str], None] | None = None) 
     try:
         with contextlib.suppress(
             OSError
-        ):  # told to those who wait; a full disk is no reason not to hold the lock
+        ):  # told to those who wait; a full disk does not keep us from holding the lock
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()} {doing}\n".encode(), 0)
         yield descriptor

@@ -34,7 +34,7 @@ class Step(Protocol):
         """Read the present state and decide. Changes nothing.
 
         Raises:
-            ProvisionError: the state can't be mended by this step.
+            ProvisionError: this step can't correct the state.
         """
 
     def act(self, progress: Progress) -> str:

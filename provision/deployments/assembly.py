@@ -278,7 +278,7 @@ def find_mongod(loaded: Loaded, name: str, progress: Progress) -> Choice:
         progress: told of the bytes of a download.
 
     Raises:
-        ProvisionError: it can't be had.
+        ProvisionError: there is none, and none can be downloaded.
     """
     settings, file = _choosing(loaded, name)
     exact = file is not None and settings.version == loaded.deployment(name).mongod
@@ -356,7 +356,7 @@ def _for_hosts(loaded: Loaded, name: str) -> Mongod | None:
 
 
 def _unfinished(loaded: Loaded, name: str) -> list[str]:
-    """What is to be told of nodes whose move from one host to another was interrupted."""
+    """What to say about nodes whose move from one host to another was interrupted."""
     return [
         f"{node} is being moved from {each.source} to {each.target}, which was interrupted. "
         f"`invoke hosts.move {node} --to {each.target} --on {name}` finishes it."
@@ -406,7 +406,7 @@ def backend(loaded: Loaded, planned: Topology, settings: DeploymentSettings) -> 
 
 
 def _container_tunables() -> dict[str, str]:
-    """What mongod 8 needs in a container on this kernel; nothing where the image's own value will do."""
+    """What mongod 8 needs in a container on this kernel; nothing where the image's own value is enough."""
     needed = binaries.environment("8.0.0").get("GLIBC_TUNABLES")
     return {"MONGODB_GLIBC_TUNABLES": needed} if needed else {}
 

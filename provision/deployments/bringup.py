@@ -133,7 +133,7 @@ class BringUp:
             self._launched = pool.submit(self._backend.launch, nodes, checked.set)
             import bson  # noqa: F401 — while the nodes start, so that the first answer is not waited for
 
-            # Until the launch has seen that the ports are free, whoever answers there may be somebody else's mongod.
+            # Until the launch has seen that the ports are free, what answers there may be somebody else's mongod.
             while not checked.wait(_CHECKED_POLL_SECONDS) and not self._launched.done():
                 continue
             if self._launched.done():
@@ -233,7 +233,7 @@ class BringUp:
         return connection
 
     def _knows_root(self, replica_set: ReplicaSet) -> bool:
-        """Whether the users are there with the passwords on record: whoever may log in was created."""
+        """Whether the users are there with the passwords on record: a user who may log in was created."""
         assert self._plan.secrets is not None  # noqa: S101 — asked only with authentication
         if replica_set.name not in self._plan.initiated:
             return False
@@ -302,7 +302,7 @@ class BringUp:
         return dial_or_explain(self._backend, self._plan.secrets, node, timeout)
 
     def _after(self, future: Future[T]) -> T:
-        """Another part's result; gives up when that is no longer to be had."""
+        """Another part's result; gives up when that will not come any more."""
         while True:
             try:
                 return future.result(_POLL_SECONDS)

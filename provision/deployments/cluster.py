@@ -99,7 +99,7 @@ def with_flags(loaded: Loaded, name: str, flags: Mapping[str, Flag]) -> Loaded:
 
 
 def resizing(loaded: Loaded, name: str, say: Say) -> contextlib.AbstractContextManager[int]:
-    """One command at a time changes how large a deployment is to be."""
+    """One command at a time changes how large a deployment should be."""
     return exclusive(loaded.paths.lock(f"size-{name}"), f"changing the size of {name}", say)
 
 
@@ -164,7 +164,7 @@ def remove_shard(loaded: Loaded, name: str, shard: str, say: Say) -> None:
                     _drain(deployment, router, shard, say, doing)
                 except CommandFailed as refusal:
                     raise ProvisionError(
-                        doing, str(refusal), "Mend that, then type it again: it goes on where it was."
+                        doing, str(refusal), "Correct that, then type it again: it goes on where it was."
                     ) from None
         nodes = next((each.members for each in deployment.topology.replica_sets if each.name == shard), ())
         if nodes:
@@ -298,7 +298,7 @@ def parse_key(text: str) -> dict[str, int | str]:
     """A shard key as typed: ``"country:1,_id:hashed"``; a field without a kind is ranged.
 
     Raises:
-        ProvisionError: it is no shard key.
+        ProvisionError: it is not a shard key.
     """
     key: dict[str, int | str] = {}
     for part in text.split(","):
@@ -307,7 +307,7 @@ def parse_key(text: str) -> dict[str, int | str]:
         if not re.fullmatch(r"[^$\s][^\s]*", field) or kind not in ("1", "hashed") or field in key:
             raise ProvisionError(
                 f"reading the shard key {text!r}",
-                f"{part.strip()!r} is no field of one.",
+                f"{part.strip()!r} is not a field of one.",
                 "Write field:1 or field:hashed, with commas between: --key 'country:1,_id:hashed'",
             )
         key[field] = 1 if kind == "1" else "hashed"
@@ -329,7 +329,7 @@ def shard_collection(deployment: Deployment, wanted: ShardedCollection) -> bool:
     database, _, collection = wanted.namespace.partition(".")
     if not database or not collection:
         raise ProvisionError(
-            doing, f"{wanted.namespace!r} is no namespace.", "Write database.collection: flaskbook.user"
+            doing, f"{wanted.namespace!r} is not a namespace.", "Write database.collection: flaskbook.user"
         )
     with routed(deployment, doing) as router:
         try:
@@ -342,7 +342,9 @@ def shard_collection(deployment: Deployment, wanted: ShardedCollection) -> bool:
                 if dict(wanted.key) != {"_id": 1}:
                     router.command(database, {"createIndexes": collection, "indexes": [index]}, timeout=3600)
         except CommandFailed as refusal:
-            raise ProvisionError(doing, str(refusal), "Choose another key, or mend the documents.") from None
+            raise ProvisionError(
+                doing, str(refusal), "Choose another key, or correct the documents."
+            ) from None
         return sharding.shard_collection(router, wanted)
 
 

@@ -228,7 +228,7 @@ class Deployment:
         )
 
     def ensure_secrets(self) -> None:
-        """Generate the secrets where that was not done: whoever is to log in may know them before it is up."""
+        """Generate the secrets where that was not done: a person who will log in may know them before it is up."""
         if self._auth and self.secrets() is None:
             with self._locked("preparing"):
                 users.ensure(self._paths, self.name)
@@ -334,7 +334,7 @@ class Deployment:
         remove: bool = False,
         delete_data: bool = False,
     ) -> tuple[str, ...]:
-        """Stop every node that runs. Data stay, unless they are to be deleted.
+        """Stop every node that runs. Data stay, unless `delete` says otherwise.
 
         Nodes that nobody can look at keep none of the others from being stopped; then they are an error.
 

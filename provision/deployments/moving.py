@@ -53,7 +53,7 @@ class Moved:
         deployment: its name.
         moves: those that were carried out, or with a dry run would be.
         empty: hosts of the deployment that have no node of it now.
-        notices: what is to be done by hand.
+        notices: what you have to do by hand.
         seconds: wall time.
     """
 
@@ -391,7 +391,7 @@ class _Mover:
         ]
         if routers:
             yield (
-                f"{', '.join(routers)} has another address now. Clients that know no other router are to be told: "
+                f"{', '.join(routers)} has another address now. Tell the clients that know no other router: "
                 f"`invoke uri --on {self.name}`."
             )
 
@@ -525,7 +525,7 @@ class _Mover:
         try:
             connection = here.dial(old, _DIAL_SECONDS)
         except (NotReachable, CommandFailed):
-            return  # it is down, or no member any more: then it is no primary
+            return  # it is down, or not a member any more: then it is not a primary
         with connection:
             if not membership.is_primary(connection):
                 return

@@ -187,7 +187,7 @@ class Roll:
     """One rolling restart. The caller holds the deployment's lock, and has had its configuration rendered.
 
     Args:
-        deployment: the deployment, as its nodes are to be when they are back.
+        deployment: the deployment, as its nodes should be when they are back.
         record: file that has the node in hand, for the next attempt.
         doing: the work, for errors.
         again: the command to type after a failure.

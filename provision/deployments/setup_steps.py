@@ -217,10 +217,10 @@ def ensure_for_start(loaded: Loaded, reporter: Reporter, deployment: str = "") -
     Args:
         loaded: the settings in force.
         reporter: told of the steps that were needed.
-        deployment: what is to be started, which may have a mongod of its own; empty: what this machine's serves for.
+        deployment: what to start, which may have a mongod of its own; empty: what this machine's serves for.
 
     Raises:
-        ProvisionError: none can be had.
+        ProvisionError: there is none, and none can be downloaded.
     """
     _ensure((_mongod_for(loaded, deployment),), reporter)
 

@@ -220,7 +220,7 @@ def upgrade(
         interrupt: go on although a part of it is unavailable for a moment.
 
     Raises:
-        ProvisionError: it may not be, the version can't be had, or a node did not come back with it.
+        ProvisionError: it may not be, there is no such version, or a node did not come back with it.
     """
     begun = time.monotonic()
     doing = f"upgrading {name}{f' to {to}' if to else ''}"
@@ -368,7 +368,7 @@ def _find(changed: Loaded, name: str, to: str, doing: str, again: str, progress:
     except ProvisionError as error:
         raise ProvisionError(
             doing,
-            f"That mongod can't be had. {error.cause}",
+            f"There is no such mongod here. {error.cause}",
             "Name one that is on this machine: --to /path/to/mongod\n"
             "Or let the tool download it: mongodb.source must be auto or archive in invoke.yaml.\n"
             f"Then type it again: {again}"

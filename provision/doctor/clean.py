@@ -85,11 +85,11 @@ class Kept:
 
 @dataclass(frozen=True)
 class CleanPlan:
-    """What `carry_out` will do.
+    """What `carry_out` does.
 
     Args:
         loaded: the settings in force.
-        items: what is to be removed, in this order.
+        items: what it removes, in this order.
         kept: what stays, and why.
         locks: what other commands hold while they work here.
     """
@@ -151,12 +151,12 @@ def confirmed(stdin: IO[str], stderr: IO[str]) -> bool:
         stderr: where the question goes: standard output is for results.
 
     Raises:
-        ProvisionError: nobody can answer, because it is no terminal.
+        ProvisionError: nobody can answer, because it is not a terminal.
     """
     if not stdin.isatty():
         raise ProvisionError(
             _DOING,
-            "It asks before it removes anything, and standard input is no terminal. Nothing was removed.",
+            "It asks before it removes anything, and standard input is not a terminal. Nothing was removed.",
             "Type `invoke clean --yes` to remove without being asked, or `invoke clean --dry-run` to only look.",
         )
     stderr.write("Remove all this? [y/N] ")
@@ -235,7 +235,7 @@ class _Search:
                 if ours.fullmatch(entry.name) and entry.is_file() and not entry.is_symlink():
                     continue
                 spared.append(entry)
-            self._name(spared, "it is no log of a node")
+            self._name(spared, "it is not a log of a node")
             self._add(folder, f"logs of {name}", Way.TREE, spared)
         self._parent(self.paths.log, "directory of logs")
 
@@ -248,7 +248,7 @@ class _Search:
             if wanted and folder.is_dir() and not folder.is_symlink():
                 known = {self.paths.node_data(name, node) for node in nodes}
                 others = [entry for entry in sorted(folder.iterdir()) if entry not in known]
-                self._name(others, "it is no data directory of a node")
+                self._name(others, "it is not a data directory of a node")
             if folder.is_dir() and not folder.is_symlink():
                 self._parent(folder, f"directory of the data of {name}", anywhere=True)
         if wanted and self.paths.data.is_relative_to(self.paths.root) and self.paths.data.is_dir():
@@ -265,7 +265,7 @@ class _Search:
             for entry in sorted(mongodb.iterdir()):
                 if not _is_download(entry):
                     if entry.name != ".lock":
-                        self.kept.append(Kept(entry, "it is no download of the tool"))
+                        self.kept.append(Kept(entry, "the tool did not download it"))
                 elif pid := next((pid for pid, exe in running if exe.is_relative_to(entry.resolve())), None):
                     self.kept.append(Kept(entry, f"process {pid} runs from it"))
                 else:
@@ -358,7 +358,7 @@ class _Search:
             if made or not any(env.iterdir()):
                 self._add(env, "virtualenv", Way.ENVIRONMENT)
             else:
-                self.kept.append(Kept(env, "it is no virtualenv"))
+                self.kept.append(Kept(env, "it is not a virtualenv"))
 
     def locks(self) -> tuple[Path, ...]:
         """The locks of the project; where downloads go, theirs too."""

@@ -96,7 +96,7 @@ def judge_host(host: str) -> Finding | None:
 
 
 def judge_ports(facts: Sequence[PortFacts], system: str = sys.platform) -> list[Finding]:
-    """Whether the ports can be had. Pure.
+    """Whether the ports are free. Pure.
 
     Args:
         facts: who has them.

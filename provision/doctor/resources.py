@@ -121,7 +121,7 @@ def judge_memory(available: int, swap: int, needs: Mapping[str, int], starting: 
     """Whether memory is there for the deployments that do not run yet, each by itself. Pure.
 
     Args:
-        available: bytes that can be had without swapping, within this process's cgroup.
+        available: bytes that are available without swapping, within this process's cgroup.
         swap: bytes of swap that are free.
         needs: deployment → bytes that its nodes may take: caches and what they need beside.
         starting: how many nodes `run` would start.
@@ -142,7 +142,7 @@ def judge_memory(available: int, swap: int, needs: Mapping[str, int], starting: 
 
 
 def read_memory() -> tuple[int, int]:
-    """Bytes of memory that can be had, and of swap that are free."""
+    """Bytes of memory that are available, and of swap that are free."""
     import psutil
 
     available = int(psutil.virtual_memory().available)
@@ -217,7 +217,7 @@ def judge_open_files(soft: int, hard: int, system: str) -> Finding:
 
 
 def judge_huge_pages(enabled: str, version: str | None) -> Finding:
-    """What MongoDB advises on transparent huge pages; it matters in production, so this is no warning. Pure.
+    """What MongoDB advises on transparent huge pages; it matters in production, so this is not a warning. Pure.
 
     MongoDB 8.0 and later are faster with them, earlier versions without:
     https://www.mongodb.com/docs/manual/administration/tcmalloc-performance/

@@ -105,8 +105,8 @@ class MongodFacts:
         fault: why it can't run here.
         chosen: `setup` has chosen it.
         named: `mongodb.path` names it, so that no other is taken.
-        downloads: where one could be had for this machine: ``archive``, ``wheel``.
-        against: why it could not be had there, each a clause.
+        downloads: where there is one for this machine: ``archive``, ``wheel``.
+        against: why there is none there, each a clause.
         install: commands that install MongoDB on this machine.
     """
 
@@ -150,7 +150,7 @@ def read_mongod(loaded: Loaded, machine: Machine) -> MongodFacts:
 
 
 def judge_mongod(facts: MongodFacts, answers: dict[str, Answer], state: Path) -> Finding:
-    """Whether there is a mongod that runs, or one can be had. Pure.
+    """Whether there is a mongod that runs, or one to download. Pure.
 
     Args:
         facts: what is known.
@@ -165,7 +165,7 @@ def judge_mongod(facts: MongodFacts, answers: dict[str, Answer], state: Path) ->
         return error(
             "mongod",
             f"{_sentence(facts.fault)} `setup` had chosen it.",
-            f"Mend that, or let another be chosen: rm {state / 'mongod.json'} && ./invoke setup",
+            f"Correct that, or let the tool choose another: rm {state / 'mongod.json'} && ./invoke setup",
         )
     if facts.named:
         return error(

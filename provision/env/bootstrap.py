@@ -147,7 +147,7 @@ def main(arguments: Sequence[str]) -> int:
 def ensure_environment() -> None:
     """Make sure that Invoke runs from a current `env/`; called by `tasks.py` before it imports anything else.
 
-    Returns at once where it does, and where it is no Invoke that is importing. In all other cases this process
+    Returns at once where it does, and where it is not Invoke that is importing. In all other cases this process
     becomes `./invoke`, or `env/bin/invoke`, with the same arguments in the same directory. One exception: asked only
     what there is (`--list`, `--help`, completion), an Invoke that can read the tasks itself answers where env/ is not
     ready, and completion never builds it.

@@ -45,5 +45,5 @@ def announce(names: list[str]) -> None:
 
 
 def ask_for(names: list[str]) -> None:
-    """Have whoever builds env/ next add these groups."""
+    """Have the next build of env/ add these groups."""
     os.environ[VARIABLE] = ",".join(names)

@@ -232,7 +232,7 @@ def _uv_version(program: str) -> str | None:
 def _install_uv(runner: Runner, python: Interpreter) -> tuple[str, str] | None:
     """Return the uv pinned in uv.txt, fetched from the index by pip into the user's cache on first use.
 
-    None, with a line on stderr that says why, where it cannot be had: then pip alone does the work.
+    None, with a line on stderr that says why, where it cannot be downloaded: then pip alone does the work.
     """
     import tempfile
     import zipfile
@@ -273,7 +273,7 @@ def _install_uv(runner: Runner, python: Interpreter) -> tuple[str, str] | None:
         reason = redact(
             str(failure).strip().splitlines()[-1] if str(failure).strip() else "its wheel holds no uv"
         )
-        sys.stderr.write(f"not to be had ({reason}); pip does the work\n")
+        sys.stderr.write(f"not available ({reason}); pip does the work\n")
         return None
     step.done()
     return str(program), f"uv {version}"

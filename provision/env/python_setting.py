@@ -87,7 +87,7 @@ def find_env_python(text: str) -> tuple[bool, str | None]:
     if rest and not rest.startswith("#"):
         if _scalar(rest) is None:
             return False, None
-        raise ValueError("`env:` is no mapping")
+        raise ValueError("`env:` is not a mapping")
     children = []
     for entry in content[position + 1 :]:
         if entry[0] == 0:
@@ -137,7 +137,7 @@ def _quoted(text: str) -> tuple[str, str]:
         if code[0] in "xuU" and len(code) > 1:
             return chr(int(code[1:], 16))
         if code not in _ESCAPES:
-            raise ValueError(f"\\{code} is no escape")
+            raise ValueError(f"\\{code} is not an escape")
         return _ESCAPES[code]
 
     value = re.sub(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)", unescape, match.group(1))
@@ -163,7 +163,7 @@ def _from_flow(text: str, keys: tuple[str, ...]) -> tuple[bool, str | None]:
             return False, None
         value = value[key]
     if isinstance(value, (dict, list)):
-        raise ValueError("its value is no text")
+        raise ValueError("its value is not text")
     return True, value
 
 

@@ -120,7 +120,7 @@ class Facts:
     """What is there: read by `examine`, judged by `decide`.
 
     Args:
-        kind: "missing" (or an empty directory), "foreign" (something that is no virtualenv), "interrupted"
+        kind: "missing" (or an empty directory), "foreign" (something that is not a virtualenv), "interrupted"
             (our own build, killed), "unrecorded" (a virtualenv we have no record of) or "recorded".
         record: the record of a "recorded" virtualenv.
         moved: the record was written for another path.
@@ -365,7 +365,7 @@ def probe(executable: str) -> Interpreter | str:
         return Interpreter(**json.loads(done.stdout))
     except (ValueError, TypeError):
         words = [line for line in done.stderr.splitlines() if line.strip()]
-        return words[0].strip() if words else f"is no Python (exit code {done.returncode})"
+        return words[0].strip() if words else f"is not a Python (exit code {done.returncode})"
 
 
 def base_executable() -> str:

@@ -1,1 +1,1 @@
-"""Other hosts over SSH: what they are, whether they will do, and what a node needs on them."""
+"""Other hosts over SSH: what they are, whether they are ready, and what a node needs on them."""

@@ -234,7 +234,7 @@ def trusting(certificate: Path) -> ssl.SSLContext:
         certificate: the authority's, PEM.
 
     Raises:
-        ProvisionError: it is missing, or is no certificate.
+        ProvisionError: it is missing, or is not a certificate.
     """
     try:
         facts = certificate.stat()

@@ -104,7 +104,7 @@ def parse(text: str, before: float, after: float) -> Facts:
         after: and when the answer was complete.
 
     Raises:
-        KeyError, ValueError: it is no answer of the script.
+        KeyError, ValueError: it is not an answer of the script.
     """
     lines = [line.partition("=") for line in text.splitlines() if "=" in line]
     one: Mapping[str, str] = {key: value for key, _, value in lines}

@@ -1,4 +1,4 @@
-"""`hosts.check`: whether hosts will do, each finding with its remedy. Judging is pure; reading is in `facts`."""
+"""`hosts.check`: whether hosts are ready, each finding with its remedy. Judging is pure; reading is in `facts`."""
 
 from __future__ import annotations
 
@@ -157,12 +157,12 @@ def _rights(facts: Facts, host: Host) -> Finding:
         )
     if facts.sudo and not facts.exists:
         return ok("rights", f"{directory} will be made with sudo, for {facts.user}")
-    mend = f"sudo install -d -m 0700 -o {facts.user} {directory}"
+    repair = f"sudo install -d -m 0700 -o {facts.user} {directory}"
     return error(
         "rights",
         f"{facts.user} may not write {directory}"
         + ("." if facts.sudo else ", and may not use sudo without a password."),
-        f"Type on {host.name}: {mend}\nor choose another directory: hosts.{host.name}.data_dir in invoke.yaml.",
+        f"Type on {host.name}: {repair}\nor choose another directory: hosts.{host.name}.data_dir in invoke.yaml.",
     )
 
 

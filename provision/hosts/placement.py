@@ -178,7 +178,7 @@ def _even(
 
 
 def _groups(topology: Topology) -> list[Sequence[Node]]:
-    """Nodes that stand in for each other, which is why they are to be on different hosts."""
+    """Nodes that stand in for each other, which is why they should be on different hosts."""
     groups: list[Sequence[Node]] = [each.members for each in topology.all_sets]
     return [*groups, *(each for each in (topology.standalones, topology.routers) if each)]
 

@@ -107,7 +107,7 @@ class DataDirectory:
             raise self.link.failed("looking at the data directory", ran, str(self.link.host.data_dir))
         if state == "right":
             return Decision(False, f"{path} is there")
-        return Decision(True, f"{path} is to be made" if state == "absent" else f"{path} is to be made 0700")
+        return Decision(True, f"{path} is missing" if state == "absent" else f"{path} is not 0700")
 
     def act(self, progress: Progress) -> str:
         host = self.link.host
@@ -140,7 +140,7 @@ class SentBinary:
     def decide(self) -> Decision:
         if is_there(self.link, self.binary):
             return Decision(False, f"{self.binary.place} is there ({self.binary.size // 2**20} MB)")
-        return Decision(True, f"{self.binary.path} is to be sent ({self.binary.size // 2**20} MB)")
+        return Decision(True, f"{self.binary.path} is not there yet ({self.binary.size // 2**20} MB)")
 
     def act(self, progress: Progress) -> str:
         binary, link = self.binary, self.link
@@ -195,7 +195,7 @@ class Runs:
         ran = self.link.script(_RUNS_STATE, str(self.link.host.data_dir), self.binary.place)
         if ran.status == 0:
             return Decision(False, ran.out.strip())
-        return Decision(True, f"{self.binary.name} is to be run once with --version")
+        return Decision(True, f"{self.binary.name} has not run yet: it is run once with --version")
 
     def act(self, progress: Progress) -> str:
         given = [f"{name}={value}" for name, value in self.environment.items()]

@@ -77,14 +77,14 @@ def render(node: Node, layout: Layout, template: str, template_name: str = "mong
         raise ProvisionError(
             doing,
             f"{template_name}, line {error.lineno}: {error.message}.",
-            "Mend that line of the template.",
+            "Correct that line of the template.",
         ) from None
     try:
         if not isinstance(yaml.safe_load(text), dict):
-            raise ProvisionError(doing, f"{template_name} yields no sections.", f"Mend {template_name}.")
+            raise ProvisionError(doing, f"{template_name} yields no sections.", f"Correct {template_name}.")
     except yaml.YAMLError as error:
         raise ProvisionError(
-            doing, f"{template_name} yields no valid YAML: {error}.", f"Mend {template_name}."
+            doing, f"{template_name} yields no valid YAML: {error}.", f"Correct {template_name}."
         ) from None
     return text
 

@@ -166,7 +166,7 @@ def render(lines: Iterable[str], colour: bool = False, width: int | None = None)
     """Turn a log's lines into readable ones, each as it comes: one in, one out.
 
     Args:
-        lines: a log's lines; a line that is no log entry stays as it is, but for control characters.
+        lines: a log's lines; a line that is not a log entry stays as it is, but for control characters.
         colour: colour them by severity.
         width: cut the lines to so many characters.
     """
@@ -183,7 +183,7 @@ def merge(streams: Mapping[str, Iterable[str]]) -> Iterator[tuple[str, Entry | s
         streams: node name → its log's lines, oldest first.
 
     Returns:
-        Pairs of node name and entry. A line that is no entry is given as text, after the entry it followed.
+        Pairs of node name and entry. A line that is not an entry is given as text, after the entry it followed.
     """
 
     def named(
@@ -240,7 +240,7 @@ def between(lines: Iterable[str], start: datetime, end: datetime) -> Iterator[st
         end: the last moment.
 
     Returns:
-        The lines as they are. A line that is no entry belongs to the entry before it.
+        The lines as they are. A line that is not an entry belongs to the entry before it.
     """
     # The log counts whole milliseconds, so what happens right after `start` may carry an earlier stamp.
     first = start.astimezone(UTC)

@@ -56,7 +56,7 @@ class Seen:
         Args:
             addresses: of the members that it should have.
         """
-        found = [f"{each} is no member of it" for each in addresses if each not in self.members]
+        found = [f"{each} is not a member of it" for each in addresses if each not in self.members]
         found += [
             f"{each.address} is {each.state}"
             for each in self.members.values()
@@ -143,7 +143,7 @@ def remove(primary: Connection, address: str) -> bool | None:
     Follows https://www.mongodb.com/docs/manual/tutorial/remove-replica-set-member/
 
     Returns:
-        True: it is no member. None: not now, ask again.
+        True: it is not a member. None: not now, ask again.
 
     Raises:
         NotReachable, CommandFailed: it was refused.

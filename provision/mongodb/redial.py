@@ -1,7 +1,7 @@
 """A connection that is dialled again when it breaks, for as long as its node lives.
 
 A mongod closes its clients' connections when its state changes, as from STARTUP to REMOVED or from primary to
-secondary. That is no failure: what ends bring-up is a node that died, a deadline, or a refusal.
+secondary. That is not a failure: what ends bring-up is a node that died, a deadline, or a refusal.
 """
 
 from __future__ import annotations

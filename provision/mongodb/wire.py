@@ -27,7 +27,7 @@ from provision.mongodb.credentials import Credentials
 _OP_MSG = 2013
 _HEADER = struct.Struct("<iiii")
 _LONGEST_REPLY = 48_000_000 + 16_384
-# RFC 7677: whoever asks for fewer makes a recorded log-in cheap to guess from.
+# RFC 7677: a server that asks for fewer makes a recorded log-in cheap to guess from.
 _FEWEST_ITERATIONS = 4096
 # UserNotFound, Unauthorized, AuthenticationFailed, MechanismUnavailable.
 _LOG_IN_REFUSED = frozenset({11, 13, 18, 334})

@@ -45,7 +45,7 @@ _INI = {
 }
 _FLAGS = {
     "mongodb_auth": "MongoDB has a root user, whose password is made for this run",
-    "mongodb_standalone": "a single mongod is no replica set: no transactions, no change streams",
+    "mongodb_standalone": "a single mongod is not a replica set: no transactions, no change streams",
 }
 _RUN: pytest.StashKey[Run] = pytest.StashKey()
 _SERVERS: pytest.StashKey[Servers] = pytest.StashKey()
@@ -322,7 +322,7 @@ def _server(config: pytest.Config, chosen: Request, by_marker: bool) -> Server:
     Args:
         config: pytest's.
         chosen: which.
-        by_marker: a single test wants it, and can't run where it is not to be had; otherwise the whole run does.
+        by_marker: a single test wants it, and can't run where there is none; otherwise the whole run does.
     """
     from provision.core.errors import ProvisionError
     from provision.testing.processes import NoRouter

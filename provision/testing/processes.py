@@ -62,7 +62,7 @@ class Binaries:
             The settings that describe it, and the file that records it.
 
         Raises:
-            ProvisionError: there is none to be had.
+            ProvisionError: there is none, and none can be downloaded.
         """
         chosen = MongodbSettings()
         if self.mongod:

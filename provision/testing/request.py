@@ -25,7 +25,7 @@ class Request:
         topology: ``single``, ``replica-set`` or ``sharded``.
         shards: shards of a sharded cluster.
         members: data-bearing members of a replica set, or of each shard; None: 3, or 1 for each shard.
-        standalone: a single mongod that is no replica set; it has no transactions and no change streams.
+        standalone: a single mongod that is not a replica set; it has no transactions and no change streams.
         auth: it has a root user, whose password is made for this run.
         image: Docker image of a container.
     """

@@ -62,7 +62,7 @@ class Owner:
     def from_json(cls, values: Mapping[str, Any]) -> Owner | None:
         """What `as_json` gave; None: it names nobody.
 
-        An earlier version noted the moment when the process began, which a step of the clock moves. So whoever has
+        An earlier version noted the moment when the process began, which a step of the clock moves. So a process that has
         that pid now is taken for it: its run is left alone as long as there is one.
         """
         if not is_record(values):
@@ -149,7 +149,7 @@ class Run:
             yield folder
 
     def _make(self) -> None:
-        """Make the run's folder; whoever makes it removes first what dead runs have left."""
+        """Make the run's folder; remove first what dead runs have left."""
         doing = "making a directory for the tests' MongoDB"
         try:
             self.base.mkdir(mode=0o700, exist_ok=True)

@@ -126,7 +126,7 @@ class Servers:
         """The run's server of that kind, started now if nobody has.
 
         Raises:
-            ProvisionError: it can't be had.
+            ProvisionError: there is none, and none can be downloaded.
         """
         if request.key not in self._known:
             with self._run.starting(request.key) as folder:

@@ -87,7 +87,7 @@ def test_deployed_app_serves_and_the_second_deploy_changes_nothing(shop: Shop) -
 
 def test_dry_run_says_what_would_be_done_and_changes_nothing(shop: Shop) -> None:
     said = shop.deploy(dry_run=True)
-    assert any("is to be sent" in each.why for each in said.steps)
+    assert any("is not there yet" in each.why for each in said.steps)
     assert said.changed == ("web1", "web2")
     assert not shop.is_running("web1")
     assert not (shop.host("web1").srv / "mongodb" / "prod").exists()

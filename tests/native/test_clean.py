@@ -279,7 +279,7 @@ def test_env_that_is_no_virtualenv_is_left(loaded: Loaded) -> None:
     loaded.paths.env.mkdir()
     (loaded.paths.env / "mine.txt").write_text("precious")
     planned = do(loaded)
-    assert whys(planned)[loaded.paths.env] == "it is no virtualenv"
+    assert whys(planned)[loaded.paths.env] == "it is not a virtualenv"
     assert (loaded.paths.env / "mine.txt").exists()
 
 

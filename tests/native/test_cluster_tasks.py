@@ -73,7 +73,7 @@ def test_flags_hold_for_later_commands_until_the_data_are_deleted(team: Clone) -
     team.succeeds("cluster.down", "--on", "rs")
     assert set(states(team, "rs").values()) == {"DOWN"}
     assert set(states(team, "rs")) == {"member-1", "member-2"}
-    assert "standard input is no terminal" in team.fails("cluster.down", "--on", "rs", "--delete-data")
+    assert "standard input is not a terminal" in team.fails("cluster.down", "--on", "rs", "--delete-data")
     team.succeeds("cluster.down", "--on", "rs", "--delete-data", "--yes")
     assert len(states(team, "rs")) == 3
 
@@ -213,7 +213,9 @@ def test_people_that_are_dropped_come_back_sharded_and_indexed_as_they_were(team
     with MongoClient[dict[str, Any]](uri) as client:
         client.flaskbook.user.create_index({"age": 1}, name="by_age")
         before = list(client.flaskbook.user.find({}, {"_id": 0}, sort=[("created", 1), ("name", 1)]))
-        assert "standard input is no terminal" in team.fails("seed", "--on", "sh", "--users", "500", "--drop")
+        assert "standard input is not a terminal" in team.fails(
+            "seed", "--on", "sh", "--users", "500", "--drop"
+        )
         team.succeeds("seed", "--on", "sh", "--users", "500", "--drop", "--yes")
         assert client.flaskbook.user.index_information().keys() == {"_id_", "_id_hashed", "by_age"}
         assert list(client.flaskbook.user.find({}, {"_id": 0}, sort=[("created", 1), ("name", 1)])) == before

@@ -189,7 +189,7 @@ def test_help_and_documentation_say_of_the_exit_status_what_bench_does(
     assert "could not be measured is (exit status 1)" in page
     told = " ".join(invoke_help("bench").split())
     assert "Exits with 1 if a figure could not be measured." in told
-    assert "A bound that is missed is shown, and is no failure." in told
+    assert "A bound that is missed is shown, and is not a failure." in told
 
 
 def test_json_carries_samples_ratios_and_verdicts() -> None:

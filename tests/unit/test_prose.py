@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tools import prose
+
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(
     path
@@ -50,3 +52,39 @@ def test_no_paragraph_of_a_docstring_is_torn_by_stray_indentation(path: Path) ->
 def test_stray_indentation_is_noticed_and_lists_are_not() -> None:
     assert list(strays(["One.", "", "Two goes", "    on here."])) == [3]
     assert list(strays(["One.", "", "Args:", "    a: b", "- two", "  goes on"])) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "It is to be made.",
+        "None can be had, nor is one to be had.",
+        "Whoever comes next waits.",
+        "Mend it; what mends it is below.",
+        "That will do.",
+        "It is no virtualenv.",
+    ],
+)
+def test_a_phrase_that_the_style_forbids_is_found_with_its_line(line: str) -> None:
+    assert [number for number, _ in prose.found_in(f"fine\n{line}")][:1] == [2]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["There is no mongod.", "It is no longer there.", "It recommends that.", "What `up` does", "to be"],
+)
+def test_plain_words_are_left_alone(line: str) -> None:
+    assert list(prose.found_in(line)) == []
+
+
+def test_nothing_that_people_read_has_a_phrase_that_the_style_forbids(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status = prose.main([])
+    assert (status, capsys.readouterr().out) == (0, "")
+
+
+def test_the_style_has_ten_rules_and_twenty_pairs() -> None:
+    text = (ROOT / "docs" / "style.md").read_text(encoding="utf-8")
+    assert "\n10. " in text
+    assert len(text.partition("## Before and after")[2].strip().splitlines()) >= 2 + 20

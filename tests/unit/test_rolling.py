@@ -98,7 +98,7 @@ def test_a_whole_set_lacks_nothing() -> None:
 
 def test_what_a_set_lacks_is_named() -> None:
     assert seen({"a": "PRIMARY", "b": "STARTUP2", "c": "SECONDARY"}).lacks(["a", "b"]) == ["b is STARTUP2"]
-    assert seen({"a": "PRIMARY"}).lacks(["a", "b"]) == ["b is no member of it"]
+    assert seen({"a": "PRIMARY"}).lacks(["a", "b"]) == ["b is not a member of it"]
     assert seen({"a": "PRIMARY", "b": "RECOVERING"}).lacks(["a"]) == []
     waiting = seen({"a": "PRIMARY", "b": "SECONDARY"}, voters=1, votes=2)
     assert waiting.lacks(["a", "b"]) == ["only 1 of 2 members vote yet"]

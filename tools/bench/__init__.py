@@ -82,7 +82,7 @@ def show(loaded: Loaded, names: Sequence[str], runs: int, json: bool = False, wr
         no failure: the machine may have been busy.
 
     Raises:
-        ProvisionError: as `run`; or a part of the results was to be written.
+        ProvisionError: as `run`; or only a part of the results would be written.
     """
     from provision.cli import display
     from provision.core.errors import ProvisionError

@@ -294,7 +294,7 @@ class Lab:
 
         Args:
             pid: its process id.
-            gently: let it shut down properly, because its data are to be used again.
+            gently: let it shut down properly, because its data are used again.
         """
         import psutil
 

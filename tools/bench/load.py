@@ -120,7 +120,7 @@ def _one_connection(port: int, plan: Plan, requests: int, begin: threading.Barri
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_SECONDS)
     try:
         connection.connect()
-        # A POST goes out in two parts; waiting to send the second is no work of the server's.
+        # A POST goes out in two parts; waiting to send the second is not the server's work.
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     finally:
         begin.wait(_ANSWER_SECONDS)

@@ -58,7 +58,7 @@ class Subject:
         theirs_label: what the other way is.
         skip_reason: why it can't be measured on this machine, or None.
         unit: of what a trial returns, if not seconds.
-        note: what is to be said of it besides, asked after the last run.
+        note: what else to say of it, asked after the last run.
     """
 
     name: str
@@ -102,7 +102,7 @@ class Result:
         busy: percent of all cores that other processes used, sampled before each pair.
         skipped: why it was not measured.
         error: why it could not be finished.
-        note: what is to be said of it besides.
+        note: what else to say of it.
     """
 
     subject: Subject

@@ -91,7 +91,7 @@ class Report:
         return [_row(result) for result in self.results]
 
     def notes(self) -> Iterator[str]:
-        """What is to be read below the table: what was compared, what was noisy, skipped or failed."""
+        """What stands below the table: what was compared, what was noisy, skipped or failed."""
         for result in self.results:
             subject = result.subject
             against = f", beside {subject.theirs_label}" if subject.theirs_label else ""

@@ -20,7 +20,7 @@ from provision.settings.loading import Loaded
 
 
 def check(loaded: Loaded, on: str | None = None) -> list[HostFinding]:
-    """Look whether hosts will do, all at once. Changes nothing.
+    """Check whether hosts are ready, all at once. Changes nothing.
 
     Args:
         loaded: the settings in force.

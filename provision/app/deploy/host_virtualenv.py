@@ -267,7 +267,7 @@ class Wheels:
             python: what it is to run on.
 
         Raises:
-            ProvisionError: they can't be had.
+            ProvisionError: they can't be downloaded.
         """
         with self._guard:
             name = identity(requirements, python)
@@ -379,7 +379,7 @@ class AppEnvironment:
         """The host's Python; asked once.
 
         Raises:
-            HostError: it has none that will do.
+            HostError: it has none that is suitable.
         """
         return ask(self.link)
 
@@ -396,7 +396,7 @@ class AppEnvironment:
             raise self.link.failed("looking at the app's virtualenv", ran, str(self.link.host.data_dir))
         if state == "right":
             return Decision(False, f"{place} is there (Python {self.python.version})")
-        why = "is to be made" if state == "absent" else "is not as it was made, and is to be made anew"
+        why = "is missing" if state == "absent" else "is not as it was made, and is made again"
         return Decision(True, f"{place} {why} with Python {self.python.version}")
 
     def act(self, progress: Progress) -> str:

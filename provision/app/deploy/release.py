@@ -207,7 +207,7 @@ def code(loaded: Loaded) -> list[File]:
     strange = next((each.name for each in found if {"\n", "\\"} & set(each.name)), None)
     if strange is not None:
         raise ProvisionError(
-            doing, f"{strange!r} is no name for a file that is sent.", "Give it a plain one."
+            doing, f"{strange!r} can't be the name of a file that is sent.", "Give it a plain one."
         )
     if not found:
         raise ProvisionError(
@@ -301,7 +301,7 @@ class SentRelease:
         if state == "right":
             return Decision(False, f"{name} is there")
         count = len(target.release.code)
-        why = "is to be sent" if state == "absent" else "is not as it was sent, and is to be sent again"
+        why = "is not there yet" if state == "absent" else "is not as it was sent, and is sent again"
         return Decision(True, f"{name} {why} ({count} file{'s' if count != 1 else ''})")
 
     def act(self, progress: Progress) -> str:

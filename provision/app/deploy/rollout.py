@@ -161,7 +161,7 @@ def undeploy(loaded: Loaded, on: str, names: Sequence[str] | None = None) -> tup
     Args:
         loaded: the settings in force.
         on: the deployment.
-        names: hosts that it is to be taken from; None: all that it is on.
+        names: hosts to take it from; None: all that it is on.
 
     Returns:
         Names of the hosts where there was something to remove.
@@ -314,16 +314,16 @@ class RunningApp:
         history, again = self._history()
         wanted = self._wanted(history)
         if not history:
-            return Decision(True, f"{wanted} is to be started")
+            return Decision(True, f"{wanted} is not started yet")
         if history[0] != wanted:
             return Decision(True, f"{wanted} is to take the place of {history[0]}")
         if not target.supervisor.observe(self._services)[_APP].running:
-            return Decision(True, f"{wanted} does not run, and is to be started")
+            return Decision(True, f"{wanted} does not run")
         if again:
-            return Decision(True, f"{wanted} is not what was started last, and is to be started anew")
+            return Decision(True, f"{wanted} is not what was started last")
         status = self._ask(wanted, _ASK_SECONDS)
         if not _is_ready(status):
-            return Decision(True, f"{wanted} {self._answer(status)}, and is to be started anew")
+            return Decision(True, f"{wanted} {self._answer(status)}, so it is started again")
         return Decision(False, f"{wanted} runs and answers at 127.0.0.1:{self._port(wanted)}")
 
     def act(self, progress: Progress) -> str:
@@ -378,7 +378,7 @@ class RunningApp:
         supervisor = target.supervisor
         directory, port = target.directory(wanted), self._port(wanted)
         command = (f"{directory}/env/bin/python", f"{directory}/serve.py")
-        # From here on it is not known what runs there, until something does again: whoever comes next starts anew.
+        # From here on it is not known what runs there, until something does again: the next command starts it again.
         ran = link.script(_FORGET, supervisor.here)
         if ran.status != 0:
             raise link.failed(self._doing, ran, supervisor.here)
@@ -421,7 +421,7 @@ class RunningApp:
             else:
                 continue
             return ProvisionError(
-                self._doing, cause, "Mend the app, then type the command again.", self._log()
+                self._doing, cause, "Correct the app, then type the command again.", self._log()
             )
 
     def _undone(self, wanted: str, history: list[str], problem: ProvisionError) -> ProvisionError:

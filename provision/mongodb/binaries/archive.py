@@ -118,7 +118,7 @@ def unpack(archive: Path, folder: Path) -> None:
         folder: where they go.
 
     Raises:
-        NotServing: it holds no mongod that is a plain file, or is no such archive.
+        NotServing: it holds no mongod that is a plain file, or is not such an archive.
         OSError: the folder cannot be written.
     """
     import tarfile

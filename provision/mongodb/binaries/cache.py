@@ -1,7 +1,7 @@
 """The cache of downloaded binaries, shared by all clones of this user.
 
 One folder per download, ``<version>-<platform>/bin/{mongod,mongos}``. It appears under that name only when
-it is complete and its mongod has run; until then it is a folder ``.partial-…`` of whoever holds the lock.
+it is complete and its mongod has run; until then it is a folder ``.partial-…`` of the process that holds the lock.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class Cache:
         return sorted(path.parent.parent.name for path in self.root.glob("[!.]*/bin/mongod"))
 
     def stands_in(self, entry: str, version: str, mirror: str) -> bool:
-        """Whether the entry was taken, some earlier time, because that version could not be had from that mirror."""
+        """Whether the entry was taken, some earlier time, because that mirror did not have that version."""
         marks = read_json(self.root / entry / _STAND_IN)
         return marks is not None and _mark(version, mirror) in marks
 
     def let_stand_in(self, entry: str, version: str, mirror: str) -> None:
-        """Note that the entry is taken because that version could not be had from that mirror.
+        """Note that the entry is taken because that mirror did not have that version.
 
         Raises:
             OSError: it cannot be noted.
@@ -77,8 +77,8 @@ class Cache:
             The mongod and its version.
 
         Raises:
-            NotServing: it could not be had, or can't run here; nothing of the attempt is left, except a download that is
-                right and lacks something of this machine: it is not downloaded again.
+            NotServing: it could not be downloaded, or can't run here; nothing of the attempt is left, except a download that
+                is right and lacks something of this machine: it is not downloaded again.
         """
         if (found := self._working(entry, machine)) is not None:
             return found

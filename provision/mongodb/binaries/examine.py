@@ -110,7 +110,7 @@ def _reason(path: Path, attempt: Attempt, machine: Machine) -> tuple[Reason, str
 
 
 def explain_unrunnable(path: Path, attempt: Attempt, machine: Machine) -> str:
-    """Why a mongod can't run on a machine and what mends it, as a clause without a full stop. Pure.
+    """Why a mongod can't run on a machine, and the remedy, as a clause without a full stop. Pure.
 
     Args:
         path: the mongod, as it is named in commands.

@@ -84,5 +84,5 @@ def docker_is_missing(lab: Lab) -> str | None:
         docker("compose", "version")
         docker("image", "inspect", lab.image)
     except ProvisionError as error:
-        return f"the image {lab.image} is to be here, for pulling is not what is measured: {error.cause}"
+        return f"the image {lab.image} has to be here, for pulling is not what is measured: {error.cause}"
     return None

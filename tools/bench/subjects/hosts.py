@@ -188,7 +188,7 @@ def _no_hosts(_lab: Lab) -> str | None:
     for name in _NEEDS:
         found = capabilities.probe(name)
         if not found.present:
-            return f"there are no hosts to be had here: {found.told}"
+            return f"there can be no hosts here: {found.told}"
     return None
 
 

@@ -175,8 +175,8 @@ def stop(ctx: Context, on: str = "local", json: bool = False) -> None:
         display.line(f"{on}: stopped {', '.join(stopped)}" if stopped else f"{on}: was not running")
 
 
-@command(help=_ON)
-def restart(ctx: Context, on: str = "local") -> None:
+@command(help={**_ON, **_JSON})
+def restart(ctx: Context, on: str = "local", json: bool = False) -> None:
     """Stop MongoDB, then start it with the settings as they are now."""
     from provision.cli import display
     from provision.cli.progress import UpProgress
@@ -190,9 +190,9 @@ def restart(ctx: Context, on: str = "local") -> None:
     running.look(running.topology.nodes).certain(f"restarting {on}")
     running.down(display.note)
     deployment = assembly.deployment(loaded, on)
-    with UpProgress.of(deployment) as progress:
+    with UpProgress.of(deployment, quiet=json) as progress:
         done = deployment.up(progress.say, progress.reached)
-    show_up(done, timings=False, json=False)
+    show_up(done, timings=False, json=json)
 
 
 @command(only_prints=True, help={**_ON, **_JSON})
@@ -246,10 +246,17 @@ def logs(
         "node": "the node of --for direct (default: the first)",
         "user": "app or root: with the user's password, which is printed",
         **_ON,
+        **_JSON,
     },
 )
 def uri(
-    ctx: Context, on: str = "local", database: str = "", for_: str = "host", node: str = "", user: str = ""
+    ctx: Context,
+    on: str = "local",
+    database: str = "",
+    for_: str = "host",
+    node: str = "",
+    user: str = "",
+    json: bool = False,
 ) -> None:
     """Print the connection string; with --user, it has that user's password in it."""
     from provision.cli import display
@@ -258,7 +265,11 @@ def uri(
 
     deployment = assembly.deployment(_load(ctx), on)
     tell_differences(deployment)
-    display.line(operations.uri(deployment, database, for_, node, user))
+    found = operations.uri(deployment, database, for_, node, user)
+    if json:
+        display.as_json({"deployment": on, "uri": found})
+    else:
+        display.line(found)
 
 
 @command(

@@ -202,8 +202,10 @@ def add_shard(ctx: Context, on: str = "cluster", timings: bool = False, json: bo
     show_up(done, timings, json)
 
 
-@command(help={"shard": "its name: shard2", "yes": "don't ask", **ON_CLUSTER})
-def remove_shard(ctx: Context, shard: str, on: str = "cluster", yes: bool = False) -> None:
+@command(help={"shard": "its name: shard2", "yes": "don't ask", **ON_CLUSTER, **JSON})
+def remove_shard(
+    ctx: Context, shard: str, on: str = "cluster", yes: bool = False, json: bool = False
+) -> None:
     """Move a shard's data to the others, take it out of the cluster, and delete its nodes; asks first.
 
     Ctrl-C ends the watching, not the draining: typed again, it goes on where it was.
@@ -216,41 +218,41 @@ def remove_shard(ctx: Context, shard: str, on: str = "cluster", yes: bool = Fals
     _running(ctx, on, doing)
     question = f"Move the data of {shard} to the other shards, then delete its nodes?"
     if not agreed(question, doing, yes):
-        display.line("Nothing was changed.")
+        _tell_removed(on, None, json)
         return
     cluster.remove_shard(loaded, on, shard, display.note)
-    display.line(f"{shard}: removed from {on}")
+    _tell_removed(on, shard, json)
 
 
-@command(help={"router": "its name: router-2", **ON_CLUSTER})
-def remove_router(ctx: Context, router: str, on: str = "cluster") -> None:
+@command(help={"router": "its name: router-2", **ON_CLUSTER, **JSON})
+def remove_router(ctx: Context, router: str, on: str = "cluster", json: bool = False) -> None:
     """Stop and remove the last router. Routers hold no data."""
     from provision.cli import display
     from provision.deployments import cluster
 
     cluster.remove_router(load(ctx), on, router, display.note)
-    display.line(f"{router}: removed from {on}")
+    _tell_removed(on, router, json)
 
 
-@command(help={**_NODES, **ON_CLUSTER})
-def start(ctx: Context, node: str, on: str = "cluster") -> None:
+@command(help={**_NODES, **ON_CLUSTER, **JSON})
+def start(ctx: Context, node: str, on: str = "cluster", json: bool = False) -> None:
     """Start nodes that are down."""
     from provision.deployments import cluster
 
     deployment = ready(load(ctx), on)
     wanted = cluster.nodes(deployment, node)
-    _tell(wanted, cluster.start(deployment, wanted), "started", "was running")
+    _tell(on, wanted, cluster.start(deployment, wanted), "started", "was running", json)
 
 
-@command(help={**_NODES, **ON_CLUSTER})
-def stop(ctx: Context, node: str, on: str = "cluster") -> None:
+@command(help={**_NODES, **ON_CLUSTER, **JSON})
+def stop(ctx: Context, node: str, on: str = "cluster", json: bool = False) -> None:
     """Stop nodes. A primary hands over to another member first."""
     from provision.cli import display
     from provision.deployments import assembly, cluster
 
     deployment = assembly.deployment(load(ctx), on)
     wanted = cluster.nodes(deployment, node)
-    _tell(wanted, cluster.stop(deployment, wanted, display.note), "stopped", "was not running")
+    _tell(on, wanted, cluster.stop(deployment, wanted, display.note), "stopped", "was not running", json)
 
 
 @command(
@@ -292,11 +294,7 @@ def restart(
         )
     wanted = cluster.nodes(deployment, node)
     cluster.stop(deployment, wanted, (lambda _: None) if json else display.note)
-    restarted = cluster.start(deployment, wanted)
-    if json:
-        display.as_json({"deployment": on, "restarted": restarted})
-    else:
-        _tell(wanted, restarted, "restarted", "was running")
+    _tell(on, wanted, cluster.start(deployment, wanted), "restarted", "was running", json)
 
 
 def _restart_rolling(loaded: Loaded, on: str, node: str | None, yes: bool, json: bool) -> None:
@@ -375,40 +373,42 @@ def upgrade(
     )
 
 
-@command(help={**_NODES, **ON_CLUSTER})
-def kill(ctx: Context, node: str, on: str = "cluster") -> None:
+@command(help={**_NODES, **ON_CLUSTER, **JSON})
+def kill(ctx: Context, node: str, on: str = "cluster", json: bool = False) -> None:
     """End nodes as a crash would (SIGKILL)."""
     from provision.deployments import assembly, cluster
 
     deployment = assembly.deployment(load(ctx), on)
     wanted = cluster.nodes(deployment, node)
-    _tell(wanted, cluster.kill(deployment, wanted), "killed", "was not running")
+    _tell(on, wanted, cluster.kill(deployment, wanted), "killed", "was not running", json)
 
 
-@command(help={**_NODES, **ON_CLUSTER})
-def pause(ctx: Context, node: str, on: str = "cluster") -> None:
+@command(help={**_NODES, **ON_CLUSTER, **JSON})
+def pause(ctx: Context, node: str, on: str = "cluster", json: bool = False) -> None:
     """Freeze nodes: they answer nothing and notice nothing, until `cluster.resume` or the next `cluster.up`."""
-    _freeze(ctx, node, on, True)
+    _freeze(ctx, node, on, True, json)
 
 
-@command(help={**_NODES, **ON_CLUSTER})
-def resume(ctx: Context, node: str, on: str = "cluster") -> None:
+@command(help={**_NODES, **ON_CLUSTER, **JSON})
+def resume(ctx: Context, node: str, on: str = "cluster", json: bool = False) -> None:
     """Let paused nodes go on."""
-    _freeze(ctx, node, on, False)
+    _freeze(ctx, node, on, False, json)
 
 
-@command(help={**_NODES, **ON_CLUSTER})
-def isolate(ctx: Context, node: str, on: str = "cluster") -> None:
+@command(help={**_NODES, **ON_CLUSTER, **JSON})
+def isolate(ctx: Context, node: str, on: str = "cluster", json: bool = False) -> None:
     """Cut nodes off their network (Docker), until `cluster.heal` or the next `cluster.up`."""
     from provision.deployments import assembly, cluster
 
     deployment = assembly.deployment(load(ctx), on)
     wanted = cluster.nodes(deployment, node)
-    _tell(wanted, cluster.isolate(deployment, wanted, True), "cut off", "was cut off")
+    _tell(on, wanted, cluster.isolate(deployment, wanted, True), "cut off", "was cut off", json)
 
 
-@command(help={"node": "which node (default: all that are cut off)", **ON_CLUSTER}, positional=["node"])
-def heal(ctx: Context, node: str | None = None, on: str = "cluster") -> None:
+@command(
+    help={"node": "which node (default: all that are cut off)", **ON_CLUSTER, **JSON}, positional=["node"]
+)
+def heal(ctx: Context, node: str | None = None, on: str = "cluster", json: bool = False) -> None:
     """Connect nodes again that were cut off."""
     from provision.cli import display
     from provision.deployments import assembly, cluster
@@ -416,17 +416,23 @@ def heal(ctx: Context, node: str | None = None, on: str = "cluster") -> None:
     deployment = assembly.deployment(load(ctx), on)
     wanted = cluster.nodes(deployment, node) if node else deployment.running(deployment.topology.nodes)
     healed = cluster.isolate(deployment, wanted, False)
-    display.line("\n".join(f"{name}: connected" for name in healed) or "No node was cut off.")
+    if json:
+        display.as_json({"deployment": on, "connected": healed})
+    else:
+        display.line("\n".join(f"{name}: connected" for name in healed) or "No node was cut off.")
 
 
-@command(help={"set": "the replica set: shard1, config", **ON_CLUSTER})
-def stepdown(ctx: Context, set: str, on: str = "cluster") -> None:
+@command(help={"set": "the replica set: shard1, config", **ON_CLUSTER, **JSON})
+def stepdown(ctx: Context, set: str, on: str = "cluster", json: bool = False) -> None:
     """Have the primary of a replica set step down, and name the new one."""
     from provision.cli import display
     from provision.deployments import cluster
 
     former, new = cluster.step_down(_running(ctx, on, f"stepping down the primary of {set} in"), set)
-    display.line(f"{set}: {new.name} is primary now, and {former.name} was")
+    if json:
+        display.as_json({"deployment": on, "replica_set": set, "primary": new.name, "former": former.name})
+    else:
+        display.line(f"{set}: {new.name} is primary now, and {former.name} was")
 
 
 @command(
@@ -488,19 +494,36 @@ def _running(ctx: Context, on: str, doing: str) -> Deployment:
     return running(load(ctx), on, f"{doing} {on}" if not doing.endswith(on) else doing)
 
 
-def _freeze(ctx: Context, node: str, on: str, paused: bool) -> None:
+def _freeze(ctx: Context, node: str, on: str, paused: bool, json: bool) -> None:
     from provision.cli import display
     from provision.deployments import assembly, cluster
 
     deployment = assembly.deployment(load(ctx), on)
+    done = []
     for each in cluster.nodes(deployment, node):
         deployment.backend.pause(each, paused)
-        display.line(f"{each.name}: {'paused' if paused else 'goes on'}")
+        done.append(each.name)
+        if not json:
+            display.line(f"{each.name}: {'paused' if paused else 'goes on'}")
+    if json:
+        display.as_json({"deployment": on, "paused" if paused else "resumed": done})
 
 
-def _tell(wanted: Any, changed: list[str], done: str, otherwise: str) -> None:
+def _tell_removed(on: str, removed: str | None, json: bool) -> None:
     from provision.cli import display
 
+    if json:
+        display.as_json({"deployment": on, "removed": removed})
+    else:
+        display.line(f"{removed}: removed from {on}" if removed else "Nothing was changed.")
+
+
+def _tell(on: str, wanted: Any, changed: list[str], done: str, otherwise: str, json: bool) -> None:
+    from provision.cli import display
+
+    if json:
+        display.as_json({"deployment": on, done.replace(" ", "_"): changed})
+        return
     for node in wanted:
         display.line(f"{node.name}: {done if node.name in changed else otherwise}")
 

@@ -48,6 +48,7 @@ def states(team: Clone, on: str) -> dict[str, str]:
 def members(team: Clone) -> set[str]:
     """The members that the replica set itself has."""
     uri = team.succeeds("uri", "--on", "rs").strip()
+    assert json.loads(team.succeeds("uri", "--on", "rs", "--json")) == {"deployment": "rs", "uri": uri}
     with MongoClient[dict[str, Any]](uri) as client:
         config = client.admin.command("replSetGetConfig")["config"]
     return {member["host"] for member in config["members"]}
@@ -127,20 +128,24 @@ def test_a_primary_that_is_stopped_hands_over_first(team: Clone) -> None:
     found = states(team, "rs")
     assert found[primary] == "DOWN"
     assert "PRIMARY" in found.values()
-    team.succeeds("cluster.start", primary, "--on", "rs")
+    started = json.loads(team.succeeds("cluster.start", primary, "--on", "rs", "--json"))
+    assert started == {"deployment": "rs", "started": [primary]}
     until("it to be a secondary", lambda: states(team, "rs")[primary] == "SECONDARY")
 
 
 def test_a_killed_and_a_paused_node_are_seen_and_up_heals_both(team: Clone) -> None:
     team.succeeds("cluster.up", "--on", "rs")
-    team.succeeds("cluster.kill", "member-2", "--on", "rs")
-    team.succeeds("cluster.pause", "member-3", "--on", "rs")
+    killed = json.loads(team.succeeds("cluster.kill", "member-2", "--on", "rs", "--json"))
+    assert killed == {"deployment": "rs", "killed": ["member-2"]}
+    paused = json.loads(team.succeeds("cluster.pause", "member-3", "--on", "rs", "--json"))
+    assert paused == {"deployment": "rs", "paused": ["member-3"]}
     found = states(team, "rs")
     assert (found["member-2"], found["member-3"]) == ("DOWN", "PAUSED")
     team.succeeds("cluster.up", "--on", "rs")
     assert sorted(states(team, "rs").values()) == ["PRIMARY", "SECONDARY", "SECONDARY"]
-    team.succeeds("cluster.pause", "member-3", "--on", "rs")
-    team.succeeds("cluster.resume", "member-3", "--on", "rs")
+    assert team.succeeds("cluster.pause", "member-3", "--on", "rs") == "member-3: paused\n"
+    resumed = json.loads(team.succeeds("cluster.resume", "member-3", "--on", "rs", "--json"))
+    assert resumed == {"deployment": "rs", "resumed": ["member-3"]}
     assert states(team, "rs")["member-3"] != "PAUSED"
 
 
@@ -238,8 +243,11 @@ def test_a_collection_with_documents_is_sharded(team: Clone) -> None:
 def test_a_shard_whose_primary_has_moved_is_drained_without_losing_anybody(team: Clone) -> None:
     team.succeeds("cluster.up", "--on", "sh", "--members", "2", "--shards", "2")
     team.succeeds("seed", "--on", "sh", "--users", "200")
-    team.succeeds("cluster.stepdown", "shard1", "--on", "sh")
-    team.succeeds("cluster.remove-shard", "shard1", "--on", "sh", "--yes")
+    stepped = json.loads(team.succeeds("cluster.stepdown", "shard1", "--on", "sh", "--json"))
+    assert stepped.keys() == {"deployment", "replica_set", "primary", "former"}
+    assert stepped["primary"] != stepped["former"]
+    removed = json.loads(team.succeeds("cluster.remove-shard", "shard1", "--on", "sh", "--yes", "--json"))
+    assert removed == {"deployment": "sh", "removed": "shard1"}
     assert counted_on_shards(team, ["shard2"]) == {"shard2": 200}
 
 
@@ -247,7 +255,8 @@ def test_routers_are_added_and_the_last_one_is_removed(team: Clone) -> None:
     team.succeeds("cluster.up", "--on", "sh", "--routers", "2")
     assert states(team, "sh")["router-2"] == "ROUTER"
     assert "router-2 is the last one" in team.fails("cluster.remove-router", "router-1", "--on", "sh")
-    team.succeeds("cluster.remove-router", "router-2", "--on", "sh")
+    removed = json.loads(team.succeeds("cluster.remove-router", "router-2", "--on", "sh", "--json"))
+    assert removed == {"deployment": "sh", "removed": "router-2"}
     assert "router-2" not in states(team, "sh")
     assert "needs one" in team.fails("cluster.remove-router", "router-1", "--on", "sh")
 

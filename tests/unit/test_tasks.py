@@ -76,6 +76,15 @@ def test_every_flag_of_every_task_is_explained() -> None:
     assert unexplained == []
 
 
+# What they print is not a result of theirs: a program's output, a log, a file, the lines of a prompt.
+SPEAK_FOR_OTHERS = {"run", "test", "shell", "cluster.shell", "logs", "cluster.logs", "render"}
+
+
+def test_every_task_that_has_a_result_gives_it_as_json() -> None:
+    without = {name for name in names() if "--json" not in asked("--help", name)}
+    assert without == SPEAK_FOR_OTHERS
+
+
 @pytest.mark.parametrize("argument", ["--list", "--help", "--version"])
 def test_a_question_imports_nothing_heavy(argument: str) -> None:
     program = (

@@ -180,15 +180,18 @@ def test_host_that_is_gone_ends_the_tunnel_with_one_error_that_names_it(
             until("the tunnel to end", lambda: held.errors, seconds=60)
         finally:
             host.connect()
-            until("a primary to be there again", project.made[0].primary)
+            until("the set to be whole again", lambda: project.made[0].status().state == "running", 120)
     assert host.name in held.errors[0].text()
 
 
 def test_port_in_use_is_named(replica_set: tuple[Project, Loaded]) -> None:
     _, loaded = replica_set
-    with _held(loaded) as held, _held(loaded, port=held.opened[0].port) as second:
-        assert "can't be opened" in second.errors[0].cause
-        assert "--port" in second.errors[0].remedy
+    with _held(loaded) as held:
+        assert held.errors == []
+        with _held(loaded, port=held.opened[0].port) as second:
+            over = second.errors
+        assert "can't be opened" in over[0].cause
+        assert "--port" in over[0].remedy
 
 
 def test_deployment_on_this_machine_needs_none(tmp_path: Path) -> None:

@@ -13,8 +13,7 @@ import pytest
 from pymongo import MongoClient
 
 from tests.support.clones import Clone
-from tests.support.clusters import free_ports
-from tests.support.processes import free_port
+from tests.support.processes import free_port, free_ports
 from tests.support.router_standin.install import install
 
 PORT = "INVOKE_DEPLOYMENTS_LOCAL_PORT"

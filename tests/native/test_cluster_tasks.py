@@ -11,8 +11,8 @@ import pytest
 from pymongo import MongoClient
 
 from tests.support.clones import Clone
-from tests.support.clusters import free_ports
 from tests.support.polling import until
+from tests.support.processes import free_ports
 from tests.support.router_standin.install import beside
 
 pytestmark = pytest.mark.timeout(300)

@@ -12,8 +12,8 @@ import pytest
 from pymongo import MongoClient
 
 from tests.support.clones import Clone, make_clone
-from tests.support.clusters import free_ports
 from tests.support.load import lost, writing
+from tests.support.processes import free_ports
 from tests.support.router_standin.install import beside
 
 pytestmark = pytest.mark.timeout(300)

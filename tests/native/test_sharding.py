@@ -18,8 +18,8 @@ from provision.mongodb.sharding import ShardedCollection
 from provision.mongodb.wire import Connection
 from tests.native.test_cluster_tasks import status
 from tests.support.clones import Clone
-from tests.support.clusters import free_ports
 from tests.support.deployments import deployed
+from tests.support.processes import free_ports
 from tests.support.router_standin import accepts
 from tests.support.router_standin.install import beside
 

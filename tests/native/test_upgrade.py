@@ -20,8 +20,8 @@ from provision.mongodb.binaries.record import file_facts, remember
 from provision.settings.loading import Layer, Loaded, load
 from provision.state import remembered
 from tests.support.capabilities import ROOT
-from tests.support.clusters import free_ports
 from tests.support.load import lost, writing
+from tests.support.processes import free_ports
 from tests.support.router_standin.install import beside, link
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.needs("other-mongods")]

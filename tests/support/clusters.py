@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import secrets
 import shutil
 import subprocess
@@ -18,14 +17,14 @@ from typing import Any
 import psutil
 from pymongo import MongoClient
 
-from provision.backends.processes import port_holder
 from provision.deployments import assembly
 from provision.deployments.deployment import Deployment
-from provision.mongodb.topology import LOOPBACK, Node
+from provision.mongodb.topology import Node
 from provision.mongodb.wire import CommandFailed, NotReachable
 from provision.settings.loading import Layer, Loaded, load
 from tests.support.capabilities import ROOT
 from tests.support.polling import until
+from tests.support.processes import free_ports
 
 OFFICIAL = "mongo:8.0"
 LOCAL = "flaskbook-test-mongo:cluster"
@@ -261,15 +260,3 @@ def command_lines() -> Iterator[str]:
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             yield " ".join(process.cmdline())
-
-
-def free_ports(count: int) -> int:
-    """The first of so many ports in a row that nobody listens on, in a range of this worker's own."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
-    begin = 24000 + 1000 * (int(worker) % 8 if worker.isdigit() else 0)
-    for _ in range(200):
-        first = random.randrange(begin, begin + max(1, 1000 - count))
-        wanted = (port for base in range(first, first + count, 50) for port in range(base, base + 23))
-        if all(port_holder(LOOPBACK, port) is None for port in wanted):
-            return first
-    raise AssertionError(f"no {count} free ports from {begin} on")

@@ -22,7 +22,10 @@ from provision.state.process_identity import ProcessIdentity, is_alive, this_pro
 
 RUN = "FLASKBOOK_TEST_RUN_OF"
 TEST = "FLASKBOOK_TEST"
-_GIVEN: deque[int] = deque(maxlen=1000)
+_OF_A_WORKER = 1500
+_SINGLES = 500
+_GIVEN: deque[int] = deque(maxlen=_SINGLES // 2)
+_BLOCKS: deque[range] = deque(maxlen=3)
 
 
 def name_this_run() -> str:
@@ -94,17 +97,39 @@ def listens(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on, below those that the system hands to outgoing connections.
+    """A loopback port that nobody listens on, in a range of this worker's own.
 
-    Workers of one run draw from different ranges, so that none takes a port that another has just been given. None is
-    given again by this process before a thousand others were.
+    None is given again by this process before some hundred others were.
     """
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
-    number = int(worker.removeprefix("gw") or 0) if worker.removeprefix("gw").isdigit() else 0
-    first = 20000 + 1500 * (number % 8)
+    first = _first_port()
     for _ in range(200):
-        port = random.randrange(first, first + 1500)
+        port = random.randrange(first, first + _SINGLES)
         if port not in _GIVEN and port_holder(LOOPBACK, port) is None:
             _GIVEN.append(port)
             return port
-    raise AssertionError(f"no free port between {first} and {first + 1500}")
+    raise AssertionError(f"no free port between {first} and {first + _SINGLES}")
+
+
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row that nobody listens on, in a range of this worker's own.
+
+    They are not those of the blocks before, as long as there is room: a fixture may have them still.
+    """
+    begin, end = _first_port() + _SINGLES, _first_port() + _OF_A_WORKER
+    for attempt in range(200):
+        first = random.randrange(begin, end - count + 1)
+        overlaps = any(first < block.stop and block.start < first + count for block in _BLOCKS)
+        wanted = (port for base in range(first, first + count, 50) for port in range(base, base + 23))
+        if (attempt > 100 or not overlaps) and all(port_holder(LOOPBACK, port) is None for port in wanted):
+            _BLOCKS.append(range(first, first + count))
+            return first
+    raise AssertionError(f"no {count} free ports from {begin} on")
+
+
+def _first_port() -> int:
+    """Each worker of a run has ports of its own, so that none takes a port that another has just been given.
+
+    They lie below those that the system hands to outgoing connections.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    return 20000 + _OF_A_WORKER * (int(worker) % 8 if worker.isdigit() else 0)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import capabilities
 from tests.support.distribution import unit_of
-from tests.support.processes import free_port, listens
+from tests.support.processes import free_port, free_ports, listens
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -115,11 +115,25 @@ def test_a_free_port_is_free() -> None:
     assert port < 32768
 
 
+def test_no_port_is_given_to_two_workers_nor_to_a_node_and_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[int, str] = {}
+    for worker in ("gw0", "gw1", "gw2", "gw3", "gw7"):
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", worker)
+        for ports in (
+            *((free_port(),) for _ in range(40)),
+            *(range(first := free_ports(300), first + 300) for _ in "ab"),
+        ):
+            for port in ports:
+                assert given.setdefault(port, worker) == worker
+                assert port < 32768
+        assert len({port for port, owner in given.items() if owner == worker}) == 640
+
+
 @pytest.mark.parametrize("file", ["tests/docker/test_cluster.py", "tests/hosts/test_link.py"])
 def test_tests_that_share_a_fixture_of_their_file_stay_in_one_worker(file: str) -> None:
     assert unit_of(f"{file}::test_x") == unit_of(f"{file}::test_y[a]") == file
 
 
-def test_tests_that_share_nothing_go_to_whoever_is_free() -> None:
+def test_tests_that_share_nothing_go_to_any_worker_that_is_free() -> None:
     one, other = (f"tests/unit/test_locks.py::test_x[{parameter}]" for parameter in ("a", "a::b"))
     assert (unit_of(one), unit_of(other)) == (one, other)

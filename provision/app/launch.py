@@ -180,10 +180,12 @@ def run(
     """
     settings = loaded.settings.app
     folder = directory(loaded)
-    native = assembly.deployment(loaded, name).backend.capabilities.keeps_folders
-    setup_steps.ensure_for_run(loaded, reporter, native, name)
-    python = _python(loaded, say)
     deployment = assembly.deployment(loaded, name)
+    native = deployment.backend.capabilities.keeps_folders
+    changed = setup_steps.ensure_for_run(loaded, reporter, native, name)
+    python = _python(loaded, say)
+    if changed or python != Path(sys.executable):  # that may have taken a minute
+        deployment = assembly.deployment(loaded, name)
 
     @contextlib.contextmanager
     def start(reloaded: bool) -> Iterator[_App]:

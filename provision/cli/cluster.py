@@ -69,8 +69,12 @@ def up(
         "arbiters": arbiters, "config_servers": config_servers, "routers": routers,
     }  # fmt: skip
     typed = {key: f"--{key.replace('_', '-')}" for key, value in flags.items() if value is not None}
-    load(ctx).deployment(on)  # a flag must not make a deployment out of a mistyped name
-    loaded = load(ctx, given={f"deployments.{on}.{key}": (flag, flags[key]) for key, flag in typed.items()})
+    loaded = load(ctx)
+    loaded.deployment(on)  # a flag must not make a deployment out of a mistyped name
+    if typed:
+        loaded = load(
+            ctx, given={f"deployments.{on}.{key}": (flag, flags[key]) for key, flag in typed.items()}
+        )
     if dry_run:
         from provision.cli.hosts import show_plan
 

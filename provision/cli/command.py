@@ -161,9 +161,11 @@ def ready(loaded: Loaded, on: str) -> Deployment:
     from provision.cli import display
     from provision.deployments import assembly, setup_steps
 
-    if assembly.deployment(loaded, on).backend.capabilities.needs_mongod:
-        setup_steps.ensure_for_start(loaded, display.StepLines(stream=sys.stderr), on)
-    return assembly.deployment(loaded, on)
+    deployment = assembly.deployment(loaded, on)
+    if not deployment.backend.capabilities.needs_mongod:
+        return deployment
+    chosen = setup_steps.ensure_for_start(loaded, display.StepLines(stream=sys.stderr), on)
+    return assembly.deployment(loaded, on) if chosen else deployment
 
 
 def running(loaded: Loaded, on: str, doing: str) -> Deployment:

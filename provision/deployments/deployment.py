@@ -245,6 +245,37 @@ class Deployment:
             self._certify()
         return self.rendering.write()
 
+    def _bring_up(
+        self, missing: Sequence[Node], note: Callable[[Event], None], until_healthy: bool
+    ) -> NotSharded | None:
+        """Start nodes and make a deployment of them; where that fails, all is as before.
+
+        Returns:
+            A collection's refusal, for which nothing that is up is at fault.
+        """
+        plan = Plan(
+            self.topology,
+            self.secrets(),
+            self._app_database,
+            self.collections,
+            frozenset(self._initiated()),
+            self._start_timeout,
+        )
+        before = Extent.recorded(self._paths, self.name)
+        Extent.record(self._paths, self.name, self._extent)
+        bring_up = BringUp(plan, self.backend, self._telling_lines, self._death, note)
+        try:
+            bring_up.run(missing, until_healthy)
+        except NotSharded as refusal:
+            return refusal
+        except BaseException:
+            self._undo(missing)
+            # Nodes that were launched may be part of something by now; one alone is as it was before.
+            if before is None or not bring_up.launched or len(self.topology.nodes) == 1:
+                Extent.record(self._paths, self.name, before)
+            raise
+        return None
+
     def up(
         self,
         say: Callable[[str], None] = lambda _: None,
@@ -287,31 +318,9 @@ class Deployment:
                     say(f"{node.name} was paused or cut off, and goes on")
             if missing:
                 say(f"Starting {self.name} ({_names(missing)})")
-                self._paths.run_record(self.name).unlink(
-                    missing_ok=True
-                )  # the one that starts it now stops it
-            plan = Plan(
-                self.topology,
-                self.secrets(),
-                self._app_database,
-                self.collections,
-                frozenset(self._initiated()),
-                self._start_timeout,
-            )
-            before = Extent.recorded(self._paths, self.name)
-            Extent.record(self._paths, self.name, self._extent)
-            bring_up = BringUp(plan, self.backend, self._telling_lines, self._death, note)
-            refused: NotSharded | None = None
-            try:
-                bring_up.run(missing, until_healthy)
-            except NotSharded as refusal:
-                refused = refusal  # what is up is not at fault
-            except BaseException:
-                self._undo(missing)
-                # Nodes that were launched may be part of something by now; one alone is as it was before.
-                if before is None or not bring_up.launched or len(nodes) == 1:
-                    Extent.record(self._paths, self.name, before)
-                raise
+                # The one that starts it now stops it.
+                self._paths.run_record(self.name).unlink(missing_ok=True)
+            refused = self._bring_up(missing, note, until_healthy)
             self._remember_initiated()
             self._record_launch(missing)
             differing = self._differing(node.name for node in nodes if node not in missing)

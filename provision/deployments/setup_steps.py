@@ -211,7 +211,7 @@ def _mongod_for(loaded: Loaded, deployment: str) -> Step:
     return MongodBinary(loaded, deployment if own else "")
 
 
-def ensure_for_start(loaded: Loaded, reporter: Reporter, deployment: str = "") -> None:
+def ensure_for_start(loaded: Loaded, reporter: Reporter, deployment: str = "") -> bool:
     """Choose a mongod where none has been chosen yet; silent otherwise.
 
     Args:
@@ -219,13 +219,16 @@ def ensure_for_start(loaded: Loaded, reporter: Reporter, deployment: str = "") -
         reporter: told of the steps that were needed.
         deployment: what to start, which may have a mongod of its own; empty: what this machine's serves for.
 
+    Returns:
+        Whether one was chosen now.
+
     Raises:
         ProvisionError: there is none, and none can be downloaded.
     """
-    _ensure((_mongod_for(loaded, deployment),), reporter)
+    return _ensure((_mongod_for(loaded, deployment),), reporter)
 
 
-def ensure_for_run(loaded: Loaded, reporter: Reporter, native: bool = True, deployment: str = "") -> None:
+def ensure_for_run(loaded: Loaded, reporter: Reporter, native: bool = True, deployment: str = "") -> bool:
     """Set up what serving the app needs and is missing; silent where nothing is.
 
     Args:
@@ -234,14 +237,17 @@ def ensure_for_run(loaded: Loaded, reporter: Reporter, native: bool = True, depl
         native: MongoDB runs as processes, which need a mongod here.
         deployment: as for `ensure_for_start`.
 
+    Returns:
+        Whether anything was set up.
+
     Raises:
         ProvisionError: it can't be set up.
     """
-    _ensure((*((_mongod_for(loaded, deployment),) if native else ()), SecretKey(loaded)), reporter)
+    return _ensure((*((_mongod_for(loaded, deployment),) if native else ()), SecretKey(loaded)), reporter)
 
 
-def _ensure(wanted: Sequence[Step], reporter: Reporter) -> None:
-    run_steps((step for step in wanted if step.decide().needed), reporter)
+def _ensure(wanted: Sequence[Step], reporter: Reporter) -> bool:
+    return bool(run_steps((step for step in wanted if step.decide().needed), reporter))
 
 
 def ensure_app_environment(loaded: Loaded, requirements: Path, say: Callable[[str], None]) -> Path:

@@ -438,20 +438,28 @@ class Link:
                 f"Set hosts.{host.name}.key in invoke.yaml, or IdentityFile in ~/.ssh/config.",
             ) from None
         except (paramiko.SSHException, OSError, EOFError) as problem:
-            cause = f"{subject} does not answer on port {to.port}: {_reason(problem)}."
-            remedy = f"Is it up, and is that its address? `{to.ssh} true` must work."
-            if str(problem) == _NO_KEY:
-                cause = f"There is no key to offer to {subject}: no agent holds one, and no file of `ssh` has one."
-                remedy = f"Set hosts.{host.name}.key in invoke.yaml, or IdentityFile in ~/.ssh/config."
-                raise _refused(to, doing, cause, remedy) from None
-            if before is not None and getattr(problem, "code", None) == _PROHIBITED:
-                cause = f"The hop before {subject} forwards no connections."
-                remedy = (
-                    "Set AllowTcpForwarding to yes (or local) in /etc/ssh/sshd_config there, and reload sshd."
-                )
-            elif before is None and self._proxy is not None:
-                cause = f"The ProxyCommand of {subject} does not lead there: {self._proxy.said() or _reason(problem)}."
-            raise _unreachable(to, doing, cause, remedy) from None
+            raise self._no_answer(to, doing, subject, problem, first=before is None) from None
+
+    def _no_answer(
+        self, to: Hop, doing: str, subject: str, problem: BaseException, first: bool
+    ) -> Unreachable:
+        """The error of a hop that could not be logged in at, from what the connection said."""
+        cause = f"{subject} does not answer on port {to.port}: {_reason(problem)}."
+        remedy = f"Is it up, and is that its address? `{to.ssh} true` must work."
+        if str(problem) == _NO_KEY:
+            cause = (
+                f"There is no key to offer to {subject}: no agent holds one, and no file of `ssh` has one."
+            )
+            remedy = f"Set hosts.{self.host.name}.key in invoke.yaml, or IdentityFile in ~/.ssh/config."
+            return _refused(to, doing, cause, remedy)
+        if not first and getattr(problem, "code", None) == _PROHIBITED:
+            cause = f"The hop before {subject} forwards no connections."
+            remedy = (
+                "Set AllowTcpForwarding to yes (or local) in /etc/ssh/sshd_config there, and reload sshd."
+            )
+        elif first and self._proxy is not None:
+            cause = f"The ProxyCommand of {subject} does not lead there: {self._proxy.said() or _reason(problem)}."
+        return _unreachable(to, doing, cause, remedy)
 
     def _feed(self, channel: Any, feed: bytes | IO[bytes], fed: Callable[[int], None]) -> None:
         """Send standard input; a program that ends before it has read all of it says why itself."""

@@ -36,7 +36,7 @@ def test_dry_run_says_what_would_be_done_and_changes_nothing(project: Project) -
     loaded = _chosen(project)
     done = host_setup.set_up(loaded, "prod", dry_run=True)
     assert done.errors == {}
-    assert any("to be sent" in each.why for each in done.steps)
+    assert any("is not there yet" in each.why for each in done.steps)
     assert all(list(host.srv.iterdir()) == [] for host in project.lab.hosts.values())
 
 

@@ -88,3 +88,17 @@ def test_every_module_that_the_map_names_is_there() -> None:
     files = {path.name for path in rooms} | {"tasks.py"}
     the_map = TEXT.split("```")[1]
     assert set(re.findall(r"\b([a-z_]+\.py)\b", the_map)) - files == set()
+
+
+def test_no_function_is_longer_than_sixty_lines() -> None:
+    long = []
+    for file in (
+        path for room in ("provision", "flaskbook", "tools") for path in (ROOT / room).rglob("*.py")
+    ):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                documented = ast.get_docstring(node) is not None
+                first = node.body[0].end_lineno if documented else node.lineno
+                if (node.end_lineno or 0) - (first or 0) >= 60:
+                    long.append(f"{file.relative_to(ROOT)}:{node.lineno} {node.name}")
+    assert long == []

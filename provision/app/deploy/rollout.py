@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -134,18 +134,7 @@ def deploy(
             if errors:
                 raise all_of(doing, errors)
         else:
-            brought = setup.run(
-                links,
-                lambda link: [
-                    DataDirectory(link),
-                    targets[link.host.name].environment,
-                    SentRelease(targets[link.host.name]),
-                ],
-                dry_run,
-                told,
-            )
-            if brought.errors:
-                raise all_of(doing, brought.errors)
+            _bring(links, targets, doing, dry_run, told)
         for name in names:
             rolled = setup.run({name: links[name]}, lambda link: [running[link.host.name]], dry_run, told)
             if rolled.errors:
@@ -153,6 +142,28 @@ def deploy(
     gone = [] if dry_run else [name for name in _may_have_it(loaded, on) if name not in names]
     removed = undeploy(loaded, on, gone) if gone else ()
     return Deployed(on, "" if rollback else made.id, tuple(steps), removed, time.monotonic() - begun)
+
+
+def _bring(
+    links: Mapping[str, Link],
+    targets: Mapping[str, Target],
+    doing: str,
+    dry_run: bool,
+    told: Callable[[HostStep], None],
+) -> None:
+    """Send a release, and make the virtualenv that it needs, on all hosts at once."""
+    brought = setup.run(
+        links,
+        lambda link: [
+            DataDirectory(link),
+            targets[link.host.name].environment,
+            SentRelease(targets[link.host.name]),
+        ],
+        dry_run,
+        told,
+    )
+    if brought.errors:
+        raise all_of(doing, brought.errors)
 
 
 def undeploy(loaded: Loaded, on: str, names: Sequence[str] | None = None) -> tuple[str, ...]:

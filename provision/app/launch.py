@@ -206,8 +206,7 @@ def run(
         run = Run(loaded.paths, name, say)
         cleanup.callback(lambda: run.ends(stop, keep))
         app = cleanup.enter_context(start(reloaded=False))
-        if _up(deployment, say, watch):
-            run.started(keep)
+        _up(deployment, say, watch, lambda: run.started(keep))
         deployment.ensure_secrets()
         uri = deployment.uri(settings.database, user="app")
         given = variables(loaded, deployment, uri, str(loaded.paths.secret_key), settings.debug)
@@ -229,16 +228,17 @@ def run(
         )
 
 
-def _up(deployment: Deployment, say: Callable[[str], None], watch: Watch) -> tuple[str, ...]:
+def _up(
+    deployment: Deployment, say: Callable[[str], None], watch: Watch, started: Callable[[], None]
+) -> None:
     """Start the deployment; that of several nodes takes long enough to be watched."""
     if len(deployment.topology.nodes) == 1:
-        done = deployment.up(say)
+        done = deployment.up(say, started=started)
     else:
         with watch(deployment) as progress:
-            done = deployment.up(progress.say, progress.reached)
+            done = deployment.up(progress.say, progress.reached, started=started)
     for notice in done.notices:
         say(notice)
-    return done.started
 
 
 def directory(loaded: Loaded) -> Path:

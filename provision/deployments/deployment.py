@@ -245,15 +245,8 @@ class Deployment:
             self._certify()
         return self.rendering.write()
 
-    def _bring_up(
-        self, missing: Sequence[Node], note: Callable[[Event], None], until_healthy: bool
-    ) -> NotSharded | None:
-        """Start nodes and make a deployment of them; where that fails, all is as before.
-
-        Returns:
-            A collection's refusal, for which nothing that is up is at fault.
-        """
-        plan = Plan(
+    def _plan(self) -> Plan:
+        return Plan(
             self.topology,
             self.secrets(),
             self._app_database,
@@ -261,20 +254,24 @@ class Deployment:
             frozenset(self._initiated()),
             self._start_timeout,
         )
+
+    @contextlib.contextmanager
+    def _taken_back(self, missing: Sequence[Node], bring_up: BringUp) -> Iterator[None]:
+        """Have what the block starts ended, and its record restored, unless all of the block is done.
+
+        Also where it was interrupted when all had been started and noting that was under way: the caller does not know
+        then that anything runs.
+        """
         before = Extent.recorded(self._paths, self.name)
         Extent.record(self._paths, self.name, self._extent)
-        bring_up = BringUp(plan, self.backend, self._telling_lines, self._death, note)
         try:
-            bring_up.run(missing, until_healthy)
-        except NotSharded as refusal:
-            return refusal
+            yield
         except BaseException:
             self._undo(missing)
             # Nodes that were launched may be part of something by now; one alone is as it was before.
             if before is None or not bring_up.launched or len(self.topology.nodes) == 1:
                 Extent.record(self._paths, self.name, before)
             raise
-        return None
 
     def up(
         self,
@@ -282,6 +279,7 @@ class Deployment:
         reached: Callable[[Event], None] = lambda _: None,
         until_healthy: bool = True,
         holding: bool = False,
+        started: Callable[[], None] = lambda: None,
     ) -> Up:
         """Start what is not running, and return when the whole is healthy and a majority write was acknowledged.
 
@@ -291,6 +289,7 @@ class Deployment:
             until_healthy: False: return as soon as a majority write was acknowledged. A process in the background
                 does the rest; other commands on this deployment wait for it.
             holding: this process holds the deployment's lock already.
+            started: told when it is up, if anything was started: what is interrupted before that is taken back.
 
         Raises:
             NotSharded: it is up, and stays up; some collection could not be sharded.
@@ -320,21 +319,30 @@ class Deployment:
                 say(f"Starting {self.name} ({_names(missing)})")
                 # The one that starts it now stops it.
                 self._paths.run_record(self.name).unlink(missing_ok=True)
-            refused = self._bring_up(missing, note, until_healthy)
-            self._remember_initiated()
-            self._record_launch(missing)
-            differing = self._differing(node.name for node in nodes if node not in missing)
+            bring_up = BringUp(self._plan(), self.backend, self._telling_lines, self._death, note)
+            refused: NotSharded | None = None
+            with self._taken_back(missing, bring_up):
+                try:
+                    bring_up.run(missing, until_healthy)
+                except NotSharded as refusal:
+                    refused = refusal  # what is up is not at fault
+                self._remember_initiated()
+                self._record_launch(missing)
+                differing = self._differing(node.name for node in nodes if node not in missing)
+                done = Up(
+                    self.name,
+                    tuple(node.name for node in missing),
+                    self.uri(),
+                    tuple(sorted(timings, key=lambda each: each.seconds)),
+                    (*differing, *self.kept, *self._notices()),
+                )
+                if missing and refused is None:
+                    started()
             if not until_healthy and self._finish is not None and len(nodes) > 1:
                 self._finish(lock)
             if refused is not None:
                 raise refused
-        return Up(
-            self.name,
-            tuple(node.name for node in missing),
-            self.uri(),
-            tuple(sorted(timings, key=lambda each: each.seconds)),
-            (*differing, *self.kept, *self._notices()),
-        )
+        return done
 
     def down(
         self,
@@ -343,7 +351,7 @@ class Deployment:
         remove: bool = False,
         delete_data: bool = False,
     ) -> tuple[str, ...]:
-        """Stop every node that runs. Data stay, unless `delete` says otherwise.
+        """Stop every node that runs. Data stay, unless `delete_data` says otherwise.
 
         Nodes that nobody can look at keep none of the others from being stopped; then they are an error.
 

@@ -6,10 +6,12 @@ import os
 import random
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 
 from tests.support.clones import Clone
+from tests.support.deployments import deployed
 from tests.support.processes import describe
 
 # Moments in seconds, one somewhere in each interval, so that every phase of a command is met.
@@ -54,6 +56,30 @@ def test_ctrl_c_at_any_moment_leaves_nothing_that_was_started(clone: Clone, comm
         ended.append(status)
     assert 130 in ended, ended
     clone.succeeds("setup")
+
+
+@pytest.mark.parametrize("late", ["_remember_initiated", "_record_launch", "started"])
+def test_a_ctrl_c_as_the_last_thing_is_noted_takes_back_what_was_started(
+    tmp_path: Path, mongod_binary: Path, mongod_version: str, monkeypatch: pytest.MonkeyPatch, late: str
+) -> None:
+    """MongoDB takes writes already, and the command that started it does not know that yet."""
+
+    def interrupted(*_: object) -> None:
+        raise SystemExit(130)
+
+    with deployed(tmp_path, mongod_binary, mongod_version, topology="single") as deployment:
+        deployment.down()
+        callback = {"started": interrupted} if late == "started" else {}
+        if not callback:
+            monkeypatch.setattr(deployment, late, interrupted)
+        with pytest.raises(SystemExit):
+            deployment.up(**callback)
+        assert deployment.running(deployment.topology.nodes) == []
+        monkeypatch.undo()
+        told: list[bool] = []
+        deployment.up(started=lambda: told.append(True))
+        deployment.up(started=lambda: told.append(True))
+        assert told == [True]
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])

@@ -92,7 +92,7 @@ def _guard_output() -> None:
     spec = importlib.util.spec_from_file_location(
         "_provision_output", Path(__file__).parents[1] / "core" / "output.py"
     )
-    assert spec is not None  # noqa: S101 — it is a file beside this one
+    assert spec is not None  # noqa: S101 — it is a file of the tool
     assert spec.loader is not None  # noqa: S101
     output = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(output)

@@ -30,8 +30,8 @@ from provision.env.virtualenv import (
     decide,
     ensure,
     examine,
-    recorded_requirements,
     refuse,
+    resolved,
 )
 from provision.env.wrapper import isolated
 
@@ -204,8 +204,8 @@ def need(*names: str) -> None:
         BootstrapError: nothing may be changed (``--dry-run``).
     """
     spec = project_environment()
-    has = {Path(file).name for file in recorded_requirements(spec.path)}
-    missing = [name for name in names if groups.GROUPS[name] not in has]
+    has = resolved(spec).requirements
+    missing = [name for name in names if ROOT / groups.GROUPS[name] not in has]
     if not missing or not _is_inside(spec.path):
         return
     if is_dry_run(sys.argv[1:]):

@@ -31,10 +31,11 @@ def check(loaded: Loaded, on: str | None = None) -> list[HostFinding]:
     """
     wanted: dict[str, Wanted] = {}
     if on is not None:
-        backend = on_hosts.backend_of(on_hosts.deployed(loaded, on))
+        deployment = on_hosts.deployed(loaded, on)
+        backend = on_hosts.backend_of(deployment)
         assert backend is not None  # noqa: S101 — `deployed` has looked
         planned: dict[str, list[int]] = {}
-        for node in assembly.deployment(loaded, on).topology.nodes:
+        for node in deployment.topology.nodes:
             planned.setdefault(backend.placement[node.name], []).append(node.port)
         wanted = {host: Wanted(len(each), tuple(each)) for host, each in planned.items()}
     for host in on_hosts.roles(loaded, on)[1]:

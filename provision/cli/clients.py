@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from invoke.context import Context
-
-from provision.cli.command import JSON, ON, command, load, running
+from provision.cli.command import ON, agreed, command
 from provision.cli.numeric_flags import Amount, LocalPort
+
+if TYPE_CHECKING:
+    from provision.cli import shapes
+    from provision.cli.result import Result
+    from provision.cli.session import Session
 
 _TOUR_SERVER_SELECTION_MS = 5_000
 
@@ -21,34 +24,27 @@ _TOUR_SERVER_SELECTION_MS = 5_000
         **ON,
     }
 )
-def shell(ctx: Context, on: str = "local", eval: str = "", python: bool = False, node: str = "") -> None:
+def shell(session: Session, on: str = "local", eval: str = "", python: bool = False, node: str = "") -> None:
     """Open a prompt on the app's database: mongosh where it is installed, else Python with db and client bound."""
-    open_shell(ctx, on, node, eval, python)
+    open_shell(session, on, node, eval, python)
 
 
-def open_shell(ctx: Context, on: str, node: str, expression: str, python: bool) -> None:
+def open_shell(session: Session, on: str, node: str, expression: str, python: bool) -> None:
     """Open a prompt, or evaluate an expression; leave with its exit status.
 
-    Args:
-        ctx: the task's.
-        on: the deployment.
-        node: connect to this node alone; empty: as clients do.
-        expression: evaluate this and leave; empty: a prompt.
-        python: Python even where mongosh is installed.
+    `node`: connect to this node alone; empty: as clients do. `expression`: evaluate this and leave; empty: a prompt.
 
-    Raises:
-        ProvisionError: the deployment is not running.
+    Raises ProvisionError: the deployment is not running.
     """
     from provision.cli import shell as shells
 
-    loaded = load(ctx)
-    deployment = running(loaded, on, f"opening a shell on {on}")
+    deployment = session.running(on, f"opening a shell on {on}")
     direct = deployment.node(node) if node else None
     uri = deployment.uri(user="root", direct=direct)
-    database = loaded.settings.app.database
+    database = session.loaded.settings.app.database
     if expression:
         sys.exit(shells.evaluate(uri, database, expression, python))
-    sys.exit(shells.open_shell(uri, database, loaded.paths.shell_history, python))
+    sys.exit(shells.open_shell(uri, database, session.loaded.paths.shell_history, python))
 
 
 @command(
@@ -61,7 +57,7 @@ def open_shell(ctx: Context, on: str, node: str, expression: str, python: bool) 
     }
 )
 def tunnel(
-    ctx: Context,
+    session: Session,
     on: str = "local",
     node: str = "",
     port: LocalPort = 0,
@@ -74,26 +70,30 @@ def tunnel(
     """
     from provision.app import tunnel as tunnels
     from provision.cli import display
+    from provision.cli.result import as_line
 
     def opened(found: tunnels.Opened) -> None:
         if json:
-            display.as_json_line(vars(found))
+            display.line(as_line(found))
             return
         display.line(found.uri)
         if found.app:
             display.line(found.app)
         display.note(f"Port {found.port} leads to {found.node} on {found.host}. Ctrl-C ends it.")
 
-    tunnels.hold(load(ctx), on, node, port, user, opened, display.note)
+    tunnels.hold(session.loaded, on, node, port, user, opened, display.note)
 
 
-@command(help={"pause": "wait for Enter between two stages", **ON, **JSON})
-def tour(ctx: Context, on: str = "local", pause: bool = False, json: bool = False) -> None:
+@command(help={"pause": "wait for Enter between two stages", **ON})
+def tour(session: Session, on: str = "local", pause: bool = False) -> Result[list[shapes.TourStage]]:
     """Take the first steps in MongoDB, on a scratch database that is dropped afterwards."""
-    from provision.cli import display
-    from provision.cli import tour as touring
+    from pymongo import MongoClient
 
-    deployment = running(load(ctx), on, f"taking the tour on {on}")
+    from provision.cli import display, shapes
+    from provision.cli import tour as touring
+    from provision.cli.result import Result
+
+    deployment = session.running(on, f"taking the tour on {on}")
 
     def wait() -> None:
         sys.stderr.write("Enter goes on, Ctrl-C ends the tour. ")
@@ -101,19 +101,17 @@ def tour(ctx: Context, on: str = "local", pause: bool = False, json: bool = Fals
         if not sys.stdin.readline():
             sys.exit(130)
 
-    from pymongo import MongoClient
-
     client: MongoClient[Any] = MongoClient(
         deployment.uri(user="root"), tz_aware=True, serverSelectionTimeoutMS=_TOUR_SERVER_SELECTION_MS
     )
     with client:
         results = touring.run_tour(
             client,
-            lambda result: None if json else display.line(result.text() + "\n"),
+            lambda result: None if session.quiet else display.line(result.text() + "\n"),
             wait if pause else None,
         )
-    if json:
-        display.as_json([each.as_json() for each in results])
+    # Each stage shows itself as it is finished.
+    return Result([shapes.TourStage(**stage.as_json()) for stage in results], lambda: None)
 
 
 @command(
@@ -123,42 +121,43 @@ def tour(ctx: Context, on: str = "local", pause: bool = False, json: bool = Fals
         "seed": "which people: the same number gives the same ones",
         "yes": "with --drop: don't ask",
         **ON,
-        **JSON,
     }
 )
 def seed(
-    ctx: Context,
+    session: Session,
     users: Amount = 1000,
     on: str = "local",
     drop: bool = False,
     seed: int = 1,
     yes: bool = False,
-    json: bool = False,
-) -> None:
+) -> Result[shapes.Seeded | None]:
     """Insert realistic people into the app's database; on a sharded cluster, show how they are spread."""
-    from provision.cli import display
-    from provision.cli.command import agreed
+    from provision.cli import display, shapes
+    from provision.cli.result import Result
     from provision.data import seed as seeding
     from provision.deployments import cluster
 
-    loaded = load(ctx)
-    database = loaded.settings.app.database
-    deployment = running(loaded, on, f"seeding {on}")
-    doing = f"dropping {database}.{seeding.COLLECTION} of {on}"
-    if drop and not agreed(f"Drop all people in {database}.{seeding.COLLECTION} of {on}?", doing, yes):
-        display.line("Nothing was changed.")
-        return
+    database = session.loaded.settings.app.database
+    deployment = session.running(on, f"seeding {on}")
+    people = f"{database}.{seeding.COLLECTION} of {on}"
+    if drop and not agreed(f"Drop all people in {people}?", f"dropping {people}", yes):
+        return Result(None, lambda: display.line("Nothing was changed."))
     with display.counting("people") as progress:
         done = seeding.seed(deployment, database, users, seed, drop, progress)
     spread = cluster.distribution(deployment, done.namespace) if deployment.topology.is_sharded else None
-    if json:
-        display.as_json(
-            {"deployment": on, **done.as_json(), "distribution": spread and spread[done.namespace]}
+
+    def show() -> None:
+        display.line(
+            f"{done.namespace}: {done.inserted:,} people in {done.seconds:.1f} s ({done.rate:,.0f} a second)"
         )
-        return
-    display.line(
-        f"{done.namespace}: {done.inserted:,} people in {done.seconds:.1f} s ({done.rate:,.0f} a second)"
+        if spread:
+            display.line("")
+            display.distribution(spread)
+
+    shares = spread[done.namespace] if spread else None
+    return Result(
+        shapes.Seeded(
+            on, done.namespace, done.inserted, done.dropped, done.seconds, round(done.rate, 1), shares
+        ),
+        show,
     )
-    if spread:
-        display.line("")
-        display.distribution(spread)

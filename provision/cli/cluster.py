@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from invoke.collection import Collection
-from invoke.context import Context
 
-from provision.cli.command import JSON, ON_CLUSTER, agreed, command, load, ready, running, show_up
+from provision.cli.command import ON_CLUSTER, agreed, brought_up, command
 from provision.cli.numeric_flags import Amount, Count
 
 if TYPE_CHECKING:
-    from provision.deployments.deployment import Deployment
-    from provision.settings.loading import Loaded
+    from provision.cli import shapes
+    from provision.cli.result import Result
+    from provision.cli.session import Session
+    from provision.deployments.rolling import Rolled
+    from provision.deployments.status import Status
+    from provision.deployments.upgrade import Upgraded
+    from provision.hosts.placement import Placed
+    from provision.mongodb.topology import Node
 
 _NODES = {"node": "which node; several with commas between"}
+_Data = TypeVar("_Data")
 
 
 @command(
@@ -32,11 +39,10 @@ _NODES = {"node": "which node; several with commas between"}
         "dry-run": "show which nodes there would be, and where; change nothing",
         "timings": "show what was reached when, and what the whole waited for",
         **ON_CLUSTER,
-        **JSON,
     }
 )
 def up(
-    ctx: Context,
+    session: Session,
     on: str = "cluster",
     shards: int | None = None,
     members: int | None = None,
@@ -49,13 +55,11 @@ def up(
     wait: str = "healthy",
     dry_run: bool = False,
     timings: bool = False,
-    json: bool = False,
-) -> None:
+) -> Result[shapes.BroughtUp | list[Placed]]:
     """Bring a cluster up, or make it what the settings and flags say. Flags hold for the later commands on it.
 
     A cluster that runs already is left as it is. What more is asked for is added; what less, is named.
     """
-    from provision.cli import display
     from provision.cli.progress import UpProgress
     from provision.core.errors import ProvisionError
     from provision.deployments import cluster
@@ -69,19 +73,13 @@ def up(
         "arbiters": arbiters, "config_servers": config_servers, "routers": routers,
     }  # fmt: skip
     typed = {key: f"--{key.replace('_', '-')}" for key, value in flags.items() if value is not None}
-    loaded = load(ctx)
-    loaded.deployment(on)  # a flag must not make a deployment out of a mistyped name
-    if typed:
-        loaded = load(
-            ctx, given={f"deployments.{on}.{key}": (flag, flags[key]) for key, flag in typed.items()}
-        )
+    loaded = session.load({f"deployments.{on}.{key}": (flag, flags[key]) for key, flag in typed.items()})
     if dry_run:
-        from provision.cli.hosts import show_plan
+        from provision.cli.hosts import planned
 
-        show_plan(loaded, on, json)
-        return
-    deployment = ready(loaded, on)
-    with UpProgress.of(deployment, quiet=json) as progress:
+        return planned(session, on)
+    deployment = session.ready(on)
+    with UpProgress.of(deployment, session.quiet) as progress:
         done = cluster.up(
             loaded,
             on,
@@ -90,10 +88,33 @@ def up(
             progress.reached,
             wait == "healthy",
         )
-    if wait == "writable" and len(deployment.topology.nodes) > 1 and not json:
+    if wait == "writable" and len(deployment.topology.nodes) > 1:
         log = loaded.paths.finishing_log(on).relative_to(loaded.paths.root)
-        display.note(f"It takes writes. What is left is done in the background and logged in {log}.")
-    show_up(done, timings, json)
+        session.say(f"It takes writes. What is left is done in the background and logged in {log}.")
+    return brought_up(done, timings)
+
+
+@command(help={"timings": "show what was reached when", **ON_CLUSTER})
+def wait(session: Session, on: str = "cluster", timings: bool = False) -> Result[shapes.BroughtUp]:
+    """Wait until every node of a running cluster is healthy, and finish what `cluster.up --wait writable` has left."""
+    from provision.cli.progress import UpProgress
+    from provision.core.errors import ProvisionError
+    from provision.deployments import cluster, finishing
+
+    deployment = session.deployment(on)
+    if not deployment.running(deployment.topology.seeds):
+        raise cluster.not_running(deployment, f"waiting for {on}")
+    ended = deployment.look(deployment.topology.nodes).ended
+    if ended and not finishing.holds_lock(on):
+        names = ",".join(node.name for node in ended)
+        raise ProvisionError(
+            f"waiting for {on}", f"{names}: not running.", f"Start it: invoke cluster.start {names} --on {on}"
+        )
+    with UpProgress.of(deployment, session.quiet) as progress:
+        progress.say(f"Waiting until every node of {on} is healthy")
+        return brought_up(
+            deployment.up(progress.say, progress.reached, holding=finishing.holds_lock(on)), timings
+        )
 
 
 @command(
@@ -101,64 +122,56 @@ def up(
         "delete-data": "delete the data, too, and forget the flags of `cluster.up`; asks first",
         "yes": "don't ask",
         **ON_CLUSTER,
-        **JSON,
     }
 )
 def down(
-    ctx: Context, on: str = "cluster", delete_data: bool = False, yes: bool = False, json: bool = False
-) -> None:
+    session: Session, on: str = "cluster", delete_data: bool = False, yes: bool = False
+) -> Result[shapes.TakenDown]:
     """Stop a cluster and remove its containers and network, or its app on hosts. Data stay, unless --delete-data."""
     from provision.app.deploy.rollout import taken_down
-    from provision.cli import display
-    from provision.deployments import assembly
+    from provision.cli import display, shapes
+    from provision.cli.result import Result
 
-    loaded = load(ctx)
-    deployment = assembly.deployment(loaded, on)
+    deployment = session.deployment(on)
     if delete_data and not agreed(f"Delete all data of {on}?", f"deleting the data of {on}", yes):
-        display.line("Nothing was deleted.")
-        return
-    app_stays = taken_down(loaded, on)
-    stopped = deployment.down(display.note, remove=True, delete_data=delete_data)
+        return Result(shapes.TakenDown(on, [], False), lambda: display.line("Nothing was deleted."))
+    app_stays = taken_down(session.loaded, on)
+    stopped = list(deployment.down(session.say, remove=True, delete_data=delete_data))
     if app_stays is not None:
         raise app_stays
-    if json:
-        display.as_json({"deployment": on, "stopped": stopped, "data_deleted": delete_data})
-        return
-    display.line(f"{on}: stopped {', '.join(stopped)}" if stopped else f"{on}: was not running")
-    if delete_data:
-        display.line(f"{on}: its data are deleted")
+
+    def show() -> None:
+        display.line(f"{on}: stopped {', '.join(stopped)}" if stopped else f"{on}: was not running")
+        if delete_data:
+            display.line(f"{on}: its data are deleted")
+
+    return Result(shapes.TakenDown(on, stopped, delete_data), show)
 
 
-@command(only_prints=True, help={**ON_CLUSTER, **JSON})
-def status(ctx: Context, on: str = "cluster", json: bool = False) -> None:
+@command(only_prints=True, help=ON_CLUSTER)
+def status(session: Session, on: str = "cluster") -> Result[Status]:
     """Show every node's role, state, lag, memory, port and version; shards, chunks and balancer."""
-    from provision.cli import display
-    from provision.deployments import assembly
+    from provision.cli.display import show_status
 
-    found = assembly.deployment(load(ctx), on).status().as_json()
-    if json:
-        display.as_json(found)
-    else:
-        display.status(found)
+    return show_status(session.deployment(on).status())
 
 
 @command(
     only_prints=True,
-    help={"collection": "database.collection (default: every sharded one)", **ON_CLUSTER, **JSON},
+    help={"collection": "database.collection (default: every sharded one)", **ON_CLUSTER},
     positional=["collection"],
 )
 def distribution(
-    ctx: Context, collection: str | None = None, on: str = "cluster", json: bool = False
-) -> None:
+    session: Session, collection: str | None = None, on: str = "cluster"
+) -> Result[shapes.Distribution]:
     """Show documents, bytes and chunks of collections on each shard."""
-    from provision.cli import display
+    from provision.cli import display, shapes
+    from provision.cli.result import Result
     from provision.deployments import cluster
 
-    found = cluster.distribution(_running(ctx, on, "reading the distribution of"), collection or "")
-    if json:
-        display.as_json({"deployment": on, "collections": found})
-    else:
-        display.distribution(found)
+    deployment = session.running(on, f"reading the distribution of {on}")
+    found = cluster.distribution(deployment, collection or "")
+    return Result(shapes.Distribution(on, found), lambda: display.distribution(found))
 
 
 @command(
@@ -168,95 +181,89 @@ def distribution(
         "unique": "the key is unique; not with a hashed one",
         "chunks": "initial chunks of a hashed key on an empty collection",
         **ON_CLUSTER,
-        **JSON,
     }
 )
 def shard_collection(
-    ctx: Context,
+    session: Session,
     collection: str,
     key: str = "",
     unique: bool = False,
     chunks: Count | None = None,
     on: str = "cluster",
-    json: bool = False,
-) -> None:
+) -> Result[shapes.Sharded]:
     """Shard a collection. One that has documents gets the index that the key needs."""
-    from provision.cli import display
+    from provision.cli import display, shapes
+    from provision.cli.result import Result
     from provision.deployments import cluster
     from provision.mongodb.sharding import ShardedCollection
 
     wanted = ShardedCollection(collection, cluster.parse_key(key), unique, chunks)
-    changed = cluster.shard_collection(_running(ctx, on, f"sharding {collection} of"), wanted)
-    if json:
-        display.as_json({"collection": collection, "key": dict(wanted.key), "changed": changed})
-    else:
-        display.line(f"{collection}: {'is sharded now' if changed else 'was sharded by this key already'}")
+    changed = cluster.shard_collection(session.running(on, f"sharding {collection} of {on}"), wanted)
+    text = f"{collection}: {'is sharded now' if changed else 'was sharded by this key already'}"
+    return Result(shapes.Sharded(collection, dict(wanted.key), changed), lambda: display.line(text))
 
 
-@command(help={"timings": "show what was reached when", **ON_CLUSTER, **JSON})
-def add_shard(ctx: Context, on: str = "cluster", timings: bool = False, json: bool = False) -> None:
+@command(help={"timings": "show what was reached when", **ON_CLUSTER})
+def add_shard(session: Session, on: str = "cluster", timings: bool = False) -> Result[shapes.BroughtUp]:
     """Add one more shard, with as many members as the others have."""
     from provision.cli.progress import UpProgress
     from provision.deployments import cluster
 
-    loaded = load(ctx)
-    deployment = ready(loaded, on)
-    with UpProgress.of(deployment, quiet=json) as progress:
-        done = cluster.add_shard(loaded, on, progress.say, progress.reached)
-    show_up(done, timings, json)
+    deployment = session.ready(on)
+    with UpProgress.of(deployment, session.quiet) as progress:
+        return brought_up(cluster.add_shard(session.loaded, on, progress.say, progress.reached), timings)
 
 
-@command(help={"shard": "its name: shard2", "yes": "don't ask", **ON_CLUSTER, **JSON})
+@command(help={"shard": "its name: shard2", "yes": "don't ask", **ON_CLUSTER})
 def remove_shard(
-    ctx: Context, shard: str, on: str = "cluster", yes: bool = False, json: bool = False
-) -> None:
+    session: Session, shard: str, on: str = "cluster", yes: bool = False
+) -> Result[shapes.Removed]:
     """Move a shard's data to the others, take it out of the cluster, and delete its nodes; asks first.
 
     Ctrl-C ends the watching, not the draining: typed again, it goes on where it was.
     """
-    from provision.cli import display
     from provision.deployments import cluster
 
-    loaded = load(ctx)
     doing = f"removing shard {shard} from {on}"
-    _running(ctx, on, doing)
+    session.running(on, doing)
     question = f"Move the data of {shard} to the other shards, then delete its nodes?"
     if not agreed(question, doing, yes):
-        _tell_removed(on, None, json)
-        return
-    cluster.remove_shard(loaded, on, shard, display.note)
-    _tell_removed(on, shard, json)
+        return _removed(on, None)
+    cluster.remove_shard(session.loaded, on, shard, session.say)
+    return _removed(on, shard)
 
 
-@command(help={"router": "its name: router-2", **ON_CLUSTER, **JSON})
-def remove_router(ctx: Context, router: str, on: str = "cluster", json: bool = False) -> None:
+@command(help={"router": "its name: router-2", **ON_CLUSTER})
+def remove_router(session: Session, router: str, on: str = "cluster") -> Result[shapes.Removed]:
     """Stop and remove the last router. Routers hold no data."""
-    from provision.cli import display
     from provision.deployments import cluster
 
-    cluster.remove_router(load(ctx), on, router, display.note)
-    _tell_removed(on, router, json)
+    cluster.remove_router(session.loaded, on, router, session.say)
+    return _removed(on, router)
 
 
-@command(help={**_NODES, **ON_CLUSTER, **JSON})
-def start(ctx: Context, node: str, on: str = "cluster", json: bool = False) -> None:
+@command(help={**_NODES, **ON_CLUSTER})
+def start(session: Session, node: str, on: str = "cluster") -> Result[shapes.Started]:
     """Start nodes that are down."""
+    from provision.cli import shapes
     from provision.deployments import cluster
 
-    deployment = ready(load(ctx), on)
-    wanted = cluster.nodes(deployment, node)
-    _tell(on, wanted, cluster.start(deployment, wanted), "started", "was running", json)
+    deployment = session.ready(on)
+    nodes = cluster.nodes(deployment, node)
+    started = cluster.start(deployment, nodes)
+    return _of_nodes(shapes.Started, on, nodes, started, "started", "was running")
 
 
-@command(help={**_NODES, **ON_CLUSTER, **JSON})
-def stop(ctx: Context, node: str, on: str = "cluster", json: bool = False) -> None:
+@command(help={**_NODES, **ON_CLUSTER})
+def stop(session: Session, node: str, on: str = "cluster") -> Result[shapes.Stopped]:
     """Stop nodes. A primary hands over to another member first."""
-    from provision.cli import display
-    from provision.deployments import assembly, cluster
+    from provision.cli import shapes
+    from provision.deployments import cluster
 
-    deployment = assembly.deployment(load(ctx), on)
-    wanted = cluster.nodes(deployment, node)
-    _tell(on, wanted, cluster.stop(deployment, wanted, display.note), "stopped", "was not running", json)
+    deployment = session.deployment(on)
+    nodes = cluster.nodes(deployment, node)
+    stopped = cluster.stop(deployment, nodes, session.say)
+    return _of_nodes(shapes.Stopped, on, nodes, stopped, "stopped", "was not running")
 
 
 @command(
@@ -265,55 +272,48 @@ def stop(ctx: Context, node: str, on: str = "cluster", json: bool = False) -> No
         "rolling": "one after another, each waited for, primaries last: the deployment goes on serving",
         "yes": "go on although what has one member, or one router, is unavailable for a moment",
         **ON_CLUSTER,
-        **JSON,
     },
     positional=["node"],
 )
 def restart(
-    ctx: Context,
+    session: Session,
     node: str | None = None,
     rolling: bool = False,
     yes: bool = False,
     on: str = "cluster",
-    json: bool = False,
-) -> None:
+) -> Result[shapes.Restarted | Rolled]:
     """Stop nodes, and start them with the settings as they are now.
 
     With --rolling a node is stopped only while its set has a majority without it. Interrupted, typed again it goes on.
     """
-    from provision.cli import display
+    from provision.cli import shapes
     from provision.core.errors import ProvisionError
     from provision.deployments import cluster
 
-    loaded = load(ctx)
-    deployment = ready(loaded, on)
+    deployment = session.ready(on)
     if rolling:
-        _restart_rolling(loaded, on, node, yes, json)
-        return
+        return _restart_rolling(session, on, node, yes)
     if not node:
         raise ProvisionError(
             f"restarting nodes of {on}",
             "No node is named.",
             f"Name one ({', '.join(each.name for each in deployment.topology.nodes)}), or add --rolling for all of them.",
         )
-    wanted = cluster.nodes(deployment, node)
-    cluster.stop(deployment, wanted, (lambda _: None) if json else display.note)
-    _tell(on, wanted, cluster.start(deployment, wanted), "restarted", "was running", json)
+    nodes = cluster.nodes(deployment, node)
+    cluster.stop(deployment, nodes, session.say)
+    restarted = cluster.start(deployment, nodes)
+    return _of_nodes(shapes.Restarted, on, nodes, restarted, "restarted", "was running")
 
 
-def _restart_rolling(loaded: Loaded, on: str, node: str | None, yes: bool, json: bool) -> None:
-    from dataclasses import asdict
-
+def _restart_rolling(session: Session, on: str, node: str | None, yes: bool) -> Result[Rolled]:
     from provision.cli import display
-    from provision.deployments import assembly, cluster, rolling
+    from provision.cli.result import Result
+    from provision.deployments import cluster, rolling
 
-    names = [each.name for each in cluster.nodes(assembly.deployment(loaded, on), node)] if node else []
+    names = [each.name for each in cluster.nodes(session.deployment(on), node)] if node else []
     again = f"invoke cluster.restart {f'{node} ' if node else ''}--rolling --on {on}"
-    done = rolling.restart(loaded, on, names, (lambda _: None) if json else display.note, again, yes)
-    if json:
-        display.as_json(asdict(done))
-    else:
-        display.line(f"{on}: restarted {', '.join(done.restarted)}")
+    done = rolling.restart(session.loaded, on, names, session.say, again, yes)
+    return Result(done, lambda: display.line(f"{on}: restarted {', '.join(done.restarted)}"))
 
 
 @command(
@@ -322,24 +322,21 @@ def _restart_rolling(loaded: Loaded, on: str, node: str | None, yes: bool, json:
         "feature-compatibility": "raise the feature compatibility version when all nodes run it; there is no way back",
         "yes": "go on although what has one member, or one router, is unavailable for a moment",
         **ON_CLUSTER,
-        **JSON,
     }
 )
 def upgrade(
-    ctx: Context,
+    session: Session,
     to: str | None = None,
     feature_compatibility: bool = False,
     yes: bool = False,
     on: str = "cluster",
-    json: bool = False,
-) -> None:
+) -> Result[Upgraded]:
     """Have every node run another version of MongoDB, one after another, while the deployment goes on serving.
 
     The version holds for the later commands on it. Interrupted, typed again it goes on with the nodes that are left.
     """
-    from dataclasses import asdict
-
     from provision.cli import display
+    from provision.cli.result import Result
     from provision.core.errors import ProvisionError
     from provision.core.steps import Silent
     from provision.deployments import upgrade
@@ -350,93 +347,90 @@ def upgrade(
             "No version is named.",
             f"Name one: invoke cluster.upgrade --to 8.0.17 --on {on}",
         )
-    loaded = load(ctx)
-    ready(loaded, on)
+    session.ready(on)
     words = ["invoke cluster.upgrade", f"--to {to}" if to else "", f"--on {on}"]
     words.insert(2, "--feature-compatibility" if feature_compatibility else "")
     again = " ".join(word for word in words if word)
-    say = (lambda _: None) if json else display.note
-    with contextlib.nullcontext(Silent()) if json else display.counting("MongoDB") as progress:
-        done = upgrade.upgrade(loaded, on, to, feature_compatibility, say, progress, again, yes)
-    if json:
-        display.as_json(asdict(done))
-        return
-    display.line(
-        f"{on}: {', '.join(done.restarted)} run {done.version} now"
-        if done.restarted
-        else f"{on}: unchanged, all nodes run {done.version}"
-    )
-    display.line(
-        f"{on}: its feature compatibility version is {done.feature_compatibility}"
-        + (" now" if done.raised else "")
-        + (
-            ""
-            if done.version.startswith(f"{done.feature_compatibility}.")
-            else f": invoke cluster.upgrade --feature-compatibility --on {on} raises it, for good"
+    with contextlib.nullcontext(Silent()) if session.quiet else display.counting("MongoDB") as progress:
+        done = upgrade.upgrade(
+            session.loaded, on, to, feature_compatibility, session.say, progress, again, yes
         )
-    )
+    return Result(done, lambda: display.upgraded(done))
 
 
-@command(help={**_NODES, **ON_CLUSTER, **JSON})
-def kill(ctx: Context, node: str, on: str = "cluster", json: bool = False) -> None:
+@command(help={**_NODES, **ON_CLUSTER})
+def kill(session: Session, node: str, on: str = "cluster") -> Result[shapes.Killed]:
     """End nodes as a crash would (SIGKILL)."""
-    from provision.deployments import assembly, cluster
-
-    deployment = assembly.deployment(load(ctx), on)
-    wanted = cluster.nodes(deployment, node)
-    _tell(on, wanted, cluster.kill(deployment, wanted), "killed", "was not running", json)
-
-
-@command(help={**_NODES, **ON_CLUSTER, **JSON})
-def pause(ctx: Context, node: str, on: str = "cluster", json: bool = False) -> None:
-    """Freeze nodes: they answer nothing and notice nothing, until `cluster.resume` or the next `cluster.up`."""
-    _freeze(ctx, node, on, True, json)
-
-
-@command(help={**_NODES, **ON_CLUSTER, **JSON})
-def resume(ctx: Context, node: str, on: str = "cluster", json: bool = False) -> None:
-    """Let paused nodes go on."""
-    _freeze(ctx, node, on, False, json)
-
-
-@command(help={**_NODES, **ON_CLUSTER, **JSON})
-def isolate(ctx: Context, node: str, on: str = "cluster", json: bool = False) -> None:
-    """Cut nodes off their network (Docker), until `cluster.heal` or the next `cluster.up`."""
-    from provision.deployments import assembly, cluster
-
-    deployment = assembly.deployment(load(ctx), on)
-    wanted = cluster.nodes(deployment, node)
-    _tell(on, wanted, cluster.isolate(deployment, wanted, True), "cut off", "was cut off", json)
-
-
-@command(
-    help={"node": "which node (default: all that are cut off)", **ON_CLUSTER, **JSON}, positional=["node"]
-)
-def heal(ctx: Context, node: str | None = None, on: str = "cluster", json: bool = False) -> None:
-    """Connect nodes again that were cut off."""
-    from provision.cli import display
-    from provision.deployments import assembly, cluster
-
-    deployment = assembly.deployment(load(ctx), on)
-    wanted = cluster.nodes(deployment, node) if node else deployment.running(deployment.topology.nodes)
-    healed = cluster.isolate(deployment, wanted, False)
-    if json:
-        display.as_json({"deployment": on, "connected": healed})
-    else:
-        display.line("\n".join(f"{name}: connected" for name in healed) or "No node was cut off.")
-
-
-@command(help={"set": "the replica set: shard1, config", **ON_CLUSTER, **JSON})
-def stepdown(ctx: Context, set: str, on: str = "cluster", json: bool = False) -> None:
-    """Have the primary of a replica set step down, and name the new one."""
-    from provision.cli import display
+    from provision.cli import shapes
     from provision.deployments import cluster
 
-    former, new = cluster.step_down(_running(ctx, on, f"stepping down the primary of {set} in"), set)
-    if json:
-        display.as_json({"deployment": on, "replica_set": set, "primary": new.name, "former": former.name})
-    else:
-        display.line(f"{set}: {new.name} is primary now, and {former.name} was")
+    deployment = session.deployment(on)
+    nodes = cluster.nodes(deployment, node)
+    killed = cluster.kill(deployment, nodes)
+    return _of_nodes(shapes.Killed, on, nodes, killed, "killed", "was not running")
+
+
+@command(help={**_NODES, **ON_CLUSTER})
+def pause(session: Session, node: str, on: str = "cluster") -> Result[shapes.Paused]:
+    """Freeze nodes: they answer nothing and notice nothing, until `cluster.resume` or the next `cluster.up`."""
+    from provision.cli import shapes
+    from provision.deployments import cluster
+
+    deployment = session.deployment(on)
+    nodes = cluster.nodes(deployment, node)
+    paused = cluster.pause(deployment, nodes, True)
+    return _of_nodes(shapes.Paused, on, nodes, paused, "paused", "paused")
+
+
+@command(help={**_NODES, **ON_CLUSTER})
+def resume(session: Session, node: str, on: str = "cluster") -> Result[shapes.Resumed]:
+    """Let paused nodes go on."""
+    from provision.cli import shapes
+    from provision.deployments import cluster
+
+    deployment = session.deployment(on)
+    nodes = cluster.nodes(deployment, node)
+    resumed = cluster.pause(deployment, nodes, False)
+    return _of_nodes(shapes.Resumed, on, nodes, resumed, "goes on", "goes on")
+
+
+@command(help={**_NODES, **ON_CLUSTER})
+def isolate(session: Session, node: str, on: str = "cluster") -> Result[shapes.CutOff]:
+    """Cut nodes off their network (Docker), until `cluster.heal` or the next `cluster.up`."""
+    from provision.cli import shapes
+    from provision.deployments import cluster
+
+    deployment = session.deployment(on)
+    nodes = cluster.nodes(deployment, node)
+    cut_off = cluster.isolate(deployment, nodes, True)
+    return _of_nodes(shapes.CutOff, on, nodes, cut_off, "cut off", "was cut off")
+
+
+@command(help={"node": "which node (default: all that are cut off)", **ON_CLUSTER}, positional=["node"])
+def heal(session: Session, node: str | None = None, on: str = "cluster") -> Result[shapes.Connected]:
+    """Connect nodes again that were cut off."""
+    from provision.cli import display, shapes
+    from provision.cli.result import Result
+    from provision.deployments import cluster
+
+    deployment = session.deployment(on)
+    nodes = cluster.nodes(deployment, node) if node else deployment.running(deployment.topology.nodes)
+    healed = cluster.isolate(deployment, nodes, False)
+    text = "\n".join(f"{name}: connected" for name in healed) or "No node was cut off."
+    return Result(shapes.Connected(on, healed), lambda: display.line(text))
+
+
+@command(help={"set": "the replica set: shard1, config", **ON_CLUSTER})
+def stepdown(session: Session, set: str, on: str = "cluster") -> Result[shapes.SteppedDown]:
+    """Have the primary of a replica set step down, and name the new one."""
+    from provision.cli import display, shapes
+    from provision.cli.result import Result
+    from provision.deployments import cluster
+
+    deployment = session.running(on, f"stepping down the primary of {set} in {on}")
+    former, new = cluster.step_down(deployment, set)
+    text = f"{set}: {new.name} is primary now, and {former.name} was"
+    return Result(shapes.SteppedDown(on, set, new.name, former.name), lambda: display.line(text))
 
 
 @command(
@@ -452,7 +446,7 @@ def stepdown(ctx: Context, set: str, on: str = "cluster", json: bool = False) ->
     positional=["node"],
 )
 def logs(
-    ctx: Context,
+    session: Session,
     node: str | None = None,
     all: bool = False,
     follow: bool = False,
@@ -463,17 +457,17 @@ def logs(
     """Show the log of a node, or of several, merged by time."""
     from provision.cli import tailing
     from provision.core.errors import ProvisionError
-    from provision.deployments import assembly, cluster
+    from provision.deployments import cluster
 
-    deployment = assembly.deployment(load(ctx), on)
+    deployment = session.deployment(on)
     if not all and not node:
         raise ProvisionError(
             f"showing logs of {on}",
             "No node is named.",
             f"Name one ({', '.join(each.name for each in deployment.topology.nodes)}), or add --all.",
         )
-    wanted = deployment.topology.nodes if all else cluster.nodes(deployment, node or "")
-    tailing.show(deployment, wanted, lines, follow, raw)
+    nodes = deployment.topology.nodes if all else cluster.nodes(deployment, node or "")
+    tailing.show(deployment, nodes, lines, follow, raw)
 
 
 @command(
@@ -486,53 +480,42 @@ def logs(
     positional=["node"],
 )
 def shell(
-    ctx: Context, node: str | None = None, eval: str = "", python: bool = False, on: str = "cluster"
+    session: Session, node: str | None = None, eval: str = "", python: bool = False, on: str = "cluster"
 ) -> None:
     """Open a prompt on the cluster, or on one node: mongosh where it is installed, else Python."""
     from provision.cli.clients import open_shell
 
-    open_shell(ctx, on, node or "", eval, python)
+    open_shell(session, on, node or "", eval, python)
 
 
-def _running(ctx: Context, on: str, doing: str) -> Deployment:
-    return running(load(ctx), on, f"{doing} {on}" if not doing.endswith(on) else doing)
+def _removed(on: str, removed: str | None) -> Result[shapes.Removed]:
+    from provision.cli import display, shapes
+    from provision.cli.result import Result
+
+    text = f"{removed}: removed from {on}" if removed else "Nothing was changed."
+    return Result(shapes.Removed(on, removed), lambda: display.line(text))
 
 
-def _freeze(ctx: Context, node: str, on: str, paused: bool, json: bool) -> None:
+def _of_nodes(
+    shape: Callable[[str, list[str]], _Data],
+    on: str,
+    nodes: Sequence[Node],
+    changed: list[str],
+    done: str,
+    otherwise: str,
+) -> Result[_Data]:
+    """The result of what was done to nodes: those that it changed, and for people a line for each."""
     from provision.cli import display
-    from provision.deployments import assembly, cluster
+    from provision.cli.result import Result
 
-    deployment = assembly.deployment(load(ctx), on)
-    done = []
-    for each in cluster.nodes(deployment, node):
-        deployment.backend.pause(each, paused)
-        done.append(each.name)
-        if not json:
-            display.line(f"{each.name}: {'paused' if paused else 'goes on'}")
-    if json:
-        display.as_json({"deployment": on, "paused" if paused else "resumed": done})
+    def show() -> None:
+        for node in nodes:
+            display.line(f"{node.name}: {done if node.name in changed else otherwise}")
 
-
-def _tell_removed(on: str, removed: str | None, json: bool) -> None:
-    from provision.cli import display
-
-    if json:
-        display.as_json({"deployment": on, "removed": removed})
-    else:
-        display.line(f"{removed}: removed from {on}" if removed else "Nothing was changed.")
-
-
-def _tell(on: str, wanted: Any, changed: list[str], done: str, otherwise: str, json: bool) -> None:
-    from provision.cli import display
-
-    if json:
-        display.as_json({"deployment": on, done.replace(" ", "_"): changed})
-        return
-    for node in wanted:
-        display.line(f"{node.name}: {done if node.name in changed else otherwise}")
+    return Result(shape(on, changed), show)
 
 
 namespace = Collection(
-    "cluster", up, down, status, distribution, shard_collection, add_shard, remove_shard, remove_router, start, stop,
+    "cluster", up, wait, down, status, distribution, shard_collection, add_shard, remove_shard, remove_router, start, stop,
     restart, upgrade, kill, pause, resume, isolate, heal, stepdown, logs, shell,
 )  # fmt: skip

@@ -1,14 +1,13 @@
-"""What the tasks share: settings, error display, and the arguments that Invoke's own parser lacks.
+"""What the tasks share: a session, one rendering of results and errors, and the arguments that Invoke's parser lacks.
 
 Importing this needs nothing but Invoke and the standard library: `invoke --list` reads all tasks.
 """
 
 from __future__ import annotations
 
-import functools
-import os
+import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,44 +18,91 @@ from invoke.tasks import Task, task
 from provision.cli.numeric_flags import checked
 from provision.core import output
 from provision.core.errors import PackagesMissing, ProvisionError
+from provision.settings.layers import RUNTIME_CONFIG
 
 if TYPE_CHECKING:
-    from provision.deployments.deployment import Deployment, Up
-    from provision.settings.loading import Loaded
+    from provision.cli import shapes
+    from provision.cli.result import Result
+    from provision.cli.session import Session
+    from provision.deployments.deployment import Up
 
-ROOT = Path(__file__).resolve().parents[2]
+START = "start_folder"
+"""Under which key of a task's `invoke.Config` stands the folder that the project is looked for from."""
 ON = {"on": "which deployment of invoke.yaml (default: local)"}
 ON_CLUSTER = {"on": "which deployment of invoke.yaml (default: cluster)"}
 JSON = {"json": "print the result as JSON, for scripts"}
 
 
 def command(*, only_prints: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """A task whose errors are shown as JSON to those who asked for JSON.
+    """Make a task of a function that takes a `Session` and returns a `Result`, or None where it speaks for others.
+
+    A function with a result gets the flag `--json`. Errors are shown as JSON to those who asked for JSON.
 
     Args:
-        only_prints: it does nothing but print, so that it has failed where its output was lost.
+        only_prints: the task does nothing but print, so that it has failed where its output was lost.
         options: Invoke's.
     """
 
     def decorate(body: Callable[..., Any]) -> Any:
-        @functools.wraps(body)
-        def run(*args: Any, **kwargs: Any) -> Any:
+        own = inspect.signature(body)
+        gives_result = own.return_annotation != "None"
+
+        def run(ctx: Context, *args: Any, **kwargs: Any) -> None:
             if not only_prints:
                 output.work_begins()
+            json = bool(kwargs.pop("json", False) if gives_result else kwargs.get("json"))
             try:
-                _read_settings_files(args[0])
-                return body(*args, **kwargs)
+                _render(body(_session(ctx, json), *args, **kwargs), json)
             except ProvisionError as raised:
                 error = _begun_anew(raised)
-                if kwargs.get("json"):
-                    from provision.cli import display
-
-                    display.as_json(error.as_json())
+                if json:
+                    _print_json(error.as_json())
                 raise error from None
 
+        run.__name__, run.__doc__, run.__module__ = body.__name__, body.__doc__, body.__module__
+        run.__signature__ = _with_json(own) if gives_result else own  # type: ignore[attr-defined]
+        run.__wrapped__ = body  # type: ignore[attr-defined]
+        if gives_result:
+            options["help"] = {**options.get("help", {}), **JSON}
         return task(klass=_Task, **options)(run)
 
     return decorate
+
+
+def _with_json(signature: inspect.Signature) -> inspect.Signature:
+    flag = inspect.Parameter(
+        "json", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=False, annotation="bool"
+    )
+    return signature.replace(parameters=[*signature.parameters.values(), flag])
+
+
+def _session(ctx: Context, json: bool) -> Session:
+    from provision.cli.session import Session
+
+    return Session(Path(ctx.config.get(START) or "."), ctx.config.get(RUNTIME_CONFIG), quiet=json)
+
+
+def _render(result: Result[Any] | None, json: bool) -> None:
+    """The one place where a result becomes text or JSON, and an exit status."""
+    if result is None:
+        return
+    if json:
+        _print_json(result.data)
+        if result.error or result.status:
+            sys.exit(result.error.code if result.error else result.status)
+        return
+    result.show()
+    if result.error:
+        raise result.error
+    if result.status:
+        sys.exit(result.status)
+
+
+def _print_json(data: object) -> None:
+    from provision.cli import display
+    from provision.cli.result import as_text
+
+    display.line(as_text(data))
 
 
 def _begun_anew(error: ProvisionError) -> ProvisionError:
@@ -69,22 +115,10 @@ def _begun_anew(error: ProvisionError) -> ProvisionError:
     return error
 
 
-def _read_settings_files(ctx: Context) -> None:
-    """Have a settings file that is missing or broken stop every task, also one that asks for no setting.
-
-    Raises:
-        ProvisionError: naming it. `load` reads them no second time.
-    """
-    from provision.settings.layers import RUNTIME_CONFIG, read_layers
-
-    read_layers(ROOT, os.environ, ctx.config.get(RUNTIME_CONFIG))
-
-
 def need(*groups: str) -> None:
     """Have the packages of these groups; else the command begins anew with them.
 
-    Raises:
-        ProvisionError: this is a dry run.
+    Raises ProvisionError: this is a dry run, or there is no such group.
     """
     from provision.env import bootstrap
     from provision.env.groups import GROUPS
@@ -102,127 +136,28 @@ def need(*groups: str) -> None:
         raise ProvisionError(error.doing, error.cause, error.remedy) from None
 
 
-def load(
-    ctx: Context,
-    remember: bool = True,
-    given: Mapping[str, tuple[str, Any]] | None = None,
-    remembered: bool = True,
-) -> Loaded:
-    """The settings in force.
-
-    Args:
-        ctx: the task's.
-        remember: as for `settings.load`.
-        given: dotted key → (the flag as typed, value); they win over everything.
-        remembered: with the flags that earlier commands were given.
-
-    Raises:
-        ProvisionError: they are wrong.
-    """
-    from provision.settings import loading
-    from provision.state.remembered import flags
-
-    _require_own_files([ROOT / ".state", ROOT / "mongod.conf"])
-    layers = loading.layers_of(ctx.config, ROOT)
-    loaded = loading.load(ROOT, layers, os.environ, given, remember, flags(ROOT) if remembered else None)
-    _require_own_files([loaded.paths.data, loaded.paths.log])
-    return loaded
-
-
-def _require_own_files(places: Sequence[Path]) -> None:
-    """Refuse to work on files that another user has made, which would be taken for missing.
-
-    Raises:
-        ProvisionError: whose they are, and the commands that give them back.
-    """
-    from provision.machine.access import chown, foreign, user_name
-
-    found = foreign(places)
-    if found is None:
-        return
-    path, owner = found
-    theirs, me = user_name(owner), user_name(os.geteuid())
-    usual = [ROOT / name for name in (".state", "mongod.conf", "data", "log")]
-    mine = [place for place in (*usual, *places) if place.exists()]
-    as_them = "sudo" if owner == 0 else f"sudo -u {theirs}"
-    raise ProvisionError(
-        "using the files of this clone",
-        f"{path} belongs to {theirs}, and you are {me}: a command was run here with sudo, or as {theirs}.",
-        f"{as_them} ./invoke stop\n{chown(dict.fromkeys(mine))}\nThen type the same again, without sudo.",
-    )
-
-
-def ready(loaded: Loaded, on: str) -> Deployment:
-    """A deployment that can be started: with a mongod where its nodes are processes, here or on hosts.
-
-    Raises:
-        ProvisionError: there is no such deployment, or no mongod for it.
-    """
-    from provision.cli import display
-    from provision.deployments import assembly, setup_steps
-
-    deployment = assembly.deployment(loaded, on)
-    if not deployment.backend.capabilities.needs_mongod:
-        return deployment
-    chosen = setup_steps.ensure_for_start(loaded, display.StepLines(stream=sys.stderr), on)
-    return assembly.deployment(loaded, on) if chosen else deployment
-
-
-def running(loaded: Loaded, on: str, doing: str) -> Deployment:
-    """A deployment that clients can connect to.
-
-    Args:
-        loaded: the settings in force.
-        on: its name.
-        doing: what they want of it, for the error.
-
-    Raises:
-        ProvisionError: it is not running, or another program has its port.
-    """
-    from provision.deployments import assembly, cluster
-
-    deployment = assembly.deployment(loaded, on)
-    if not deployment.running(deployment.topology.seeds):
-        raise cluster.not_running(deployment, doing)
-    deployment.check_answers(deployment.topology.seeds, doing)
-    tell_differences(deployment)
-    return deployment
-
-
-def tell_differences(deployment: Deployment) -> None:
-    """Say on standard error how what runs differs from what the settings ask for, and what applies it."""
-    from provision.cli import display
-
-    for difference in deployment.differences():
-        display.note(difference)
-
-
-def show_up(done: Up, timings: bool, json: bool) -> None:
-    """Show what an `up` did: on standard output its connection string alone, or all of it as JSON."""
-    from provision.cli import display
+def brought_up(done: Up, timings: bool = False) -> Result[shapes.BroughtUp]:
+    """The result of an `up`: people see its connection string alone on standard output."""
+    from provision.cli import display, shapes
+    from provision.cli.result import Result
     from provision.deployments import events
 
-    if json:
-        display.as_json({**vars(done), "timings": [vars(each) for each in events.moments(done.timings)]})
-        return
-    for notice in done.notices:
-        display.note(notice)
-    if timings:
-        display.timings(events.moments(done.timings))
-    display.line(done.uri)
+    moments = events.moments(done.timings)
+
+    def show() -> None:
+        for notice in done.notices:
+            display.note(notice)
+        if timings:
+            display.timings(moments)
+        display.line(done.uri)
+
+    return Result(shapes.BroughtUp(done.deployment, done.started, done.uri, moments, done.notices), show)
 
 
 def agreed(question: str, doing: str, yes: bool, flag: str = "--yes") -> bool:
-    """Ask a person before something is deleted.
+    """Ask a person before something is deleted; `yes`: they agreed on the command line, with `flag`.
 
-    Args:
-        question: what is asked.
-        doing: the work, for the error.
-        yes: they agreed on the command line.
-        flag: how they do that.
-
-    Raises:
-        ProvisionError: nobody can answer.
+    Raises ProvisionError: nobody can answer.
     """
     if yes:
         return True

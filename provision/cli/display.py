@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from provision.core.steps import Progress, Silent, StepResult
+
+if TYPE_CHECKING:
+    from provision.cli.result import Result
+    from provision.cli.shapes import Removal
+    from provision.core.finding import Finding
+    from provision.deployments.status import NodeStatus, Status
+    from provision.deployments.upgrade import Upgraded
+    from provision.hosts.judge import HostFinding
+    from provision.hosts.setup import HostStep
+    from provision.mongodb.sharding import ShardShare
 
 _COLOURS = {
     "green": "32",
@@ -49,16 +58,6 @@ def line(text: str) -> None:
 def note(text: str) -> None:
     """One line about what is going on, on standard error: scripts read standard output alone."""
     print(paint(text, "dim", sys.stderr), file=sys.stderr, flush=True)  # noqa: T201
-
-
-def as_json(value: Any) -> None:
-    """A result for scripts, on standard output."""
-    line(json.dumps(value, indent=2, default=str))
-
-
-def as_json_line(value: Any) -> None:
-    """A result for scripts that go on reading: one line."""
-    line(json.dumps(value, default=str))
 
 
 class StepLines:
@@ -191,49 +190,52 @@ def state(word: str, stream: IO[str] | None = None) -> str:
     return paint(word, "red" if bare in ("DOWN", "UNREACHABLE", "degraded", "error") else "yellow", stream)
 
 
-def status(found: Mapping[str, Any]) -> None:
-    """A deployment's status: a heading, a table of its nodes, and of a sharded cluster its shards and balancer.
+def show_status(found: Status) -> Result[Status]:
+    """A deployment's status as a result."""
+    from provision.cli.result import Result
 
-    Args:
-        found: `provision.deployment.Status.as_json`.
-    """
-    version = f", MongoDB {found['version']}" if found["version"] else ""
-    line(f"{paint(found['deployment'], 'bold')}: {state(found['state'])}{version}")
-    line(f"{found['uri']}\n")
-    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
-        "NODE": lambda n: str(n["name"]),
-        "ROLE": lambda n: str(n["role"]),
-        "REPLICA SET": lambda n: str(n["replica_set"] or "-"),
-        "STATE": lambda n: str(n["state"]),
-        "LAG": lambda n: "-" if n["lag"] is None else f"{n['lag']:g} s",
-        "MEMORY": lambda n: f"{n['memory']} MB" if n["memory"] else "-",
-        "PID": lambda n: str(n["pid"] or "-"),
-        "PORT": lambda n: str(n["port"]),
-        "VERSION": lambda n: str(n["version"] or "-"),
+    return Result(found, lambda: status(found))
+
+
+def status(found: Status) -> None:
+    """A deployment's status: a heading, a table of its nodes, and of a sharded cluster its shards and balancer."""
+    version = f", MongoDB {found.version}" if found.version else ""
+    line(f"{paint(found.deployment, 'bold')}: {state(found.state)}{version}")
+    line(f"{found.uri}\n")
+    columns: dict[str, Callable[[NodeStatus], str]] = {
+        "NODE": lambda n: str(n.name),
+        "ROLE": lambda n: str(n.role),
+        "REPLICA SET": lambda n: str(n.replica_set or "-"),
+        "STATE": lambda n: str(n.state),
+        "LAG": lambda n: "-" if n.lag is None else f"{n.lag:g} s",
+        "MEMORY": lambda n: f"{n.memory} MB" if n.memory else "-",
+        "PID": lambda n: str(n.pid or "-"),
+        "PORT": lambda n: str(n.port),
+        "VERSION": lambda n: str(n.version or "-"),
     }
     # A column that says nothing of any node is left out: containers have no PIDs, a lone mongod has no lag.
-    cells = {name: [cell(node) for node in found["nodes"]] for name, cell in columns.items()}
+    cells = {name: [cell(node) for node in found.nodes] for name, cell in columns.items()}
     told = {name: column for name, column in cells.items() if set(column) != {"-"}}
     table(
         tuple(told),
         list(zip(*told.values(), strict=True)),
         lambda column, cell: state(cell) if column == "STATE" else cell,
     )
-    if found["shards"] is not None:
+    if found.shards is not None:
         line("")
         table(
             ("SHARD", "STATE", "CHUNKS"),
-            [(shard["name"], shard["state"], str(shard["chunks"])) for shard in found["shards"]],
+            [(shard.name, shard.state, str(shard.chunks)) for shard in found.shards],
             lambda column, cell: state(cell) if column == "STATE" else cell,
         )
-    if found["balancer"] is not None:
-        busy = ", moving chunks" if found["balancer"]["running"] else ""
-        line(f"\nbalancer: {found['balancer']['mode']}{busy}")
-    for note in found["notes"]:
+    if found.balancer is not None:
+        busy = ", moving chunks" if found.balancer.running else ""
+        line(f"\nbalancer: {found.balancer.mode}{busy}")
+    for note in found.notes:
         line(f"\n{note}")
 
 
-def distribution(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+def distribution(found: Mapping[str, Sequence[ShardShare]]) -> None:
     """How collections are spread over the shards: documents, bytes and chunks, with a bar for the documents.
 
     Args:
@@ -242,17 +244,17 @@ def distribution(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     if not found:
         line("No collection is sharded. `invoke cluster.shard-collection` shards one.")
     for number, (namespace, shards) in enumerate(found.items()):
-        total = sum(int(each["documents"]) for each in shards)
+        total = sum(int(each.documents) for each in shards)
         line(f"{'' if number == 0 else chr(10)}{paint(namespace, 'bold')}: {total:,} documents")
         table(
             ("SHARD", "DOCUMENTS", "SIZE", "CHUNKS", ""),
             [
                 (
-                    each["shard"],
-                    f"{each['documents']:>9,}",
-                    f"{each['bytes'] / 1_000_000:8.1f} MB",
-                    f"{each['chunks']:>6}",
-                    _bar_of(int(each["documents"]), total),
+                    each.shard,
+                    f"{each.documents:>9,}",
+                    f"{each.bytes / 1_000_000:8.1f} MB",
+                    f"{each.chunks:>6}",
+                    _bar_of(int(each.documents), total),
                 )
                 for each in shards
             ],
@@ -293,20 +295,16 @@ def prefixed(node: str, text: str, order: int) -> str:
     return f"{paint(node, colours[order % len(colours)])} {text}"
 
 
-def findings(found: Sequence[Mapping[str, str]]) -> None:
-    """What `doctor` found: a mark and a line each, the remedy indented below, and how many of each at the end.
-
-    Args:
-        found: `provision.doctor.Finding.as_json`, in order.
-    """
+def findings(found: Sequence[Finding]) -> None:
+    """What `doctor` found: a mark and a line each, the remedy indented below, and how many of each at the end."""
     marks = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red")}
-    width = max(len(each["check"]) for each in found)
+    width = max(len(each.check) for each in found)
     for each in found:
-        mark, colour = marks[each["level"]]
-        line(f"{paint(mark, colour)} {each['check']:<{width}}  {each['what']}")
-        for remedy in each["remedy"].splitlines():
-            line(" " * (width + 4) + paint(remedy, "cyan" if each["level"] != "ok" else "dim"))
-    count = {level: sum(each["level"] == level for each in found) for level in marks}
+        mark, colour = marks[each.level]
+        line(f"{paint(mark, colour)} {each.check:<{width}}  {each.what}")
+        for remedy in each.remedy.splitlines():
+            line(" " * (width + 4) + paint(remedy, "cyan" if each.level != "ok" else "dim"))
+    count = {level: sum(each.level == level for each in found) for level in marks}
     line(
         f"\n{count['ok']} ok, {count['warning']} to look at, {count['error']} in the way of `run`."
         if count["warning"] or count["error"]
@@ -314,56 +312,63 @@ def findings(found: Sequence[Mapping[str, str]]) -> None:
     )
 
 
-def removal(planned: Mapping[str, Any]) -> None:
-    """What `clean` would remove, with sizes, and what it leaves and why.
-
-    Args:
-        planned: `provision.doctor.clean.CleanPlan.as_json`.
-    """
-    if not planned["items"]:
+def removal(planned: Removal) -> None:
+    """What `clean` would remove, with sizes, and what it leaves and why."""
+    if not planned.items:
         line("There is nothing to remove.")
     else:
-        rows = [(_megabytes(each["bytes"]), each["path"], each["what"]) for each in planned["items"]]
-        table(("MB", "PATH", "WHAT"), [*rows, (_megabytes(planned["bytes"]), "", "in all")])
-    if planned["kept"]:
+        rows = [(_megabytes(each.bytes), each.path, each.what) for each in planned.items]
+        table(("MB", "PATH", "WHAT"), [*rows, (_megabytes(planned.bytes), "", "in all")])
+    if planned.kept:
         line("\nThis stays:")
-        for each in planned["kept"]:
-            line(f"  {each['path']}: {each['why']}")
+        for each in planned.kept:
+            line(f"  {each.path}: {each.why}")
 
 
 def _megabytes(count: int) -> str:
     return f"{count / 1_000_000:8.1f}"
 
 
-def host_findings(found: Sequence[Mapping[str, str]]) -> None:
-    """What `hosts.check` found: a table of all hosts, then the remedy of each fault.
-
-    Args:
-        found: `provision.hosts.judge.HostFinding.as_json`, host by host.
-    """
+def host_findings(found: Sequence[HostFinding]) -> None:
+    """What `hosts.check` found: a table of all hosts, then the remedy of each fault."""
     marks = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red")}
     colours = dict(marks.values())
-    rows = [(each["host"], marks[each["level"]][0], each["check"], each["what"]) for each in found]
+    rows = [(each.host, marks[each.level][0], each.check, each.what) for each in found]
     table(
         ("HOST", "", "CHECK", "WHAT"),
         rows,
         lambda _, cell: paint(cell, colours[cell.strip()]) if cell.strip() in colours else cell,
     )
     for each in found:
-        if each["remedy"] and each["level"] != "ok":
+        if each.remedy and each.level != "ok":
             line("")
-            line(f"{each['host']}, {each['check']}:")
-            for remedy in each["remedy"].splitlines():
+            line(f"{each.host}, {each.check}:")
+            for remedy in each.remedy.splitlines():
                 line("  " + paint(remedy, "cyan"))
 
 
-def host_step(step: Mapping[str, Any], dry_run: bool) -> None:
-    """A step of `hosts.setup` as it is finished.
+def host_steps(dry_run: bool, quiet: bool) -> Callable[[HostStep], None]:
+    """Shows each step on a host as it is finished; nothing where the result goes out as JSON."""
 
-    Args:
-        step: `provision.hosts.setup.HostStep` as a mapping.
-        dry_run: nothing was changed.
-    """
-    word = ("would change" if dry_run else "changed") if step["changed"] else "unchanged"
-    told = paint(f"{word:<12}", "yellow" if step["changed"] else "green")
-    line(f"{step['host']:<10} {step['name']:<14} {told} {step['why']}")
+    def show(step: HostStep) -> None:
+        word = ("would change" if dry_run else "changed") if step.changed else "unchanged"
+        word = paint(f"{word:<12}", "yellow" if step.changed else "green")
+        line(f"{step.host:<10} {step.name:<14} {word} {step.why}")
+
+    return (lambda _: None) if quiet else show
+
+
+def upgraded(done: Upgraded) -> None:
+    """What an upgrade did: the version that all nodes run, and the feature compatibility version."""
+    line(
+        f"{done.deployment}: {', '.join(done.restarted)} run {done.version} now"
+        if done.restarted
+        else f"{done.deployment}: unchanged, all nodes run {done.version}"
+    )
+    raises = f"invoke cluster.upgrade --feature-compatibility --on {done.deployment}"
+    follows = done.version.startswith(f"{done.feature_compatibility}.")
+    line(
+        f"{done.deployment}: its feature compatibility version is {done.feature_compatibility}"
+        + (" now" if done.raised else "")
+        + ("" if follows else f": {raises} raises it, for good")
+    )

@@ -9,6 +9,7 @@ from invoke.config import Config
 from invoke.parser.argument import Argument
 from invoke.program import Program
 
+from provision.cli.command import START
 from provision.cli.numeric_flags import checked
 from provision.settings.layers import RUNTIME_CONFIG
 
@@ -40,6 +41,7 @@ class _Program(Program):
     def update_config(self, merge: bool = True) -> None:
         super().update_config(merge)
         self.config[RUNTIME_CONFIG] = self.args.config.value
+        self.config[START] = self.args["search-root"].value
 
 
 program: Any = _Program(

@@ -50,16 +50,18 @@ class ProvisionError(Exception):
         lines.append(f"  next: {_indent(self.remedy)}")
         return "\n".join(lines)
 
+    def parts(self) -> dict[str, Any]:
+        """The message in parts: `doing`, `cause` and `remedy` are text, `log` is a list of lines."""
+        return {
+            "doing": self.doing,
+            "cause": self.cause,
+            "remedy": self.remedy,
+            "log": list(self.log_lines),
+        }
+
     def as_json(self) -> dict[str, object]:
         """The same parts for scripts that asked for JSON."""
-        return {
-            "error": {
-                "doing": self.doing,
-                "cause": self.cause,
-                "remedy": self.remedy,
-                "log": list(self.log_lines),
-            }
-        }
+        return {"error": self.parts()}
 
     def __str__(self) -> str:
         return self.text()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -29,10 +29,6 @@ class Finding:
     level: Level
     what: str
     remedy: str = ""
-
-    def as_json(self) -> dict[str, str]:
-        """The four fields as text."""
-        return {name: str(value) for name, value in asdict(self).items()}
 
 
 def ok(check: str, what: str, remedy: str = "") -> Finding:

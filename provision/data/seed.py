@@ -77,9 +77,6 @@ class Seeded:
         """People per second."""
         return self.inserted / self.seconds if self.seconds else 0.0
 
-    def as_json(self) -> dict[str, Any]:
-        return {**vars(self), "rate": round(self.rate, 1)}
-
 
 def people(count: int, seed: int) -> Iterator[dict[str, Any]]:
     """People, the same for the same seed. Pure.

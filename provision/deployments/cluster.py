@@ -16,7 +16,7 @@ from provision.deployments.bringup import NotSharded
 from provision.deployments.deployment import Deployment, Up
 from provision.deployments.events import Event
 from provision.mongodb import sharding
-from provision.mongodb.sharding import ShardedCollection
+from provision.mongodb.sharding import ShardedCollection, ShardShare
 from provision.mongodb.topology import Node, ReplicaSet
 from provision.mongodb.waiting import Wait
 from provision.mongodb.wire import CommandFailed, Connection, NotReachable
@@ -348,7 +348,7 @@ def shard_collection(deployment: Deployment, wanted: ShardedCollection) -> bool:
         return sharding.shard_collection(router, wanted)
 
 
-def distribution(deployment: Deployment, namespace: str = "") -> dict[str, list[dict[str, Any]]]:
+def distribution(deployment: Deployment, namespace: str = "") -> dict[str, list[ShardShare]]:
     """Documents, bytes and chunks of collections on each shard.
 
     Args:
@@ -356,7 +356,7 @@ def distribution(deployment: Deployment, namespace: str = "") -> dict[str, list[
         namespace: ``database.collection``; empty: every sharded collection.
 
     Returns:
-        Namespace → for each shard ``shard``, ``documents``, ``bytes`` and ``chunks``.
+        Namespace → each shard's share.
 
     Raises:
         ProvisionError: there is no such collection, or the cluster does not answer.
@@ -544,6 +544,16 @@ def kill(deployment: Deployment, wanted: Sequence[Node]) -> list[str]:
     for node in running:
         deployment.kill_node(node)
     return [node.name for node in running]
+
+
+def pause(deployment: Deployment, wanted: Sequence[Node], paused: bool) -> list[str]:
+    """Freeze nodes, or let them go on; returns their names.
+
+    Raises ProvisionError: one does not run.
+    """
+    for node in wanted:
+        deployment.backend.pause(node, paused)
+    return [node.name for node in wanted]
 
 
 def isolate(deployment: Deployment, wanted: Sequence[Node], isolated: bool) -> list[str]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from provision.backends.base import Backend
 from provision.mongodb import replica_set as replication
@@ -45,6 +44,23 @@ class NodeStatus:
 
 
 @dataclass(frozen=True)
+class ShardStatus:
+    """One shard: ``ready`` or ``draining``, and how many chunks it has of all collections."""
+
+    name: str
+    state: str
+    chunks: int
+
+
+@dataclass(frozen=True)
+class BalancerStatus:
+    """The balancer: its mode (``full`` or ``off``), and whether it moves chunks right now."""
+
+    mode: str
+    running: bool
+
+
+@dataclass(frozen=True)
 class Status:
     """A deployment; the shape of ``invoke status --json``.
 
@@ -54,8 +70,8 @@ class Status:
         uri: its connection string without a password, whatever its state.
         version: MongoDB's version; None while nothing answers.
         nodes: every node.
-        shards: of a sharded cluster that answers: ``name``, ``state`` and ``chunks`` of each shard.
-        balancer: of a sharded cluster that answers: ``mode`` and ``running``.
+        shards: those of a sharded cluster that answers.
+        balancer: that of a sharded cluster that answers.
         notes: what there is to do: how what runs differs from what the settings ask for, a mongod that was started by hand.
     """
 
@@ -64,12 +80,9 @@ class Status:
     uri: str
     version: str | None
     nodes: tuple[NodeStatus, ...]
-    shards: tuple[Mapping[str, Any], ...] | None = None
-    balancer: Mapping[str, Any] | None = None
+    shards: tuple[ShardStatus, ...] | None = None
+    balancer: BalancerStatus | None = None
     notes: tuple[str, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def read(topology: Topology, backend: Backend, dial: Dial, uri: str) -> Status:
@@ -142,7 +155,7 @@ def _lags(topology: Topology, nodes: Sequence[NodeStatus], dial: Dial) -> dict[s
 
 def _sharding(
     topology: Topology, nodes: Sequence[NodeStatus], dial: Dial
-) -> tuple[tuple[Mapping[str, Any], ...] | None, Mapping[str, Any] | None]:
+) -> tuple[tuple[ShardStatus, ...] | None, BalancerStatus | None]:
     up = {each.name for each in nodes if each.state == "ROUTER"}
     router = next((node for node in topology.routers if node.name in up), None)
     if router is None:
@@ -157,14 +170,13 @@ def _sharding(
                     chunks[shard] = chunks.get(shard, 0) + count
             listed = sorted(sharding.shards(connection), key=lambda each: str(each["_id"]))
             shards = tuple(
-                {
-                    "name": each["_id"],
-                    "state": "draining" if each.get("draining") else "ready",
-                    "chunks": chunks.get(each["_id"], 0),
-                }
+                ShardStatus(
+                    each["_id"], "draining" if each.get("draining") else "ready", chunks.get(each["_id"], 0)
+                )
                 for each in listed
             )
-            return shards, sharding.balancer(connection)
+            balancer = sharding.balancer(connection)
+            return shards, BalancerStatus(str(balancer["mode"]), bool(balancer["running"]))
     except (NotReachable, CommandFailed):
         return None, None
 

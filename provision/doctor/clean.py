@@ -103,21 +103,6 @@ class CleanPlan:
     def bytes(self) -> int:
         return sum(each.bytes for each in self.items)
 
-    def as_json(self, done: bool) -> dict[str, object]:
-        """The shape of ``invoke clean --json``.
-
-        Args:
-            done: whether it has been carried out.
-        """
-        return {
-            "done": done,
-            "bytes": self.bytes,
-            "items": [
-                {"path": str(each.path), "what": each.what, "bytes": each.bytes} for each in self.items
-            ],
-            "kept": [{"path": str(each.path), "why": each.why} for each in self.kept],
-        }
-
 
 def plan(loaded: Loaded, data: bool = False, cache: bool = False) -> CleanPlan:
     """Find what the tool has made. Changes nothing.

@@ -28,12 +28,11 @@ def isolated(python):
     return [python, "-I"] + [flag for name, flag in FLAGS if os.environ.get(name)]
 
 
-def isolated_module(module):
+def own_command(project):
     # type: (str) -> list[str]
-    """Return the beginning of a command line that runs a module of the tool as a program of its own."""
-    start = "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
-    start += "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
-    return isolated(sys.executable) + ["-c", start, ROOT, module]
+    """Return the beginning of a command line that runs one of the tool's own commands in a project."""
+    entry = os.path.join(ROOT, "provision", "cli", "entry.py")
+    return isolated(sys.executable) + [entry, "--search-root", project]
 
 
 def pythons_on_path(minimum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from provision.core.errors import ProvisionError
 from provision.core.finding import Finding, Level, error, ok, warning
@@ -47,9 +47,6 @@ class HostFinding:
     level: Level
     what: str
     remedy: str
-
-    def as_json(self) -> dict[str, str]:
-        return {name: str(value) for name, value in asdict(self).items()}
 
 
 def works(findings: Collection[HostFinding]) -> bool:

@@ -250,13 +250,19 @@ class Outcome:
     errors: Mapping[str, ProvisionError]
     seconds: float
 
-    def raise_first(self) -> None:
-        """Raise one error over all hosts that failed, if there are any."""
+    def error(self) -> ProvisionError | None:
+        """One error over all hosts that failed; None: none did."""
         from provision.hosts.link import all_of
 
-        if self.errors:
-            succeeded = dict.fromkeys(each.host for each in self.steps if each.host not in self.errors)
-            raise all_of("setting up hosts", self.errors, tuple(succeeded))
+        if not self.errors:
+            return None
+        succeeded = dict.fromkeys(step.host for step in self.steps if step.host not in self.errors)
+        return all_of("setting up hosts", self.errors, tuple(succeeded))
+
+    def raise_first(self) -> None:
+        """Raise that error, if there is one."""
+        if error := self.error():
+            raise error
 
 
 def steps(

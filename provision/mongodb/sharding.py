@@ -304,7 +304,17 @@ def start_balancer(router: Server) -> None:
     router.command("admin", {"balancerStart": 1}, timeout=60)
 
 
-def distribution(router: Server, namespace: str) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class ShardShare:
+    """What one shard has of a collection."""
+
+    shard: str
+    documents: int
+    bytes: int
+    chunks: int
+
+
+def distribution(router: Server, namespace: str) -> list[ShardShare]:
     """Documents, bytes and chunks of a collection on each shard.
 
     Follows https://www.mongodb.com/docs/manual/reference/operator/aggregation/collStats/
@@ -314,7 +324,7 @@ def distribution(router: Server, namespace: str) -> list[dict[str, Any]]:
         namespace: ``database.collection``.
 
     Returns:
-        For each shard: ``shard``, ``documents``, ``bytes``, ``chunks``; all shards are listed, by name.
+        All shards, by name.
 
     Raises:
         CommandFailed: the collection does not exist, or rights are missing.
@@ -328,12 +338,12 @@ def distribution(router: Server, namespace: str) -> list[dict[str, Any]]:
     chunks = chunks_by_shard(router, namespace)
     found = {each["shard"]: each["storageStats"] for each in stats if "shard" in each}
     return [
-        {
-            "shard": name,
-            "documents": int(found.get(name, {}).get("count", 0)),
-            "bytes": int(found.get(name, {}).get("size", 0)),
-            "chunks": chunks.get(name, 0),
-        }
+        ShardShare(
+            name,
+            int(found.get(name, {}).get("count", 0)),
+            int(found.get(name, {}).get("size", 0)),
+            chunks.get(name, 0),
+        )
         for name in sorted(each["_id"] for each in shards(router))
     ]
 

@@ -80,12 +80,7 @@ class Loaded:
             ProvisionError: no deployment has that name.
         """
         known = self.settings.deployments
-        if name not in known:
-            raise ProvisionError(
-                f"looking up the deployment {name!r}",
-                f"invoke.yaml names these: {', '.join(sorted(known))}.",
-                f"Use one of them{did_you_mean(name, known)}, or add it under `deployments:` in invoke.yaml.",
-            )
+        require_deployment(name, known)
         return known[name]
 
     def values(self) -> list[Value]:
@@ -100,6 +95,19 @@ class Loaded:
             )
             for path, value in _leaves(asdict(self.settings), ())
         ]
+
+
+def require_deployment(name: str, known: Iterable[str]) -> None:
+    """Refuse a name that no deployment has.
+
+    Raises ProvisionError: naming those that there are.
+    """
+    if name not in known:
+        raise ProvisionError(
+            f"looking up the deployment {name!r}",
+            f"invoke.yaml names these: {', '.join(sorted(known))}.",
+            f"Use one of them{did_you_mean(name, known)}, or add it under `deployments:` in invoke.yaml.",
+        )
 
 
 def load(
@@ -146,6 +154,9 @@ def load(
         if path[1] in _mapping(merged["deployments"]):  # it may have been taken out of invoke.yaml since
             _merge(merged, _nest(path, value), origin, origins, (), lines)
     for key, (flag, value) in (flags or {}).items():
+        section, _, rest = key.partition(".")
+        if section == "deployments":  # a flag must not make a deployment out of a mistyped name
+            require_deployment(rest.partition(".")[0], _mapping(merged["deployments"]))
         _merge(merged, _nest(tuple(key.split(".")), value), f"flag {flag}", origins, (), lines)
     settings = _accepted(root, merged, origins, lines, remember)
     chosen = settings.paths

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from provision.env.settings_files import SUFFIXES
 from provision.machine.access import cache_directory
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -212,6 +213,15 @@ class Paths:
     def node_output(self, deployment: str, node: str) -> Path:
         """What a node printed outside its log: what a mongod that dies before logging says."""
         return self.log / deployment / f"{node}.out"
+
+
+def project_root(start: Path) -> Path:
+    """The project that a folder belongs to: the nearest folder upward with settings; without any, the folder itself."""
+    start = start.absolute()
+    for folder in (start, *start.parents):
+        if any((folder / f"invoke{suffix}").is_file() for suffix in SUFFIXES):
+            return folder
+    return start
 
 
 def _under(root: Path, configured: str) -> Path:

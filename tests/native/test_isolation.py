@@ -71,21 +71,21 @@ def test_a_pythonhome_of_another_python_does_not_reach_the_tool(clone: Clone, ta
 
 
 def test_what_finishes_an_up_in_the_background_is_isolated_as_well(
-    tmp_path: Path, of_another_python: str
+    clone: Clone, of_another_python: str
 ) -> None:
-    from provision.env.wrapper import isolated_module
+    from provision.env.wrapper import own_command
 
-    # It runs as `up` starts it; without settings on standard input it ends after all of its imports.
+    # It runs as `up` starts it, and says that there is nothing to wait for.
     done = subprocess.run(
-        [*isolated_module("provision.deployments.finishing"), "local"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": of_another_python},
+        [*own_command(str(clone.root)), "cluster.wait", "--on", "local"],
+        cwd=clone.root,
+        env=clone.env({"PYTHONPATH": of_another_python}),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert "EOFError: Ran out of input" in done.stderr, done.stderr
+    assert "error: waiting for local\n  why:  local is not running." in done.stderr, done.stderr
 
 
 def test_cdpath_does_not_lead_to_another_folder(clone: Clone) -> None:

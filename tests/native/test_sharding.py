@@ -237,7 +237,7 @@ def test_every_command_that_is_sent_through_a_router_is_accepted_by_mongos(
         assert cluster.shard_collection(deployment, wanted)
         seed.seed(deployment, "flaskbook", 50, 1, True, Silent())
         assert set(cluster.distribution(deployment)) == {"shop.order", "shop.user", "flaskbook.user"}
-        assert deployment.status().as_json()["nodes"]
+        assert deployment.status().nodes
         with cluster.routed(deployment, "recording") as router:
             sharding.stop_balancer(router, 30.0)
             sharding.start_balancer(router)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.client
+import importlib.util
 import json
 import os
 import shutil
@@ -135,7 +136,7 @@ class Clone:
             arguments: as after `./invoke`.
             env: changes to the environment.
         """
-        return subprocess.run(
+        done = subprocess.run(
             [*self.command, *arguments],
             cwd=self.root,
             env=self.env(env),
@@ -145,6 +146,11 @@ class Clone:
             stdin=subprocess.DEVNULL,
             check=False,
         )
+        if "--json" in arguments and done.stdout:
+            from tools import schemas
+
+            assert schemas.differences(arguments[0], done.stdout) == ""
+        return done
 
     def succeeds(self, *arguments: str, env: Mapping[str, str | None] | None = None) -> str:
         """Run a task that must succeed.
@@ -266,12 +272,22 @@ def make_clone(root: Path, mongod: str | None, with_env: bool = True) -> Clone:
         target.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # being renamed by an editor
             shutil.copy2(ROOT / name, target)
+            if name.endswith(".py"):
+                _copy_bytecode(ROOT / name, target)
     home = root.parent / "home"
     home.mkdir()
     if with_env:
         lend_env(root)
     port, app_port = processes.free_port(), processes.free_port()
     return Clone(root, home, port, app_port, _environment(root, home, port, app_port, mongod))
+
+
+def _copy_bytecode(source: Path, target: Path) -> None:
+    """Save the clone from compiling what is compiled here: that would take longer than most commands."""
+    compiled, copy = (Path(importlib.util.cache_from_source(path)) for path in (source, target))
+    if compiled.is_file():
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copy2(compiled, copy)
 
 
 @functools.cache

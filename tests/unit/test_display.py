@@ -8,6 +8,7 @@ import json
 import pytest
 
 from provision.cli import display
+from provision.cli.result import as_text
 from provision.core.steps import StepResult
 
 
@@ -41,7 +42,7 @@ def test_notes_do_not_disturb_those_who_read_standard_output(capsys: pytest.Capt
 
 
 def test_json_is_json(capsys: pytest.CaptureFixture[str]) -> None:
-    display.as_json({"a": [1, None, "ö"]})
+    display.line(as_text({"a": [1, None, "ö"]}))
     assert json.loads(capsys.readouterr().out) == {"a": [1, None, "ö"]}
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from provision import doctor
+from provision.cli.result import as_text
 from provision.core.errors import ProvisionError
 from provision.core.finding import Finding, Level, error, ok, warning
 from provision.core.locks import exclusive
@@ -42,7 +43,7 @@ LOST = Answer("https://index.example/simple/invoke/", False, "Connection refused
 
 
 def test_a_finding_as_json_has_four_texts() -> None:
-    assert error("port 1", "taken", "end it").as_json() == {
+    assert json.loads(as_text(error("port 1", "taken", "end it"))) == {
         "check": "port 1",
         "level": "error",
         "what": "taken",

@@ -76,8 +76,8 @@ def test_every_flag_of_every_task_is_explained() -> None:
     assert unexplained == []
 
 
-# What they print is not a result of theirs: a program's output, a log, a file, the lines of a prompt.
-SPEAK_FOR_OTHERS = {"run", "test", "shell", "cluster.shell", "logs", "cluster.logs", "render"}
+# What they print is not a result of theirs: a program's output, a log, the lines of a prompt.
+SPEAK_FOR_OTHERS = {"run", "test", "shell", "cluster.shell", "logs", "cluster.logs"}
 
 
 def test_every_task_that_has_a_result_gives_it_as_json() -> None:

@@ -7,9 +7,10 @@ module for each, `report` turns results into a table, Markdown and JSON.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from provision.cli.result import Result
     from provision.settings.loading import Loaded
     from tools.bench.measure import Subject
     from tools.bench.report import Report
@@ -67,24 +68,22 @@ def run(loaded: Loaded, names: Sequence[str], runs: int, say: Callable[[str], No
         return Report(Machine.here(before, lab.mongod_version), runs, tuple(results))
 
 
-def show(loaded: Loaded, names: Sequence[str], runs: int, json: bool = False, write: bool = False) -> int:
-    """Measure, and show the results: what `invoke bench` does.
+def measured(loaded: Loaded, names: Sequence[str], runs: int, write: bool = False) -> Result[dict[str, Any]]:
+    """Measure subjects (none named: all): what `invoke bench` does.
 
     Args:
-        loaded: the project's settings.
-        names: which subjects; none: all.
         runs: measured pairs for each.
-        json: print JSON instead of a table.
         write: put the results of all subjects into docs/benchmarks.md.
 
     Returns:
-        The exit status: 1 where a subject could not be measured. A bound that does not hold is shown, and is
+        With exit status 1 where a subject could not be measured. A bound that does not hold is shown, and is
         no failure: the machine may have been busy.
 
     Raises:
         ProvisionError: as `run`; or only a part of the results would be written.
     """
     from provision.cli import display
+    from provision.cli.result import Result
     from provision.core.errors import ProvisionError
     from tools.bench.report import COLUMNS, write_into
 
@@ -95,27 +94,30 @@ def show(loaded: Loaded, names: Sequence[str], runs: int, json: bool = False, wr
             "Leave the names out.",
         )
     report = run(loaded, names, runs, display.note)
-    if json:
-        display.as_json(report.as_json())
-    else:
+    if write:
+        write_into(loaded.paths.root / "docs" / "benchmarks.md", report)
+
+    def show() -> None:
         display.table(COLUMNS, report.rows())
         display.line("")
         for note in report.notes():
             display.line(note)
-    if write:
-        write_into(loaded.paths.root / "docs" / "benchmarks.md", report)
-    return int(report.failed)
+
+    return Result(report.as_json(), show, status=int(report.failed))
 
 
-def show_list(names: Sequence[str] = ()) -> None:
-    """Show what there is to measure, with its bound: what `invoke bench --list` does.
+def listed(names: Sequence[str] = ()) -> Result[dict[str, Any]]:
+    """What there is to measure, with its bound: what `invoke bench --list` shows.
 
     Raises:
         ProvisionError: there is no subject of that name.
     """
     from provision.cli import display
+    from provision.cli.result import Result
 
-    display.table(
-        ("FIGURE", "BOUND", "WHAT IS MEASURED"),
-        [(each.name, str(each.bound or "–"), each.claim) for each in choose(names)],
+    rows = [(subject.name, str(subject.bound or "–"), subject.claim) for subject in choose(names)]
+    figures = [{"name": name, "bound": bound, "claim": claim} for name, bound, claim in rows]
+    return Result(
+        {"figures": figures},
+        lambda: display.table(("FIGURE", "BOUND", "WHAT IS MEASURED"), rows),
     )

@@ -1,6 +1,6 @@
 """What the pytest plugin's fixtures do, as a process of its own, for the bench.
 
-``python -m bench.fixture session MONGOD`` does what the first test that asks for `mongodb` waits for: it starts
+``python -m tools.bench.fixture session MONGOD`` does what the first test that asks for `mongodb` waits for: it starts
 a server and connects to it. It prints the seconds; modules were imported before, as they are while tests are
 collected, but for the driver. ``… database MONGOD`` measures the fixture `database` on such a server: it prints the
 seconds that 100 databases take to set up and drop, as 100 times the median.

@@ -1,6 +1,6 @@
 """A bounded load on a web server of this machine, as a process of its own, for the bench.
 
-``python -m bench.load PORT PLAN`` sends what the plan (JSON, see :class:`Plan`) says over connections that are
+``python -m tools.bench.load PORT PLAN`` sends what the plan (JSON, see :class:`Plan`) says over connections that are
 kept open, one thread each, and prints a :class:`Summary` as JSON. A connection sends its next request when it has
 read the answer to the last one, so never more requests wait than there are connections. Every answer is
 checked; the first wrong one ends it.

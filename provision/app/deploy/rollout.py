@@ -63,17 +63,6 @@ class Deployed:
         """Names of the hosts where another release was started."""
         return tuple(each.host for each in self.steps if each.name == _APP and each.changed)
 
-    def as_json(self) -> dict[str, object]:
-        """For scripts."""
-        return {
-            "deployment": self.deployment,
-            "release": self.release,
-            "changed": list(self.changed),
-            "removed": list(self.removed),
-            "steps": [vars(each) for each in self.steps],
-            "seconds": self.seconds,
-        }
-
 
 def deploy(
     loaded: Loaded,

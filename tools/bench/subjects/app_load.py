@@ -11,7 +11,7 @@ from tools.bench.subjects import run_app
 from tools.bench.subjects.start import run_floor
 
 OURS = "flaskbook.application:create_app"
-THEIRS = "bench.bare:app"
+THEIRS = "tools.bench.bare:app"
 _ACCOUNT = {"email": "load@example.org", "password": "a password of the load test"}
 PEOPLE = Plan("/people", requests=1000, warm_up=200, connections=4, marker='<a href="/people/', marked=20)
 LOG_IN = Plan(
@@ -56,7 +56,7 @@ def load(lab: Lab, app: str, plan: Plan) -> Summary:
         # The server that `invoke run` serves with, and its threads.
         with lab.started([python, "-m", "flask", "--app", app, "run", "--port", port], root, env) as server:
             server.until_ok(lab.app_port, PEOPLE.path)
-            done = lab.run([python, "-m", "bench.load", port, plan.as_json()], root)
+            done = lab.run([python, "-m", "tools.bench.load", port, plan.as_json()], root)
     finally:
         lab.end(pid)
     return Summary.from_json(done.output)

@@ -23,7 +23,7 @@ def _databases(lab: Lab) -> float:
 
 def _measured(lab: Lab, what: str) -> float:
     project = lab.project()
-    command = [str(project.python), "-m", "bench.fixture", what, str(project.mongod.path)]
+    command = [str(project.python), "-m", "tools.bench.fixture", what, str(project.mongod.path)]
     return float(lab.run(command, project.paths.root, {"TMPDIR": str(lab.folder)}).output)
 
 

@@ -1,0 +1,250 @@
+"""What commands print as JSON, where that is not already a type of the room that did the work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from provision.deployments.events import Moment
+from provision.hosts.setup import HostStep
+from provision.mongodb.sharding import ShardShare
+
+
+@dataclass(frozen=True)
+class FailureParts:
+    """One failure: what was being done, what stopped it, and what to type next."""
+
+    doing: str
+    cause: str
+    remedy: str
+    log: list[str]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What every command prints where it fails; its exit status is then 1, or 130 after Ctrl-C."""
+
+    error: FailureParts
+
+
+@dataclass(frozen=True)
+class BroughtUp:
+    """A deployment that takes writes.
+
+    `started` names the nodes that this command started; empty: all of them were running. `uri` has no password.
+    """
+
+    deployment: str
+    started: tuple[str, ...]
+    uri: str
+    timings: list[Moment]
+    notices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The nodes that this command stopped; empty: the deployment was not running."""
+
+    deployment: str
+    stopped: list[str]
+
+
+@dataclass(frozen=True)
+class TakenDown:
+    """As `Stopped`, and whether the data were deleted."""
+
+    deployment: str
+    stopped: list[str]
+    data_deleted: bool
+
+
+@dataclass(frozen=True)
+class Address:
+    """A connection string; with `--user` it has that user's password in it."""
+
+    deployment: str
+    uri: str
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A rendered file; with `--check` instead what has drifted: node or file → how it differs."""
+
+    deployment: str
+    text: str | None
+    drifted: dict[str, str]
+
+
+@dataclass(frozen=True)
+class RemovedItem:
+    """One thing that `clean` removes, and the bytes in it."""
+
+    path: str
+    what: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class KeptItem:
+    """One thing that stays, and why."""
+
+    path: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What `clean` removed, or with `done: false` would remove."""
+
+    done: bool
+    bytes: int
+    items: list[RemovedItem]
+    kept: list[KeptItem]
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """How collections are spread: namespace → each shard's share."""
+
+    deployment: str
+    collections: dict[str, list[ShardShare]]
+
+
+@dataclass(frozen=True)
+class Sharded:
+    """A sharded collection and its key; `changed`: this command sharded it."""
+
+    collection: str
+    key: dict[str, int | str]
+    changed: bool
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What was taken out of a deployment; null: you did not agree, and nothing was changed."""
+
+    deployment: str
+    removed: str | None
+
+
+@dataclass(frozen=True)
+class Started:
+    """The nodes that were started; those that were running are not among them."""
+
+    deployment: str
+    started: list[str]
+
+
+@dataclass(frozen=True)
+class Restarted:
+    """The nodes that were restarted."""
+
+    deployment: str
+    restarted: list[str]
+
+
+@dataclass(frozen=True)
+class Killed:
+    """The nodes that were ended."""
+
+    deployment: str
+    killed: list[str]
+
+
+@dataclass(frozen=True)
+class Paused:
+    """The nodes that were suspended."""
+
+    deployment: str
+    paused: list[str]
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The nodes that go on."""
+
+    deployment: str
+    resumed: list[str]
+
+
+@dataclass(frozen=True)
+class CutOff:
+    """The nodes that were cut off from the others."""
+
+    deployment: str
+    cut_off: list[str]
+
+
+@dataclass(frozen=True)
+class Connected:
+    """The nodes that were connected again."""
+
+    deployment: str
+    connected: list[str]
+
+
+@dataclass(frozen=True)
+class SteppedDown:
+    """The primary of a replica set, and the one before it."""
+
+    deployment: str
+    replica_set: str
+    primary: str
+    former: str
+
+
+@dataclass(frozen=True)
+class HostsSetUp:
+    """The steps of all hosts; host → why it failed."""
+
+    steps: tuple[HostStep, ...]
+    errors: dict[str, FailureParts]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """The app on its hosts.
+
+    `changed` names the hosts where another release was started, `removed` those that the app was taken from.
+    """
+
+    deployment: str
+    release: str
+    changed: list[str]
+    removed: list[str]
+    steps: tuple[HostStep, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Undeployed:
+    """The hosts that the app was removed from."""
+
+    deployment: str
+    removed: list[str]
+
+
+@dataclass(frozen=True)
+class TourStage:
+    """One stage of the tour: what was run, and its result as relaxed Extended JSON."""
+
+    number: int
+    title: str
+    lesson: str
+    python: str
+    mongosh: str
+    result: Any
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """The people that were inserted; `rate`: people a second; `distribution`: each shard's share, or null."""
+
+    deployment: str
+    namespace: str
+    inserted: int
+    dropped: bool
+    seconds: float
+    rate: float
+    distribution: list[ShardShare] | None

@@ -18,7 +18,7 @@ from invoke.tasks import Task, task
 from provision.cli.numeric_flags import checked
 from provision.core import output
 from provision.core.errors import PackagesMissing, ProvisionError
-from provision.settings.layers import RUNTIME_CONFIG
+from provision.settings.layers import RUNTIME_CONFIG, START
 
 if TYPE_CHECKING:
     from provision.cli import shapes
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from provision.cli.session import Session
     from provision.deployments.deployment import Up
 
-START = "start_folder"
-"""Under which key of a task's `invoke.Config` stands the folder that the project is looked for from."""
 ON = {"on": "which deployment of invoke.yaml (default: local)"}
 ON_CLUSTER = {"on": "which deployment of invoke.yaml (default: cluster)"}
 JSON = {"json": "print the result as JSON, for scripts"}

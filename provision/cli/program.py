@@ -9,9 +9,8 @@ from invoke.config import Config
 from invoke.parser.argument import Argument
 from invoke.program import Program
 
-from provision.cli.command import START
 from provision.cli.numeric_flags import checked
-from provision.settings.layers import RUNTIME_CONFIG
+from provision.settings.layers import RUNTIME_CONFIG, START
 
 
 class _Config(Config):

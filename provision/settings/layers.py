@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 RUNTIME_VARIABLE = "INVOKE_RUNTIME_CONFIG"
 RUNTIME_CONFIG = "runtime_config"
 """Under which key of a task's `invoke.Config` stands what ``-f`` names."""
+START = "start_folder"
+"""Under which key stands the folder that the project is looked for from."""
 DOING = "reading the settings"
 
 

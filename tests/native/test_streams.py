@@ -103,6 +103,7 @@ TABLE = {
     # Without a browser: with one it takes its pictures on deployments of its own, for half a minute.
     "screenshots": Started(statuses=REFUSED, environment={"PATH": "/nowhere"}),
     "cluster.up": Started(ON, left=UP, disturbs=STARTS),
+    "cluster.wait": Started(ON, (1, 1, 0, 0), disturbs=(HALF_STARTED,)),
     "cluster.down": Started(ON, left=DOWN, disturbs=STOPS),
     "cluster.status": Started(ON, prints=True),
     "cluster.distribution": Started(ON, REFUSED, prints=True),

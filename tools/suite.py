@@ -17,7 +17,6 @@ def command(root: Path, require: str, only: str, workers: int, arguments: str) -
     """pytest's command line. Pure, but for which parts of the suite are there.
 
     Args:
-        root: the project's top folder.
         require: comma-separated capabilities whose absence is a failure; empty: none.
         only: comma-separated parts of the suite; empty: all.
         workers: processes to run the tests in; 0: two for each processor, because tests wait more than they compute.

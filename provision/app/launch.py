@@ -44,8 +44,6 @@ class Database:
     Args:
         uri: the whole connection string, with the database's name.
         host: name or address of the first node that clients connect to.
-        port: its port.
-        database: the database's name.
         username: empty where the deployment has no authentication.
         password: likewise.
         secret_key_file: file that holds Flask's SECRET_KEY.
@@ -71,8 +69,7 @@ def render_environment(templates: Mapping[str, str | None], database: Database) 
         Variable → text; None where the template is None or renders to nothing. The app must not have that variable,
         not even from the environment that it inherits: it may name another database, or another database's user.
 
-    Raises:
-        ProvisionError: a template uses an undefined name or is not valid.
+    Raises ProvisionError: a template uses an undefined name or is not valid.
     """
     import jinja2
 
@@ -142,11 +139,7 @@ class _App:
             os.close(reader)
 
     def let_in(self, variables: Mapping[str, str | None]) -> None:
-        """Open the gate, and hand the app its environment through it: no process listing shows that.
-
-        Args:
-            variables: variable → text; None takes it from what the app inherits.
-        """
+        """Open the gate, and hand the app its environment through it: no process listing shows that."""
         with contextlib.suppress(BrokenPipeError):
             os.write(self._gate, json.dumps(variables).encode() + b"\n")
 
@@ -168,15 +161,13 @@ def run(
     """Set up what is missing, start the deployment, and serve the app until it ends or is interrupted.
 
     Args:
-        loaded: the settings in force.
         name: the deployment that the app uses.
         keep: leave MongoDB running afterwards, even if it was started here.
         say: shows one line to the person at the terminal.
         reporter: shows the steps of setting up what is missing.
         watch: shows how a deployment of several nodes comes up.
 
-    Raises:
-        ProvisionError: something could not be set up or started, or the app ended with an error.
+    Raises ProvisionError: something could not be set up or started, or the app ended with an error.
     """
     settings = loaded.settings.app
     folder = directory(loaded)
@@ -244,8 +235,7 @@ def _up(
 def directory(loaded: Loaded) -> Path:
     """The directory that the app is imported from.
 
-    Raises:
-        ProvisionError: there is none.
+    Raises ProvisionError: there is none.
     """
     path = loaded.paths.under_root(loaded.settings.app.path)
     if not path.is_dir():
@@ -260,8 +250,7 @@ def directory(loaded: Loaded) -> Path:
 def requirements(loaded: Loaded) -> Path | None:
     """The requirements file of an app that has one of its own; None for flaskbook, which runs in env/.
 
-    Raises:
-        ProvisionError: it is missing.
+    Raises ProvisionError: it is missing.
     """
     named = loaded.settings.app.requirements
     if named is None:
@@ -291,14 +280,12 @@ def variables(
     """What the app's environment has (variable → text) and must not have (variable → None).
 
     Args:
-        loaded: the settings in force.
         deployment: the one that it uses; it has its secrets.
         uri: the connection string for the app's user.
         secret_key_file: file that holds Flask's SECRET_KEY.
         debug: Flask's debug mode.
 
-    Raises:
-        ProvisionError: a template of ``app.env`` is not valid.
+    Raises ProvisionError: a template of ``app.env`` is not valid.
     """
     settings = loaded.settings.app
     host, port = deployment.backend.address(deployment.topology.seeds[0])

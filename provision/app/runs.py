@@ -27,7 +27,6 @@ class Run:
 
     Args:
         paths: where locks and records are.
-        deployment: the deployment's name.
         say: shows one line.
     """
 
@@ -92,7 +91,6 @@ def told_of_deaths(deployment: Deployment, say: Callable[[str], None]) -> Iterat
     """For the length of the block, say which nodes have ended, once each.
 
     Args:
-        deployment: whose.
         say: shows one line; called from a thread.
     """
     ended = threading.Event()

@@ -37,8 +37,6 @@ class Opened:
     """What a tunnel leads to; its fields are what ``--json`` prints.
 
     Args:
-        deployment: its name.
-        node: the node.
         host: the host that it is on.
         port: the port of this machine that leads to it.
         uri: the connection string to use here, with the user's password.
@@ -59,12 +57,10 @@ class Forward:
     Use it as a context manager.
 
     Args:
-        link: to the host.
         target: port there.
         port: port here; 0: a free one.
 
-    Raises:
-        ProvisionError: the port is taken.
+    Raises ProvisionError: the port is taken.
     """
 
     def __init__(self, link: Link, target: int, port: int = 0) -> None:
@@ -174,8 +170,6 @@ def hold(
     again. Connections through it are lost each time, and clients make new ones.
 
     Args:
-        loaded: the settings in force.
-        on: the deployment.
         node: the node to lead to; empty: a router, or the primary.
         port: of this machine; 0: a free one.
         user: ``app`` or ``root``: who the connection string is for.
@@ -183,8 +177,7 @@ def hold(
         say: told when the connection was lost and opened again, and when it leads to another node.
         over: ends it when it is set.
 
-    Raises:
-        ProvisionError: it is not on hosts or does not run, or a host does not answer any more.
+    Raises ProvisionError: it is not on hosts or does not run, or a host does not answer any more.
     """
     doing = f"opening a tunnel to {on}"
     deployment = assembly.deployment(loaded, on)
@@ -269,8 +262,6 @@ class _Course:
     """Where a tunnel leads, from one look to the next.
 
     Args:
-        deployment: the deployment.
-        backend: its hosts.
         forward: the port here.
         node: the node that it leads to.
         over: ends the tunnel when it is set.
@@ -285,11 +276,7 @@ class _Course:
     say: Callable[[str], None]
 
     def check(self, link: Link) -> None:
-        """See that a host is there; one that was lost gets a second chance.
-
-        Raises:
-            Unreachable: it does not answer.
-        """
+        """See that a host is there; one that was lost gets a second chance."""
         try:
             link.run(["true"], timeout=_ANSWER_SECONDS)
         except Unreachable as lost:
@@ -298,14 +285,7 @@ class _Course:
             self.say(f"Connected to {link.host.name} again")
 
     def keep(self, follow: bool) -> None:
-        """See that the tunnel leads to where it should.
-
-        Args:
-            follow: to whichever node is primary, or a router that runs.
-
-        Raises:
-            Unreachable: the host does not answer, and there is no other node to lead to.
-        """
+        """See that the tunnel leads to where it should."""
         try:
             self.check(self.backend.links[self.backend.placement[self.node.name]])
         except Unreachable as lost:

@@ -62,8 +62,7 @@ class Backend(Protocol):
     def configure(self, node: Node, text: str) -> bool:
         """Put the node's rendered configuration where it will read it.
 
-        Returns:
-            Whether it differed from what was there.
+        Returns: Whether it differed from what was there.
         """
 
     def launch(self, nodes: Sequence[Node], checked: Callable[[], None] = lambda: None) -> None:
@@ -85,11 +84,9 @@ class Backend(Protocol):
         """Whether the program that answers at a node's address is the node.
 
         Args:
-            node: the node.
             process_id: asks that program for its process id, as its own machine counts; raises what asking raises.
 
-        Returns:
-            True: it is. False: it is another one, or the node has ended. None: that can't be told yet.
+        Returns: True: it is. False: it is another one, or the node has ended. None: that can't be told yet.
         """
 
     def port_held(self, node: Node) -> ProvisionError | None:
@@ -98,8 +95,7 @@ class Backend(Protocol):
     def observe_all(self, nodes: Sequence[Node]) -> Mapping[str, Observed]:
         """The same for several nodes, in the time that one takes: those on other machines are asked at the same time.
 
-        Returns:
-            Node name → what `observe` says of it.
+        Returns: Node name → what `observe` says of it.
         """
 
     def terminate(self, nodes: Sequence[Node], timeout: float) -> None:
@@ -111,8 +107,7 @@ class Backend(Protocol):
     def pause(self, node: Node, paused: bool) -> None:
         """Freeze a node, or let it go on: frozen, it answers nothing and notices nothing.
 
-        Raises:
-            ProvisionError: it does not run.
+        Raises ProvisionError: it does not run.
         """
 
     def is_paused(self, node: Node) -> bool:
@@ -121,8 +116,7 @@ class Backend(Protocol):
     def release(self, node: Node) -> bool:
         """Let a running node go on that is paused or cut off.
 
-        Returns:
-            Whether it was.
+        Returns: Whether it was.
         """
 
     def remove(self, nodes: Sequence[Node], data: bool, at_once: bool = False) -> None:

@@ -45,7 +45,6 @@ def render(topology: Topology, options: ComposeOptions, template: str) -> str:
     """Render the compose file of a deployment.
 
     Args:
-        topology: its nodes.
         options: what it says beside them.
         template: text of ``templates/compose.yaml.j2``.
     """

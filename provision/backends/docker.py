@@ -189,8 +189,7 @@ class Docker:
     def version(self) -> str:
         """What the mongod of the image calls itself: ``"8.0.17"``. An image that is not here is pulled.
 
-        Raises:
-            ProvisionError: there is no such image, or no mongod in it that runs here.
+        Raises ProvisionError: there is no such image, or no mongod in it that runs here.
         """
         from provision.mongodb.binaries.model import version_in
 
@@ -373,11 +372,8 @@ class Docker:
     def isolate(self, node: Node, isolated: bool) -> bool:
         """Cut a node off its network, or connect it again.
 
-        Returns:
-            Whether that changed anything.
-
-        Raises:
-            ProvisionError: it does not run.
+        Returns: Whether that changed anything.
+        Raises ProvisionError: it does not run.
         """
         container = self._one_running(node, "isolating")
         if isolated is (self._network not in container.networks):
@@ -486,11 +482,7 @@ class Docker:
         return self._engine
 
     def _check_engine(self) -> Existing:
-        """The engine answers and has the image, or the image can be pulled; one clear error otherwise.
-
-        Returns:
-            What there is of the project before anything is made.
-        """
+        """The engine answers and has the image, or the image can be pulled; one clear error otherwise."""
         mine = f"label={_PROJECT}={self._project}"
         with ThreadPoolExecutor(max_workers=4) as pool:
             image = pool.submit(self._docker, "image", "inspect", "--format", "{{.Id}}", self._image)

@@ -36,7 +36,6 @@ class Processes:
     """The processes back end of one deployment.
 
     Args:
-        deployment: its name.
         paths: where data, logs and records are.
         mongod: the binary.
         mongos: the router's binary.

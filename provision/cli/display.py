@@ -288,7 +288,6 @@ def prefixed(node: str, text: str, order: int) -> str:
 
     Args:
         node: the name, padded.
-        text: the line.
         order: the node's place among those shown.
     """
     colours = ("cyan", "green", "yellow", "magenta", "blue", "red")

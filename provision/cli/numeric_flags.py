@@ -39,8 +39,7 @@ class Takes:
             text: what follows it.
             example: a number that it takes.
 
-        Raises:
-            ParseError: it is not one of these; Invoke prints the message and ends with 1.
+        Raises ParseError: it is not one of these; Invoke prints the message and ends with 1.
         """
         try:
             number = int(text)

@@ -25,7 +25,6 @@ class UpProgress:
     """Shows what an `up` starts and reaches; nothing where there is nothing to start.
 
     Args:
-        topology: the nodes.
         dial: connects to a node as nobody, with a timeout in seconds.
         quiet: show nothing, because the result goes out as JSON to a program.
     """

@@ -25,7 +25,6 @@ class Session:
         start: the folder that the command was typed in. The project is the nearest one upward that has settings.
         runtime: the settings file that `invoke -f` names.
         quiet: the result goes out as JSON, so say nothing on the way.
-
     Raises ProvisionError: a settings file is missing or broken. It stops every command, also one that needs no setting.
     """
 
@@ -55,7 +54,6 @@ class Session:
             flags: dotted key → (the flag as typed, value). They win over everything.
             remember: note in `.state/` that these values are valid. False: change nothing on disk.
             remembered: with the flags of earlier commands that hold for the later ones.
-
         Raises ProvisionError: they are wrong, or belong to another user.
         """
         from provision.settings import loading

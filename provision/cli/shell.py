@@ -53,11 +53,8 @@ def open_shell(uri: str, database: str, history: Path, python: bool = False) -> 
         history: file for the Python prompt's history; mongosh keeps its own.
         python: use Python even where mongosh is installed.
 
-    Returns:
-        The exit status: 0, or 1 if the script failed.
-
-    Raises:
-        ProvisionError: the Python prompt could not reach the deployment.
+    Returns: The exit status: 0, or 1 if the script failed.
+    Raises ProvisionError: the Python prompt could not reach the deployment.
     """
     mongosh = None if python else shutil.which("mongosh")
     if mongosh is None:
@@ -94,11 +91,8 @@ def evaluate(uri: str, database: str, expression: str, python: bool = False) -> 
         expression: what to evaluate.
         python: use Python even where mongosh is installed.
 
-    Returns:
-        The exit status: 0, or 1 if the expression failed; the error is on standard error.
-
-    Raises:
-        ProvisionError: Python could not reach the deployment.
+    Returns: The exit status: 0, or 1 if the expression failed; the error is on standard error.
+    Raises ProvisionError: Python could not reach the deployment.
     """
     mongosh = None if python else shutil.which("mongosh")
     if mongosh is None:
@@ -116,7 +110,6 @@ def namespace(client: MongoClient[Any], database: str) -> dict[str, Any]:
     """The names that are bound at the Python prompt.
 
     Args:
-        client: the connection.
         database: the database that ``db`` stands for.
     """
     import datetime
@@ -142,11 +135,8 @@ def run_python(source: str, filename: str, names: dict[str, Any]) -> Any:
         filename: stands for the source in tracebacks.
         names: the names it sees, and adds to.
 
-    Returns:
-        The last statement's value if that is an expression, else None.
-
-    Raises:
-        Exception: whatever the source raises; SyntaxError if it is not Python.
+    Returns: The last statement's value if that is an expression, else None.
+    Raises Exception: whatever the source raises; SyntaxError if it is not Python.
     """
     tree = ast.parse(source, filename)
     last = tree.body[-1] if tree.body else None
@@ -220,11 +210,7 @@ def _connected(uri: str) -> Iterator[MongoClient[Any]]:
 
 
 def _wait_until_answered(client: MongoClient[Any]) -> None:
-    """Wait until some node answered. If all have refused, that is said at once; the driver itself would retry.
-
-    Raises:
-        ConnectionFailure: every node refused, or none answered in time.
-    """
+    """Wait until some node answered. If all have refused, that is said at once; the driver itself would retry."""
     from pymongo.errors import ConnectionFailure
 
     deadline = time.monotonic() + _SERVER_SELECTION_MS / 1000

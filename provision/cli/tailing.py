@@ -22,8 +22,6 @@ def show(deployment: Deployment, nodes: Sequence[Node], lines: int, follow: bool
     """Print logs.
 
     Args:
-        deployment: whose.
-        nodes: which nodes.
         lines: how many of the last lines of each.
         follow: go on with each new line, until interrupted.
         raw: of one node, the JSON as it is.

@@ -181,11 +181,8 @@ def run_tour(
         pause: called between two stages; what it raises ends the tour; None: no pause.
         stages: the stages.
 
-    Returns:
-        Every stage's result.
-
-    Raises:
-        ProvisionError: the server refused a stage or is gone; or the scratch database could not be dropped.
+    Returns: Every stage's result.
+    Raises ProvisionError: the server refused a stage or is gone; or the scratch database could not be dropped.
     """
     from pymongo.errors import PyMongoError
 

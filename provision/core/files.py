@@ -17,8 +17,7 @@ def write_atomically(path: Path, content: str | bytes, mode: int = 0o644) -> Non
         content: text (written as UTF-8) or bytes.
         mode: permission bits of the new file; it never has wider ones, not even for a moment.
 
-    Raises:
-        OSError: the directory or file cannot be written; nothing of the attempt is left.
+    Raises OSError: the directory or file cannot be written; nothing of the attempt is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -37,11 +36,8 @@ def write_atomically(path: Path, content: str | bytes, mode: int = 0o644) -> Non
 def write_if_changed(path: Path, text: str) -> bool:
     """Write a text file, atomically, unless it says that already.
 
-    Returns:
-        Whether it was written.
-
-    Raises:
-        OSError: as `write_atomically`.
+    Returns: Whether it was written.
+    Raises OSError: as `write_atomically`.
     """
     try:
         if path.read_text(encoding="utf-8") == text:
@@ -55,8 +51,7 @@ def write_if_changed(path: Path, text: str) -> bool:
 def write_json(path: Path, value: Any, mode: int = 0o600) -> None:
     """Write a record as JSON, atomically.
 
-    Raises:
-        OSError: as `write_atomically`.
+    Raises OSError: as `write_atomically`.
     """
     write_atomically(path, json.dumps(value, indent=1, sort_keys=True) + "\n", mode)
 

@@ -25,11 +25,8 @@ def exclusive(path: Path, doing: str, say: Callable[[str], None] | None = None) 
         doing: what the holder does, told to those who wait.
         say: called once with a sentence, if there is something to wait for; default: standard error.
 
-    Yields:
-        The lock's file descriptor. A child that inherits it holds the lock, too, until it ends.
-
-    Raises:
-        OSError: the lock file cannot be made or opened.
+    Yields: The lock's file descriptor. A child that inherits it holds the lock, too, until it ends.
+    Raises OSError: the lock file cannot be made or opened.
     """
     descriptor = _acquire(path, doing, say or _to_stderr)
     try:

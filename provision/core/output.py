@@ -77,11 +77,7 @@ class _Endable(io.RawIOBase):
                 return len(chunk)
 
     def _wait_for_room(self) -> None:
-        """Wait until the reader takes more; while this process ends or cleans up, no longer than for a few last words.
-
-        Raises:
-            OSError: the reader takes nothing: a terminal that was stopped, a full pipe.
-        """
+        """Wait until the reader takes more; while this process ends or cleans up, no longer than for a few last words."""
         look = select.poll()
         look.register(self._descriptor, select.POLLOUT)
         while not (_ending or _cleaning_up):
@@ -218,8 +214,7 @@ def status(code: str | int | None) -> str | int | None:
     Args:
         code: the work's, as `SystemExit` takes it.
 
-    Returns:
-        The same, unless the command does nothing but print and its output was lost.
+    Returns: The same, unless the command does nothing but print and its output was lost.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(ValueError):  # closed by what has run

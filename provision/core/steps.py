@@ -33,18 +33,14 @@ class Step(Protocol):
     def decide(self) -> Decision:
         """Read the present state and decide. Changes nothing.
 
-        Raises:
-            ProvisionError: this step can't correct the state.
+        Raises ProvisionError: this step can't correct the state.
         """
 
     def act(self, progress: Progress) -> str:
         """Do what was decided.
 
-        Returns:
-            What was done, as shown: ``"made data/ and log/"``.
-
-        Raises:
-            ProvisionError: it could not be done; nothing half-made is left.
+        Returns: What was done, as shown: ``"made data/ and log/"``.
+        Raises ProvisionError: it could not be done; nothing half-made is left.
         """
 
 
@@ -53,7 +49,6 @@ class StepResult:
     """What became of a step.
 
     Args:
-        name: the step's name.
         changed: it acted, or with a dry run, would have acted.
         why: what was done or why nothing was.
         seconds: wall time.
@@ -83,11 +78,8 @@ def run_steps(steps: Iterable[Step], reporter: Reporter, dry_run: bool = False) 
         reporter: told of each start and end.
         dry_run: decide only; nothing is changed.
 
-    Returns:
-        One result for each step.
-
-    Raises:
-        ProvisionError: from the first step that fails; those after it don't run.
+    Returns: One result for each step.
+    Raises ProvisionError: from the first step that fails; those after it don't run.
     """
     results = []
     for step in steps:

@@ -138,10 +138,8 @@ def seed(
         count: how many people.
         number: which people: the same number gives the same ones.
         drop: drop the collection first; it is sharded and indexed again as it was.
-        progress: told how far it is.
 
-    Raises:
-        ProvisionError: the deployment does not answer, or refused.
+    Raises ProvisionError: the deployment does not answer, or refused.
     """
     from pymongo import MongoClient
     from pymongo.errors import PyMongoError

@@ -37,12 +37,9 @@ def plan(name: str, settings: DeploymentSettings, host: HostOf | None = None) ->
     """The topology that a deployment's settings describe. Pure.
 
     Args:
-        name: the deployment's name.
-        settings: its settings.
         host: node name → the name under which others know it; None: as its back end has it.
 
-    Raises:
-        ProvisionError: the settings contradict each other.
+    Raises ProvisionError: the settings contradict each other.
     """
     _check(name, settings)
 
@@ -156,14 +153,11 @@ def deployment(
     be looked at and stopped, however the settings have changed since.
 
     Args:
-        loaded: the settings in force.
-        name: which deployment.
         placed: node name → host name, of one on hosts that is looked at with a node elsewhere than on record; what
             is then done to it does not change the record. None: as it is on record.
         as_asked: as the settings ask for it, whatever runs: to render its configuration.
 
-    Raises:
-        ProvisionError: no deployment has that name, or its settings contradict each other.
+    Raises ProvisionError: no deployment has that name, or its settings contradict each other.
     """
     asked = loaded.deployment(name)
     present = Extent.recorded(loaded.paths, name)
@@ -200,13 +194,7 @@ def deployment(
 
 
 def _there(loaded: Loaded, name: str, settings: DeploymentSettings) -> There:
-    """What is there of a deployment as it was launched.
-
-    Args:
-        loaded: the settings in force.
-        name: the deployment.
-        settings: those that it was launched with.
-    """
+    """What is there of a deployment as it was launched."""
     try:
         planned, made = _planned(loaded, name, settings, None)
         if any(each.running for each in made.observe_all(planned.nodes).values()):
@@ -248,7 +236,6 @@ def mongod(loaded: Loaded, name: str = "") -> Mongod | None:
     """The mongod that a deployment's nodes run on: its own, or this machine's; None: none has been chosen yet.
 
     Args:
-        loaded: the settings in force.
         name: the deployment; empty: this machine's.
     """
     settings, file = _choosing(loaded, name)
@@ -259,7 +246,6 @@ def outdated(loaded: Loaded, name: str = "") -> list[str]:
     """A warning where a deployment's nodes run a mongod that gets no security fixes and that nobody asked for.
 
     Args:
-        loaded: the settings in force.
         name: the deployment; empty: this machine's mongod.
     """
     if name and not loaded.deployment(name).capabilities.needs_mongod:
@@ -273,12 +259,9 @@ def find_mongod(loaded: Loaded, name: str, progress: Progress) -> Choice:
     """Find, or download, the mongod that a deployment's nodes are to run on, and record it.
 
     Args:
-        loaded: the settings in force.
         name: the deployment; empty: this machine's.
-        progress: told of the bytes of a download.
 
-    Raises:
-        ProvisionError: there is none, and none can be downloaded.
+    Raises ProvisionError: there is none, and none can be downloaded.
     """
     settings, file = _choosing(loaded, name)
     exact = file is not None and settings.version == loaded.deployment(name).mongod
@@ -344,11 +327,7 @@ def _hosts(
 
 
 def _for_hosts(loaded: Loaded, name: str) -> Mongod | None:
-    """The mongod that hosts get.
-
-    Raises:
-        ProvisionError: it gets no security fixes, and nobody asked for it.
-    """
+    """The mongod that hosts get."""
     chosen = mongod(loaded, name)
     if loaded.deployment(name).mongod is None:
         support.refuse_on_hosts(chosen, loaded.settings.mongodb, date.today())

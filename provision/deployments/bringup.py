@@ -38,7 +38,6 @@ class NotSharded(ProvisionError):
     """The deployment is up, and has refused to shard some of its collections as the settings declare.
 
     Args:
-        deployment: its name.
         refusals: why, one for each collection.
     """
 
@@ -62,7 +61,6 @@ class Plan:
     """What a bring-up works on.
 
     Args:
-        topology: the nodes.
         secrets: who to be, and the users to create; None: no authentication.
         app_database: the database on which the app's user has rights.
         collections: the collections to shard.

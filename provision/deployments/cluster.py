@@ -46,11 +46,7 @@ def up(
     """Bring a deployment up with flags, which then hold for the later commands on it.
 
     Args:
-        loaded: the settings in force, with the flags.
-        name: which deployment.
         typed: key of the deployment's settings → the flag as typed, with its value.
-        say: told what is going on.
-        reached: told what has been reached.
         until_healthy: as for `Deployment.up`.
 
     Raises:
@@ -65,8 +61,7 @@ def up(
 def add_shard(loaded: Loaded, name: str, say: Say, reached: Reached) -> Up:
     """Add one more shard to a sharded cluster.
 
-    Raises:
-        ProvisionError: it is not sharded, or the shard could not be brought up.
+    Raises ProvisionError: it is not sharded, or the shard could not be brought up.
     """
     extent = _extent(loaded, name, "adding a shard to")
     # A number that was removed stays unused: what some client or log calls shard1 is always the same shard.
@@ -131,14 +126,7 @@ def remove_shard(loaded: Loaded, name: str, shard: str, say: Say) -> None:
     Interrupted, it goes on where it was when it is called again. Follows
     https://www.mongodb.com/docs/manual/tutorial/remove-shards-from-cluster/
 
-    Args:
-        loaded: the settings in force.
-        name: the cluster.
-        shard: the shard's name.
-        say: told how far it is.
-
-    Raises:
-        ProvisionError: there is no such shard, it is the last one, or the cluster refused.
+    Raises ProvisionError: there is no such shard, it is the last one, or the cluster refused.
     """
     doing = f"removing shard {shard} from {name}"
     extent = _extent(loaded, name, f"removing shard {shard} from")
@@ -267,8 +255,7 @@ def _emptiest(router: Connection, leaving: str) -> str:
 def remove_router(loaded: Loaded, name: str, router: str, say: Say) -> None:
     """Stop and remove the last router; the others keep their numbers.
 
-    Raises:
-        ProvisionError: it is not the last one, or the only one.
+    Raises ProvisionError: it is not the last one, or the only one.
     """
     from dataclasses import replace
 
@@ -297,8 +284,7 @@ def remove_router(loaded: Loaded, name: str, router: str, say: Say) -> None:
 def parse_key(text: str) -> dict[str, int | str]:
     """A shard key as typed: ``"country:1,_id:hashed"``; a field without a kind is ranged.
 
-    Raises:
-        ProvisionError: it is not a shard key.
+    Raises ProvisionError: it is not a shard key.
     """
     key: dict[str, int | str] = {}
     for part in text.split(","):
@@ -319,11 +305,8 @@ def shard_collection(deployment: Deployment, wanted: ShardedCollection) -> bool:
 
     Follows https://www.mongodb.com/docs/manual/reference/command/shardCollection/
 
-    Returns:
-        Whether it was sharded now; False: it was, by this key.
-
-    Raises:
-        ProvisionError: it is sharded by another key, or the cluster refused.
+    Returns: Whether it was sharded now; False: it was, by this key.
+    Raises ProvisionError: it is sharded by another key, or the cluster refused.
     """
     doing = f"sharding {wanted.namespace}"
     database, _, collection = wanted.namespace.partition(".")
@@ -355,11 +338,8 @@ def distribution(deployment: Deployment, namespace: str = "") -> dict[str, list[
         deployment: a sharded cluster.
         namespace: ``database.collection``; empty: every sharded collection.
 
-    Returns:
-        Namespace → each shard's share.
-
-    Raises:
-        ProvisionError: there is no such collection, or the cluster does not answer.
+    Returns: Namespace → each shard's share.
+    Raises ProvisionError: there is no such collection, or the cluster does not answer.
     """
     doing = f"reading the distribution of {namespace or deployment.name}"
     with routed(deployment, doing) as router:
@@ -381,11 +361,9 @@ def routed(deployment: Deployment, doing: str) -> Iterator[Connection]:
     """A connection to a router that answers, as a user who may manage the cluster.
 
     Args:
-        deployment: the cluster.
         doing: the work that it is for.
 
-    Raises:
-        ProvisionError: the deployment has no router, or none answers.
+    Raises ProvisionError: the deployment has no router, or none answers.
     """
     if not deployment.topology.is_sharded:
         raise ProvisionError(
@@ -433,14 +411,12 @@ def uri(deployment: Deployment, database: str, audience: str, node: str, user: s
     """A connection string for an audience.
 
     Args:
-        deployment: the deployment.
         database: the default database; empty: none.
         audience: ``host``, ``container`` or ``direct``.
         node: of ``direct``, the node; empty: the first that clients connect to.
         user: ``app`` or ``root``, with its password; empty: nobody.
 
-    Raises:
-        ProvisionError: an argument is not known, or nobody of that audience could reach it.
+    Raises ProvisionError: an argument is not known, or nobody of that audience could reach it.
     """
     doing = f"making a connection string of {deployment.name}"
     if audience not in ("host", "container", "direct"):
@@ -471,8 +447,7 @@ def uri(deployment: Deployment, database: str, audience: str, node: str, user: s
 def nodes(deployment: Deployment, names: str) -> list[Node]:
     """The nodes of a comma-separated list.
 
-    Raises:
-        ProvisionError: one is unknown, or none is named.
+    Raises ProvisionError: one is unknown, or none is named.
     """
     named = dict.fromkeys(name.strip() for name in names.split(",") if name.strip())
     wanted = [deployment.node(name) for name in named]
@@ -488,11 +463,8 @@ def nodes(deployment: Deployment, names: str) -> list[Node]:
 def start(deployment: Deployment, wanted: Sequence[Node]) -> list[str]:
     """Start nodes that are down, and wait until they answer.
 
-    Returns:
-        Names of those that were started.
-
-    Raises:
-        ProvisionError: one can't be started, or died.
+    Returns: Names of those that were started.
+    Raises ProvisionError: one can't be started, or died.
     """
     look = deployment.look(wanted)
     look.certain(f"starting {_names(wanted)} of {deployment.name}")
@@ -507,11 +479,8 @@ def start(deployment: Deployment, wanted: Sequence[Node]) -> list[str]:
 def stop(deployment: Deployment, wanted: Sequence[Node], say: Say) -> list[str]:
     """Stop nodes. A primary hands over first, so that its set goes on without waiting for an election.
 
-    Returns:
-        Names of those that were stopped.
-
-    Raises:
-        ProvisionError: nobody can say whether one runs; nothing was stopped.
+    Returns: Names of those that were stopped.
+    Raises ProvisionError: nobody can say whether one runs; nothing was stopped.
     """
     look = deployment.look(wanted)
     look.certain(f"stopping {_names(wanted)} of {deployment.name}")
@@ -532,11 +501,8 @@ def stop(deployment: Deployment, wanted: Sequence[Node], say: Say) -> list[str]:
 def kill(deployment: Deployment, wanted: Sequence[Node]) -> list[str]:
     """End nodes as a crash would.
 
-    Returns:
-        Names of those that ran.
-
-    Raises:
-        ProvisionError: nobody can say whether one runs; none was ended.
+    Returns: Names of those that ran.
+    Raises ProvisionError: nobody can say whether one runs; none was ended.
     """
     look = deployment.look(wanted)
     look.certain(f"killing {_names(wanted)} of {deployment.name}")
@@ -559,11 +525,8 @@ def pause(deployment: Deployment, wanted: Sequence[Node], paused: bool) -> list[
 def isolate(deployment: Deployment, wanted: Sequence[Node], isolated: bool) -> list[str]:
     """Cut nodes off their network, or connect them again (Docker only).
 
-    Returns:
-        Names of those for which that changed anything.
-
-    Raises:
-        ProvisionError: they are processes, or one does not run.
+    Returns: Names of those for which that changed anything.
+    Raises ProvisionError: they are processes, or one does not run.
     """
     backend = in_containers(deployment.backend)
     if backend is None:
@@ -581,15 +544,8 @@ def step_down(deployment: Deployment, name: str) -> tuple[Node, Node]:
 
     Follows https://www.mongodb.com/docs/manual/reference/command/replSetStepDown/
 
-    Args:
-        deployment: the deployment.
-        name: the replica set's name.
-
-    Returns:
-        The former primary and the new one.
-
-    Raises:
-        ProvisionError: there is no such set, no primary, nobody to take over, or no new primary in time.
+    Returns: The former primary and the new one.
+    Raises ProvisionError: there is no such set, no primary, nobody to take over, or no new primary in time.
     """
     doing = f"stepping down the primary of {name}"
     sets = {each.name: each for each in deployment.topology.all_sets}
@@ -634,13 +590,10 @@ def hand_over(deployment: Deployment, members: ReplicaSet, connection: Connectio
     Follows https://www.mongodb.com/docs/manual/reference/command/replSetStepDown/
 
     Args:
-        deployment: the deployment.
-        members: the replica set.
         connection: to its primary.
         former: the primary.
 
-    Returns:
-        The new primary.
+    Returns: The new primary.
 
     Raises:
         NotReachable: the connection broke.

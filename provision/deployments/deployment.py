@@ -62,12 +62,10 @@ class Look:
         """See that nothing about them is unknown.
 
         Args:
-            doing: the work, for the error.
             done: nodes with which it was done.
             again: the command to type when their hosts answer again; empty: the same.
 
-        Raises:
-            ProvisionError: naming the nodes that nobody could look at, and why.
+        Raises ProvisionError: naming the nodes that nobody could look at, and why.
         """
         if not self.unknown:
             return
@@ -89,7 +87,6 @@ class Up:
     """What `up` did.
 
     Args:
-        deployment: its name.
         started: names of the nodes that it started; empty: all were running.
         uri: the connection string without a password, proved by a majority write.
         timings: what was reached when.
@@ -168,8 +165,7 @@ class Deployment:
     def node(self, name: str = "") -> Node:
         """The node of that name; with no name, the first.
 
-        Raises:
-            ProvisionError: there is none.
+        Raises ProvisionError: there is none.
         """
         nodes = {node.name: node for node in self.topology.nodes}
         if not name:
@@ -202,8 +198,7 @@ class Deployment:
             audience: ``host``: programs on this machine; ``container``: containers in its network.
             direct: this node alone.
 
-        Raises:
-            ProvisionError: it has users, and was never up.
+        Raises ProvisionError: it has users, and was never up.
         """
         credentials: Credentials | None = None
         if self._auth and user is not None:
@@ -236,8 +231,7 @@ class Deployment:
     def prepare(self) -> list[str]:
         """Render configuration and generate secrets, where that was not done; starts nothing.
 
-        Returns:
-            Names of the nodes whose configuration was written.
+        Returns: Names of the nodes whose configuration was written.
         """
         if self._auth:
             users.ensure(self._paths, self.name)
@@ -284,8 +278,6 @@ class Deployment:
         """Start what is not running, and return when the whole is healthy and a majority write was acknowledged.
 
         Args:
-            say: told what is going on.
-            reached: told what has been reached, from any thread.
             until_healthy: False: return as soon as a majority write was acknowledged. A process in the background
                 does the rest; other commands on this deployment wait for it.
             holding: this process holds the deployment's lock already.
@@ -356,15 +348,11 @@ class Deployment:
         Nodes that nobody can look at keep none of the others from being stopped; then they are an error.
 
         Args:
-            say: told what is going on.
             remove: remove what the nodes ran in, too (containers and their network).
             delete_data: delete their data; implies `remove`.
 
-        Returns:
-            Names of the nodes that were stopped.
-
-        Raises:
-            ProvisionError: naming the nodes that may still run, because their hosts are away.
+        Returns: Names of the nodes that were stopped.
+        Raises ProvisionError: naming the nodes that may still run, because their hosts are away.
         """
         with self._locked("stopping", say):
             look = self.look(self.topology.nodes)
@@ -402,16 +390,14 @@ class Deployment:
     def start_node(self, node: Node) -> None:
         """Start one node and leave the rest of the deployment as it is.
 
-        Raises:
-            ProvisionError: it can't be launched.
+        Raises ProvisionError: it can't be launched.
         """
         self.start_nodes([node])
 
     def start_nodes(self, nodes: Sequence[Node]) -> None:
         """The same for several nodes, at once.
 
-        Raises:
-            ProvisionError: one can't be launched.
+        Raises ProvisionError: one can't be launched.
         """
         with self._locked(f"starting {', '.join(node.name for node in nodes)} of"):
             self.prepare()
@@ -420,8 +406,7 @@ class Deployment:
     def launch(self, nodes: Sequence[Node]) -> None:
         """Have the back end launch nodes, and note what they were launched with. The caller holds the lock.
 
-        Raises:
-            ProvisionError: one can't be launched.
+        Raises ProvisionError: one can't be launched.
         """
         self.backend.launch(nodes)
         self._record_launch(nodes)
@@ -460,8 +445,7 @@ class Deployment:
     def until_listening(self, node: Node) -> None:
         """Wait until a node that was started answers.
 
-        Raises:
-            ProvisionError: it died, or did not answer in time.
+        Raises ProvisionError: it died, or did not answer in time.
         """
 
         def check_alive() -> None:
@@ -518,8 +502,7 @@ class Deployment:
     def dial_unnamed(self, node: Node, timeout: float) -> Connection:
         """The same as nobody, encrypted where it must be: what a node says of itself without a log-in.
 
-        Raises:
-            NotReachable: it does not answer.
+        Raises NotReachable: it does not answer.
         """
         return dial_unnamed(self.backend, self.secrets(), node, timeout)
 
@@ -530,8 +513,7 @@ class Deployment:
             nodes: those that clients are about to connect to.
             doing: what for, for the error.
 
-        Raises:
-            ProvisionError: naming the program.
+        Raises ProvisionError: naming the program.
         """
         from provision.mongodb.wire import CommandFailed, NotReachable
 
@@ -547,7 +529,6 @@ class Deployment:
         """A node's raw log lines.
 
         Args:
-            node: whose.
             lines: how many of the last ones.
             follow: go on with each new one.
         """
@@ -599,10 +580,6 @@ class Deployment:
 
         All of a group at once, and no primary waits for a secondary that is ending, too. What a majority has
         acknowledged is in the journals of a majority.
-
-        Args:
-            nodes: which.
-            ends_by_removal: don't wait for the last of them: what follows ends them.
         """
         groups = (
             [node for node in nodes if node.role is not Role.CONFIG],
@@ -623,9 +600,6 @@ class Deployment:
         clients write to without a router are shut down instead.
 
         Follows https://www.mongodb.com/docs/manual/reference/command/fsync/
-
-        Returns:
-            Whether all is on disk.
         """
         routers = [node for node in nodes if node.is_router]
         if not routers:

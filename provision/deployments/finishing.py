@@ -20,7 +20,6 @@ def begin(loaded: Loaded, deployment: str, lock: int) -> None:
 
     Args:
         lock: descriptor that holds the deployment's lock.
-
     Raises OSError: it can't be started.
     """
     root = loaded.paths.root

@@ -53,7 +53,6 @@ def dial(
     Args:
         backend: the node's.
         secrets: who to be: on a mongod ``__system``, on a router ``root``; None: nobody.
-        node: the node.
         timeout: seconds for connecting and for each reply.
         user: who to be instead.
 
@@ -101,8 +100,7 @@ def dial_or_explain(
 def dial_unnamed(backend: Backend, secrets: Secrets | None, node: Node, timeout: float) -> Connection:
     """Connect to a node as nobody, which is enough for `hello`. Encrypted where the node demands that.
 
-    Raises:
-        NotReachable: it does not answer, or the authority that vouches for it is not there yet.
+    Raises NotReachable: it does not answer, or the authority that vouches for it is not there yet.
     """
     context = tls(backend, secrets, node)
     if context is None and backend.layout(node).tls is not None:

@@ -42,7 +42,6 @@ class Launched:
         """What a node would be launched with now. Pure.
 
         Args:
-            node: the node.
             layout: its places.
             program: what it runs.
             template: text of ``mongod.conf.j2``.
@@ -84,8 +83,7 @@ def recorded(paths: Paths, deployment: str) -> dict[str, Launched]:
 def record(paths: Paths, deployment: str, nodes: Mapping[str, Launched]) -> None:
     """Note what nodes were launched with, beside what is noted of the others.
 
-    Raises:
-        OSError: it can't be written.
+    Raises OSError: it can't be written.
     """
     before = read_json(paths.launched_record(deployment)) or {}
     after = {**before, **{name: asdict(each) for name, each in nodes.items()}}
@@ -99,7 +97,6 @@ def notices(
     """What is said of running nodes that were launched with other settings: nothing, or one sentence. Pure.
 
     Args:
-        deployment: its name.
         running: names of the nodes that run.
         present: node name → what it was launched with.
         asked: node name → what the settings ask for.

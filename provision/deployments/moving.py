@@ -50,7 +50,6 @@ class Moved:
     """What was moved; its fields are what ``--json`` prints.
 
     Args:
-        deployment: its name.
         moves: those that were carried out, or with a dry run would be.
         empty: hosts of the deployment that have no node of it now.
         notices: what you have to do by hand.
@@ -68,15 +67,10 @@ def move(loaded: Loaded, on: str, node: str, to: str, say: Say, again: str) -> M
     """Move one node to another host of its deployment. To the host that an interrupted move left: undo that.
 
     Args:
-        loaded: the settings in force.
-        on: the deployment.
-        node: the node's name.
-        to: the host's name.
         say: told of each step as it happens.
         again: the command to type after a failure.
 
-    Raises:
-        ProvisionError: it can't be moved there, or a step failed.
+    Raises ProvisionError: it can't be moved there, or a step failed.
     """
     doing = f"moving {node} of {on} to {to}"
     with _moving(loaded, on, doing, again, say) as mover:
@@ -103,9 +97,6 @@ def drain(loaded: Loaded, on: str, host: str, lost: bool, crowd: bool, say: Say,
     """Move every node of a deployment off a host.
 
     Args:
-        loaded: the settings in force.
-        on: the deployment.
-        host: the host's name.
         lost: it is gone for good: its members leave their sets unasked, and new ones start elsewhere.
         crowd: go on although members of a set come to share a host that did not.
         say: told of each step as it happens.
@@ -144,14 +135,11 @@ def spread(loaded: Loaded, on: str, dry_run: bool, say: Say, again: str) -> Move
     """Move the fewest nodes so that members of a set share a host no more than they must, and hosts are even.
 
     Args:
-        loaded: the settings in force.
-        on: the deployment.
         dry_run: say what would be moved and change nothing.
         say: told of each step as it happens.
         again: the command to type after a failure.
 
-    Raises:
-        ProvisionError: it is not on hosts, or a step failed.
+    Raises ProvisionError: it is not on hosts, or a step failed.
     """
     with _moving(loaded, on, f"spreading {on} over its hosts", again, say) as mover:
         if not dry_run:
@@ -180,11 +168,8 @@ class _Mover:
     """Carries moves out, one after another.
 
     Args:
-        loaded: the settings in force.
-        name: the deployment.
         doing: the work, for errors.
         again: the command to type after a failure.
-        say: told of each step.
         current: the deployment as it is on record.
         lost: a host that is gone for good.
     """
@@ -352,11 +337,7 @@ class _Mover:
             self.carry_out(begun)
 
     def carry_out(self, moves: Sequence[Move]) -> Moved:
-        """Make moves, one after another; those that have begun are finished.
-
-        Raises:
-            ProvisionError: nothing could be begun, or a move failed. It is finished when it is called again.
-        """
+        """Make moves, one after another; those that have begun are finished."""
         if moves:
             self._check_movable(moves)
             self._check_whole(moves)

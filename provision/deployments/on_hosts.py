@@ -24,7 +24,6 @@ class Rotation:
     """What `rotate_certificates` did; its fields are what ``--json`` prints.
 
     Args:
-        deployment: its name.
         nodes: names of the nodes that use their new certificate now.
         restart: names of those that don't know how to, and use it after a restart.
         down: names of those that don't run: they use it when they are started.
@@ -39,8 +38,7 @@ class Rotation:
 def plan(loaded: Loaded, on: str) -> list[Placed]:
     """Where each node of a deployment is, or would be. Starts nothing, and asks no host.
 
-    Raises:
-        ProvisionError: there is no such deployment, or it can't be placed.
+    Raises ProvisionError: there is no such deployment, or it can't be placed.
     """
     deployment = assembly.deployment(loaded, on)
     hosts = backend_of(deployment)
@@ -54,13 +52,7 @@ def rotate_certificates(loaded: Loaded, on: str, say: Callable[[str], None] = la
 
     Follows https://www.mongodb.com/docs/manual/reference/command/rotateCertificates/
 
-    Args:
-        loaded: the settings in force.
-        on: the deployment.
-        say: told what is going on.
-
-    Raises:
-        ProvisionError: it is not on hosts or has no TLS, a host can't be reached, or a node refused.
+    Raises ProvisionError: it is not on hosts or has no TLS, a host can't be reached, or a node refused.
     """
     deployment = deployed(loaded, on)
     backend = cast("Hosts", deployment.backend)
@@ -111,8 +103,7 @@ def backend_of(deployment: Deployment) -> Hosts | None:
 def deployed(loaded: Loaded, on: str) -> Deployment:
     """A deployment that is on hosts.
 
-    Raises:
-        ProvisionError: it is not.
+    Raises ProvisionError: it is not.
     """
     deployment = assembly.deployment(loaded, on)
     if deployment.backend.capabilities.local:
@@ -133,11 +124,9 @@ def links(loaded: Loaded, names: Iterable[str] | None = None) -> Iterator[Mappin
     """Connections to hosts, which are closed at the end; each is opened when it is first used.
 
     Args:
-        loaded: the settings in force.
         names: which hosts; None: all of invoke.yaml.
 
-    Raises:
-        ProvisionError: invoke.yaml does not name one of them.
+    Raises ProvisionError: invoke.yaml does not name one of them.
     """
     made = {name: Link(host) for name, host in inventory.hosts(loaded, names).items()}
     try:
@@ -159,8 +148,7 @@ def roles(loaded: Loaded, on: str | None) -> tuple[set[str], set[str]]:
 def hosts_of(loaded: Loaded, on: str | None) -> list[str]:
     """Names of all hosts of a deployment, those for the app too; None: of invoke.yaml.
 
-    Raises:
-        ProvisionError: there are none.
+    Raises ProvisionError: there are none.
     """
     if on is not None:
         deployed(loaded, on)

@@ -15,7 +15,6 @@ class Rendering:
     """The rendered configuration of a deployment's nodes.
 
     Args:
-        topology: the nodes.
         backend: knows where their things are.
         paths: where the files are.
         template: text of ``mongod.conf.j2``.
@@ -30,8 +29,7 @@ class Rendering:
     def render(self, node: Node) -> str:
         """The text of a node's configuration.
 
-        Raises:
-            ProvisionError: the template can't be rendered.
+        Raises ProvisionError: the template can't be rendered.
         """
         from provision.mongodb.config import render
 
@@ -40,11 +38,8 @@ class Rendering:
     def drifted(self) -> dict[str, str]:
         """Which nodes' configuration on disk is not what would be rendered now; changes nothing.
 
-        Returns:
-            Node name → why: ``"is missing"``, ``"was edited by hand"``, ``"is older than …"``.
-
-        Raises:
-            ProvisionError: the template can't be rendered.
+        Returns: Node name → why: ``"is missing"``, ``"was edited by hand"``, ``"is older than …"``.
+        Raises ProvisionError: the template can't be rendered.
         """
         before = read_json(self._record) or {}
         drifted = {}
@@ -64,11 +59,8 @@ class Rendering:
     def write(self) -> list[str]:
         """Render what has changed since it was last rendered. A file edited by hand is kept as ``.edited``.
 
-        Returns:
-            Names of the nodes whose configuration was written.
-
-        Raises:
-            ProvisionError: the template can't be rendered.
+        Returns: Names of the nodes whose configuration was written.
+        Raises ProvisionError: the template can't be rendered.
         """
         before = read_json(self._record) or {}
         record, written = {}, []

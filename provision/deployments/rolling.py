@@ -53,7 +53,6 @@ class Rolled:
     """What a rolling restart did; its fields are what ``--json`` prints.
 
     Args:
-        deployment: its name.
         restarted: names of the nodes, in the order in which they were restarted.
         handed_over: the primaries that gave way.
         seconds: wall time.
@@ -124,8 +123,6 @@ def restart(
     """Restart nodes one after another, with the settings as they are now.
 
     Args:
-        loaded: the settings in force.
-        name: the deployment.
         wanted: names of the nodes; empty: all.
         say: told of each step as it happens.
         again: the command to type after a failure.
@@ -154,8 +151,7 @@ def restart(
 def check_settled(loaded: Loaded, name: str, doing: str) -> None:
     """Refuse where a move from one host to another is unfinished.
 
-    Raises:
-        ProvisionError: one is.
+    Raises ProvisionError: one is.
     """
     for node, move in remembered.moves(loaded.paths, name).items():
         raise ProvisionError(
@@ -170,8 +166,7 @@ def check_interruptions(
 ) -> None:
     """Refuse where something would be unavailable and nobody agreed to that.
 
-    Raises:
-        ProvisionError: something would be.
+    Raises ProvisionError: something would be.
     """
     found = interruptions(deployment.topology, nodes)
     if found and not interrupt:
@@ -191,7 +186,6 @@ class Roll:
         record: file that has the node in hand, for the next attempt.
         doing: the work, for errors.
         again: the command to type after a failure.
-        say: told of each step.
     """
 
     deployment: Deployment
@@ -210,8 +204,7 @@ class Roll:
     def check_whole(self) -> None:
         """Every node is well but the one that an earlier attempt left; changes nothing.
 
-        Raises:
-            ProvisionError: naming the nodes that are not.
+        Raises ProvisionError: naming the nodes that are not.
         """
         status = self.deployment.status()
         if status.state == "stopped" and not self.in_hand:
@@ -240,8 +233,7 @@ class Roll:
         Args:
             wanted: names of the nodes.
 
-        Raises:
-            ProvisionError: a set is not whole, or a node did not come back.
+        Raises ProvisionError: a set is not whole, or a node did not come back.
         """
         left = self.in_hand
         node = next((each for each in self.deployment.topology.nodes if each.name == left), None)
@@ -364,7 +356,6 @@ def waiting_for(deployment: Deployment, nodes: Sequence[Node], doing: str) -> Wa
     Args:
         deployment: theirs.
         nodes: they are expected to run meanwhile.
-        doing: the work, for the error.
     """
 
     def check_alive() -> None:
@@ -394,8 +385,7 @@ def patiently(what: str, attempt: Callable[[], tuple[bool, object]], wait: Wait)
         attempt: returns whether it is done, and something that changes while it goes forward.
         wait: its seconds are how long it may stand still.
 
-    Raises:
-        ProvisionError: it stood still, or can no longer happen.
+    Raises ProvisionError: it stood still, or can no longer happen.
     """
     last: object = None
     deadline = time.monotonic() + wait.seconds
@@ -424,8 +414,7 @@ def said(doing: str, what: str) -> Iterator[None]:
         doing: the work.
         what: what the server would not do, as a sentence without its full stop.
 
-    Raises:
-        ProvisionError: it refused, or the connection broke.
+    Raises ProvisionError: it refused, or the connection broke.
     """
     try:
         yield

@@ -182,11 +182,7 @@ def _explain(loaded: Loaded, error: OSError, otherwise: str) -> tuple[str, str]:
 
 
 def steps(loaded: Loaded) -> list[Step]:
-    """All steps of `setup`, in order.
-
-    Args:
-        loaded: the settings in force.
-    """
+    """All steps of `setup`, in order."""
     return [
         Directories(loaded),
         *(Bootstrapped(each.name, each.changed, each.why) for each in _virtualenv(loaded)),
@@ -215,15 +211,11 @@ def ensure_for_start(loaded: Loaded, reporter: Reporter, deployment: str = "") -
     """Choose a mongod where none has been chosen yet; silent otherwise.
 
     Args:
-        loaded: the settings in force.
         reporter: told of the steps that were needed.
         deployment: what to start, which may have a mongod of its own; empty: what this machine's serves for.
 
-    Returns:
-        Whether one was chosen now.
-
-    Raises:
-        ProvisionError: there is none, and none can be downloaded.
+    Returns: Whether one was chosen now.
+    Raises ProvisionError: there is none, and none can be downloaded.
     """
     return _ensure((_mongod_for(loaded, deployment),), reporter)
 
@@ -232,16 +224,12 @@ def ensure_for_run(loaded: Loaded, reporter: Reporter, native: bool = True, depl
     """Set up what serving the app needs and is missing; silent where nothing is.
 
     Args:
-        loaded: the settings in force.
         reporter: told of the steps that were needed.
         native: MongoDB runs as processes, which need a mongod here.
         deployment: as for `ensure_for_start`.
 
-    Returns:
-        Whether anything was set up.
-
-    Raises:
-        ProvisionError: it can't be set up.
+    Returns: Whether anything was set up.
+    Raises ProvisionError: it can't be set up.
     """
     return _ensure((*((_mongod_for(loaded, deployment),) if native else ()), SecretKey(loaded)), reporter)
 
@@ -254,15 +242,11 @@ def ensure_app_environment(loaded: Loaded, requirements: Path, say: Callable[[st
     """The virtualenv of an app that has requirements of its own, built or brought up to date.
 
     Args:
-        loaded: the settings in force.
         requirements: the app's requirements file.
         say: told what was done.
 
-    Returns:
-        The virtualenv's interpreter.
-
-    Raises:
-        ProvisionError: it can't be built.
+    Returns: The virtualenv's interpreter.
+    Raises ProvisionError: it can't be built.
     """
     from provision.env.virtualenv import BootstrapError, ensure
 

@@ -20,7 +20,6 @@ class NodeStatus:
     """One node.
 
     Args:
-        name: its name.
         role: ``standalone``, ``member``, ``arbiter``, ``config``, ``shard`` or ``router``.
         state: MongoDB's name for its state (``PRIMARY``, …), ``ROUTER``, ``DOWN``, ``PAUSED``, or ``UNREACHABLE`` for one
             that runs but does not answer, or whose host does not say whether it runs.
@@ -65,7 +64,6 @@ class Status:
     """A deployment; the shape of ``invoke status --json``.
 
     Args:
-        deployment: its name.
         state: ``running`` (every node is well, and it takes writes), ``degraded``, or ``stopped``.
         uri: its connection string without a password, whatever its state.
         version: MongoDB's version; None while nothing answers.
@@ -89,7 +87,6 @@ def read(topology: Topology, backend: Backend, dial: Dial, uri: str) -> Status:
     """Ask every node.
 
     Args:
-        topology: the nodes.
         backend: knows which run.
         dial: connects to a node, with a timeout in seconds.
         uri: the connection string to show.

@@ -68,7 +68,6 @@ class Upgraded:
     """What an upgrade did; its fields are what ``--json`` prints.
 
     Args:
-        deployment: its name.
         version: what all of its nodes run now.
         restarted: names of the nodes that were restarted with it, in order.
         unchanged: names of those that ran it.
@@ -104,14 +103,12 @@ def plan(
     the version which runs.
 
     Args:
-        name: the deployment's name.
         running: node → the version that it runs; None: it does not run.
         features: replica set, or standalone mongod → its feature compatibility version.
         to: the version wanted, ``"7.0.14"``.
         raise_features: raise the feature compatibility version at the end.
 
-    Raises:
-        ProvisionError: it may not be.
+    Raises ProvisionError: it may not be.
     """
     doing = f"upgrading {name} to {to}"
     target = numbers(to)
@@ -209,18 +206,14 @@ def upgrade(
     the version yet when it is called again.
 
     Args:
-        loaded: the settings in force.
-        name: the deployment.
         to: a version, the path of a mongod, or a Docker image; None: what runs, to raise the feature compatibility
             version alone.
         raise_features: raise the feature compatibility version when all nodes run it.
         say: told of each step as it happens.
-        progress: told of the bytes of a download.
         again: the command to type after a failure.
         interrupt: go on although a part of it is unavailable for a moment.
 
-    Raises:
-        ProvisionError: it may not be, there is no such version, or a node did not come back with it.
+    Raises ProvisionError: it may not be, there is no such version, or a node did not come back with it.
     """
     begun = time.monotonic()
     doing = f"upgrading {name}{f' to {to}' if to else ''}"
@@ -272,7 +265,6 @@ class _Chosen:
         loaded: the settings with it.
         version: what it calls itself.
         flags: what is remembered of the choice.
-        name: the deployment.
     """
 
     loaded: Loaded

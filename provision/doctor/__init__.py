@@ -41,11 +41,7 @@ def works(findings: Sequence[Finding]) -> bool:
 def examine(loaded: Loaded) -> list[Finding]:
     """Check this machine and project.
 
-    Args:
-        loaded: the settings in force.
-
-    Returns:
-        What was found, in the order in which it is shown.
+    Returns: What was found, in the order in which it is shown.
     """
     try:
         require_processes()

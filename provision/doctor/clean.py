@@ -61,7 +61,6 @@ class Item:
     """One thing to be removed.
 
     Args:
-        path: where it is.
         what: what it is, for people.
         bytes: what is in it.
         way: how it is removed.
@@ -88,7 +87,6 @@ class CleanPlan:
     """What `carry_out` does.
 
     Args:
-        loaded: the settings in force.
         items: what it removes, in this order.
         kept: what stays, and why.
         locks: what other commands hold while they work here.
@@ -108,12 +106,10 @@ def plan(loaded: Loaded, data: bool = False, cache: bool = False) -> CleanPlan:
     """Find what the tool has made. Changes nothing.
 
     Args:
-        loaded: the settings in force.
         data: also the data of the deployments.
         cache: also the downloads that all clones of this user share.
 
-    Raises:
-        ProvisionError: a deployment or the app runs.
+    Raises ProvisionError: a deployment or the app runs.
     """
     _refuse_while_running(loaded)
     search = _Search(loaded)
@@ -135,8 +131,7 @@ def confirmed(stdin: IO[str], stderr: IO[str]) -> bool:
         stdin: where the answer comes from.
         stderr: where the question goes: standard output is for results.
 
-    Raises:
-        ProvisionError: nobody can answer, because it is not a terminal.
+    Raises ProvisionError: nobody can answer, because it is not a terminal.
     """
     if not stdin.isatty():
         raise ProvisionError(

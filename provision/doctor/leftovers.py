@@ -28,8 +28,6 @@ class NodeTrace:
     """What is left of a node, or is there of it.
 
     Args:
-        deployment: its deployment.
-        node: its name.
         configured: the settings name it.
         record: its record, if there is one.
         process: the process that carries its mark, if there is one.
@@ -58,7 +56,6 @@ def read_nodes(
     """Every node that the settings name or that has left a trace.
 
     Args:
-        loaded: the settings in force.
         records: of nodes that were started.
         processes: the nodes' processes.
     """

@@ -30,11 +30,7 @@ class Answer:
 
 
 def ask_index(environment: Mapping[str, str] = os.environ) -> Answer:
-    """Ask the package index that pip is configured to use for the page of one package.
-
-    Args:
-        environment: the process's environment.
-    """
+    """Ask the package index that pip is configured to use for the page of one package."""
     settings = pip_settings(environment)
     if settings.get("no-index", "").lower() in {"1", "true", "yes", "on"}:
         return Answer("", True)

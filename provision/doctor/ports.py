@@ -48,7 +48,6 @@ def read_ports(
     """Who has the ports of the nodes and of the app.
 
     Args:
-        loaded: the settings in force.
         records: of the nodes that were started.
         nodes: the nodes' processes.
         apps: the app's processes.
@@ -102,8 +101,7 @@ def judge_ports(facts: Sequence[PortFacts], system: str = sys.platform) -> list[
         facts: who has them.
         system: `sys.platform`.
 
-    Returns:
-        One finding for all that are free, one for all that Docker has, one for each of the others.
+    Returns: One finding for all that are free, one for all that Docker has, one for each of the others.
     """
     free = [each for each in facts if each.ours is None and each.holder is None]
     docker = [each for each in facts if each not in free and _may_be_dockers(each)]

@@ -59,7 +59,6 @@ class DirectoryFacts:
     """A directory that the tool writes into.
 
     Args:
-        path: the directory.
         kind: type of its file system, as the kernel calls it; empty: not known.
         against: why it can't be written; empty: it can.
         setting: the key that moves it; empty: none does.

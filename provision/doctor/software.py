@@ -75,7 +75,6 @@ def judge_virtualenv(check: str, found: Plan | BootstrapError, path: Path) -> Fi
     Args:
         check: how it is called.
         found: what would have to be done to it.
-        path: where it is.
     """
     if isinstance(found, BootstrapError):
         return error(check, f"{found.cause}.", found.remedy)
@@ -189,7 +188,6 @@ def judge_support(loaded: Loaded, install: str, today: date) -> Finding | None:
     """Whether the mongod that was chosen still gets security fixes, unless somebody asked for that one.
 
     Args:
-        loaded: the settings in force.
         install: commands that install a supported one on this machine.
         today: the date.
     """

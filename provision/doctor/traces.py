@@ -35,11 +35,9 @@ class Record:
 
     Args:
         deployment: the node's deployment.
-        node: its name.
         pid: the process that was started.
         port: the port it was given.
         alive: that very process still runs.
-        file: the record.
     """
 
     deployment: str
@@ -56,7 +54,6 @@ class NodeProcess:
 
     Args:
         deployment: the deployment that it is a node of.
-        node: the node's name.
         pid: its process id.
     """
 
@@ -170,7 +167,6 @@ def is_at_work(paths: Paths, deployment: str) -> bool:
 
     Args:
         paths: of the project.
-        deployment: its name.
     """
     return is_held(paths.lock(f"deployment-{deployment}"))
 

@@ -33,8 +33,7 @@ class Pending(Generic[T]):
             deadline: on the clock of `time.monotonic`.
             otherwise: what to return if none has come by then.
 
-        Raises:
-            BaseException: what asking raised.
+        Raises BaseException: what asking raised.
         """
         self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._failures:

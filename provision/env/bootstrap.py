@@ -52,8 +52,7 @@ LEFT = "left"
 def project_environment(root: Path = ROOT) -> EnvironmentSpec:
     """Return the spec of the clone's own `env/`.
 
-    Raises:
-        BootstrapError: `env.python` stands in a settings file in a form that cannot be read without PyYAML.
+    Raises BootstrapError: `env.python` stands in a settings file in a form that cannot be read without PyYAML.
     """
     return EnvironmentSpec(
         path=root / "env",
@@ -152,8 +151,7 @@ def ensure_environment() -> None:
     what there is (`--list`, `--help`, completion), an Invoke that can read the tasks itself answers where env/ is not
     ready, and completion never builds it.
 
-    Raises:
-        invoke.Exit: `env.python` cannot be read, or `env/` was just made and is not right (exit code 1).
+    Raises invoke.Exit: `env.python` cannot be read, or `env/` was just made and is not right (exit code 1).
     """
     report = os.environ.pop(REPORT_VARIABLE, None)
     if report and report.startswith("["):
@@ -200,8 +198,7 @@ def need(*names: str) -> None:
 
     To be called before a command has changed anything: it begins anew.
 
-    Raises:
-        BootstrapError: nothing may be changed (``--dry-run``).
+    Raises BootstrapError: nothing may be changed (``--dry-run``).
     """
     spec = project_environment()
     has = resolved(spec).requirements
@@ -231,8 +228,7 @@ def take_report() -> list[StepRecord]:
 def inspect(root: Path = ROOT) -> Plan:
     """Return what is stale in `env/`, and why; changes nothing.
 
-    Raises:
-        BootstrapError: `env.python` cannot be read.
+    Raises BootstrapError: `env.python` cannot be read.
     """
     spec = project_environment(root)
     return decide(spec, examine(spec))

@@ -39,8 +39,7 @@ class Runner:
             environment: its whole environment.
             show: let it write to the terminal, where stderr is one; its output is then not returned.
 
-        Raises:
-            _ToolError: it could not be started, or its exit code is not 0.
+        Raises _ToolError: it could not be started, or its exit code is not 0.
         """
         import subprocess
 
@@ -311,9 +310,6 @@ def uv_variables(environment: Mapping[str, str]) -> dict[str, str]:
     system configuration files hold; a project's do not, as uv runs outside any project. pip's index, which uv
     does not read, is handed on where uv has none of its own. All in variables: index URLs may carry
     passwords, and argv is for all to read.
-
-    Args:
-        environment: the process's environment.
     """
     variables = _neutral(environment)
     for name in [name for name in variables if name.startswith("UV_") and not _UV_KEPT.fullmatch(name)]:
@@ -397,11 +393,7 @@ def pip_settings(environment: Mapping[str, str]) -> dict[str, str]:
 
     Follows https://pip.pypa.io/en/stable/topics/configuration/.
 
-    Args:
-        environment: the process's environment.
-
-    Returns:
-        Values by option name ("index-url"); a file that cannot be read counts as absent.
+    Returns: Values by option name ("index-url"); a file that cannot be read counts as absent.
     """
     import configparser
 

@@ -22,10 +22,8 @@ def read_env_python(root: Path, environment: Mapping[str, str]) -> tuple[str | N
 
     Args:
         root: the project's root directory.
-        environment: the process's environment.
 
-    Raises:
-        BootstrapError: a file holds the key in a form this reader does not know.
+    Raises BootstrapError: a file holds the key in a form this reader does not know.
     """
     if "INVOKE_ENV_PYTHON" in environment:
         return environment["INVOKE_ENV_PYTHON"] or None, "INVOKE_ENV_PYTHON"
@@ -59,11 +57,8 @@ def find_env_python(text: str) -> tuple[bool, str | None]:
     Args:
         text: the YAML document.
 
-    Returns:
-        Whether the key is there, and its value; None where it is empty or null.
-
-    Raises:
-        ValueError: the key is there in a form not known here (an alias, a tag, a block scalar).
+    Returns: Whether the key is there, and its value; None where it is empty or null.
+    Raises ValueError: the key is there in a form not known here (an alias, a tag, a block scalar).
     """
     lines = text.lstrip("\ufeff").splitlines()
     content = [(len(line) - len(line.lstrip(" ")), line.strip(), number) for number, line in enumerate(lines)]

@@ -180,8 +180,7 @@ def resolved(spec: EnvironmentSpec) -> EnvironmentSpec:
 def examine(spec: EnvironmentSpec) -> Facts:
     """Read what is at `spec.path`. Runs the virtualenv's interpreter only where it is not the recorded one.
 
-    Raises:
-        BootstrapError: a requirements file cannot be read.
+    Raises BootstrapError: a requirements file cannot be read.
     """
     spec = resolved(spec)
     digests = requirement_digests(spec)
@@ -270,8 +269,7 @@ def refuse(spec: EnvironmentSpec, plan: Plan) -> None:
 def requirement_digests(spec: EnvironmentSpec) -> dict[str, str]:
     """Return the sha256 of every requirements file and of what it includes, by absolute path.
 
-    Raises:
-        BootstrapError: one cannot be read.
+    Raises BootstrapError: one cannot be read.
     """
     digests: dict[str, str] = {}
     waiting = list(spec.requirements)
@@ -377,8 +375,7 @@ def base_executable() -> str:
 def find_interpreter(spec: EnvironmentSpec) -> Interpreter:
     """Return the interpreter to make the virtualenv with: what `spec.python` names, or the one running this.
 
-    Raises:
-        BootstrapError: there is none, it does not run, or it is too old.
+    Raises BootstrapError: there is none, it does not run, or it is too old.
     """
     refused = []
     for candidate in _candidates(spec):
@@ -442,11 +439,8 @@ def ensure(spec: EnvironmentSpec) -> tuple[StepRecord, ...]:
     Args:
         spec: what the virtualenv has to be.
 
-    Returns:
-        The steps "virtualenv" and "requirements", each changed or unchanged and why.
-
-    Raises:
-        BootstrapError: it could not be done. A virtualenv half made is removed.
+    Returns: The steps "virtualenv" and "requirements", each changed or unchanged and why.
+    Raises BootstrapError: it could not be done. A virtualenv half made is removed.
     """
     plan = decide(spec, examine(spec))
     refuse(spec, plan)

@@ -48,8 +48,7 @@ class Hosts:
         records: what is launched is written down as being there from then on.
         moving: nodes that are being moved, which may be on another host, too: both are ended and removed together.
 
-    Raises:
-        ProvisionError: it would listen beyond loopback without authentication and TLS.
+    Raises ProvisionError: it would listen beyond loopback without authentication and TLS.
     """
 
     name = "hosts"
@@ -302,8 +301,7 @@ class Hosts:
     def send_configuration(self, nodes: Sequence[Node]) -> None:
         """Put nodes' configuration, as it is rendered, where they read it when they start next. They go on as they are.
 
-        Raises:
-            ProvisionError: naming the hosts where that failed.
+        Raises ProvisionError: naming the hosts where that failed.
         """
         doing = f"sending the configuration of {', '.join(node.name for node in nodes)} of {self._deployment}"
         by_host = self._by_host(nodes)
@@ -322,11 +320,8 @@ class Hosts:
         Args:
             renew: issue new ones, though the old ones still serve.
 
-        Returns:
-            Host name → its certificate and key.
-
-        Raises:
-            ProvisionError: naming the hosts where that failed.
+        Returns: Host name → its certificate and key.
+        Raises ProvisionError: naming the hosts where that failed.
         """
         doing = f"sending the certificates of {self._deployment}"
 

@@ -50,11 +50,8 @@ class Authority:
     def ensure(self) -> bool:
         """Make it, where it is the tool's own and missing: certificate 0644, key 0600. Keep a copy of the user's.
 
-        Returns:
-            Whether it was made now.
-
-        Raises:
-            ProvisionError: it is the user's and missing or not usable, or half of it is lost.
+        Returns: Whether it was made now.
+        Raises ProvisionError: it is the user's and missing or not usable, or half of it is lost.
         """
         doing = f"looking up the certificate authority of {self.deployment}"
         missing = [path for path in (self.certificate, self.key) if not path.is_file()]
@@ -90,11 +87,8 @@ class Authority:
             host: its name, which becomes the certificate's subject.
             names: the names and addresses under which it is reached.
 
-        Returns:
-            Certificate and private key as one PEM text, as mongod's `certificateKeyFile` wants them.
-
-        Raises:
-            ProvisionError: the authority's files can't be read or used.
+        Returns: Certificate and private key as one PEM text, as mongod's `certificateKeyFile` wants them.
+        Raises ProvisionError: the authority's files can't be read or used.
         """
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes, serialization
@@ -144,15 +138,11 @@ class Authority:
 
         Args:
             kept: file it is kept in, 0600.
-            host: the host's name.
             names: the names and addresses under which it is reached.
             renew: issue a new one in any case.
 
-        Returns:
-            Certificate and private key, PEM.
-
-        Raises:
-            ProvisionError: as `issue`.
+        Returns: Certificate and private key, PEM.
+        Raises ProvisionError: as `issue`.
         """
         with contextlib.suppress(OSError, ValueError):
             present = kept.read_bytes()
@@ -181,9 +171,6 @@ class Authority:
         """See that what this authority issues is accepted, before any host gets it.
 
         A handshake in memory says so: Python 3.13 and later refuse authorities that earlier ones took.
-
-        Raises:
-            ProvisionError: it is not, with OpenSSL's reason.
         """
         name = "localhost"
         server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -233,8 +220,7 @@ def trusting(certificate: Path) -> ssl.SSLContext:
     Args:
         certificate: the authority's, PEM.
 
-    Raises:
-        ProvisionError: it is missing, or is not a certificate.
+    Raises ProvisionError: it is missing, or is not a certificate.
     """
     try:
         facts = certificate.stat()
@@ -256,11 +242,7 @@ def _context(certificate: str, _changed: int, _inode: int) -> ssl.SSLContext:
 
 
 def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> None:
-    """A TLS handshake in memory.
-
-    Raises:
-        ssl.SSLError: one side refuses the other.
-    """
+    """A TLS handshake in memory."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     sides = [
         client.wrap_bio(to_client, to_server, server_hostname=name),

@@ -103,8 +103,7 @@ def parse(text: str, before: float, after: float) -> Facts:
         before: this machine's clock when it was asked, in seconds since 1970.
         after: and when the answer was complete.
 
-    Raises:
-        KeyError, ValueError: it is not an answer of the script.
+    Raises KeyError, ValueError: it is not an answer of the script.
     """
     lines = [line.partition("=") for line in text.splitlines() if "=" in line]
     one: Mapping[str, str] = {key: value for key, _, value in lines}

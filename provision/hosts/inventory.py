@@ -75,11 +75,9 @@ def hosts(loaded: Loaded, names: Iterable[str] | None = None) -> dict[str, Host]
     """The hosts of invoke.yaml by name.
 
     Args:
-        loaded: the settings in force.
         names: those that are wanted, in order; None: all.
 
-    Raises:
-        ProvisionError: one of them is not in invoke.yaml, or `ssh` can't read its configuration.
+    Raises ProvisionError: one of them is not in invoke.yaml, or `ssh` can't read its configuration.
     """
     known = loaded.settings.hosts
     wanted = list(known) if names is None else list(names)
@@ -101,13 +99,11 @@ def resolve(name: str, settings: HostSettings, known: Mapping[str, HostSettings]
     """One host, complete. What invoke.yaml says wins over what `ssh` would do. Pure.
 
     Args:
-        name: its name.
         settings: what invoke.yaml says of it.
         known: all hosts of invoke.yaml, for `jump`.
         ask: what `ssh` would do.
 
-    Raises:
-        ProvisionError: the hosts on the way to it go round in a circle.
+    Raises ProvisionError: the hosts on the way to it go round in a circle.
     """
     question = _question(name, settings, known)
     *via, own = _way(question, _jumps(settings, known), known, ask, ())

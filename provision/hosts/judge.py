@@ -61,8 +61,7 @@ def check(links: Mapping[str, Link], wanted: Mapping[str, Wanted]) -> list[HostF
         links: host name → link.
         wanted: host name → what it will be asked to carry.
 
-    Returns:
-        The findings, host by host. A host that can't be looked at has one, which says why.
+    Returns: The findings, host by host. A host that can't be looked at has one, which says why.
     """
     read, errors = everywhere(links, reading.read)
     findings = []

@@ -95,7 +95,6 @@ class Link:
     """The connection to one host; opened by the first command, and again after it was lost.
 
     Args:
-        host: the host.
         connect_seconds: how long it may take to answer.
     """
 
@@ -123,8 +122,7 @@ class Link:
             timeout: seconds without any progress after which it is given up.
             fed: told how many bytes of `feed` have been sent.
 
-        Raises:
-            Unreachable: the host does not answer, refuses us, or the connection was lost.
+        Raises Unreachable: the host does not answer, refuses us, or the connection was lost.
         """
         import paramiko
 
@@ -151,16 +149,14 @@ class Link:
             feed: what it reads from standard input.
             timeout: seconds without any progress after which it is given up.
 
-        Raises:
-            Unreachable: as `run`.
+        Raises Unreachable: as `run`.
         """
         return self.run(["sh", "-c", text, "provision", *arguments], feed, timeout)
 
     def lines(self, argv: Sequence[str]) -> Iterator[str]:
         """A command's lines as they come, until it ends or the caller stops asking.
 
-        Raises:
-            Unreachable: as `run`.
+        Raises Unreachable: as `run`.
         """
         import paramiko
 
@@ -252,14 +248,7 @@ class Link:
             self._close()
 
     def _channel(self, timeout: float | None) -> Any:
-        """A channel for a command. A connection that turns out to be lost before there is one is opened again, once.
-
-        Args:
-            timeout: seconds that it may stand still; None: for ever.
-
-        Raises:
-            Unreachable: as `run`.
-        """
+        """A channel for a command. A connection that turns out to be lost before there is one is opened again, once."""
         import paramiko
 
         transport = self._transport()
@@ -376,16 +365,7 @@ class Link:
         return found
 
     def _connect(self, connection: Any, to: Hop, before: Any) -> None:
-        """Log in at a hop.
-
-        Args:
-            connection: to it, not open yet.
-            to: the hop.
-            before: transport of the one before it; None: it is the first.
-
-        Raises:
-            Unreachable: it does not answer, or refuses us.
-        """
+        """Log in at a hop."""
         import paramiko
 
         host = self.host
@@ -521,8 +501,7 @@ class _Proxy:
     Args:
         command: the command, its tokens expanded.
 
-    Raises:
-        OSError: there is no shell.
+    Raises OSError: there is no shell.
     """
 
     def __init__(self, command: str) -> None:
@@ -577,8 +556,7 @@ def end_input(channel: Any) -> None:
     paramiko lets go of the channel before it sends that. Where the command ends at that moment, its other thread
     answers with CLOSE first, and sshd ends the whole connection: "ieof packet referred to nonexistent channel".
 
-    Raises:
-        OSError, EOFError: the connection is gone.
+    Raises OSError, EOFError: the connection is gone.
     """
     with channel.lock:
         message = channel._send_eof()
@@ -612,8 +590,7 @@ def everywhere(
         links: host name → its link.
         work: what to do with each.
 
-    Returns:
-        What it gave on each host where it succeeded, and the error of each other one: none hides another.
+    Returns: What it gave on each host where it succeeded, and the error of each other one: none hides another.
     """
     results: dict[str, T] = {}
     errors: dict[str, ProvisionError] = {}
@@ -666,16 +643,7 @@ def _read(channel: Any) -> tuple[str, str]:
 
 
 def _log_in_with(to: Hop, options: dict[str, Any], agent: contextlib.ExitStack) -> tuple[str, ...]:
-    """Put the keys that are offered at a hop into the options of its connection.
-
-    Args:
-        to: the hop.
-        options: the options.
-        agent: holds what must stay open for the log-in.
-
-    Returns:
-        The keys' files.
-    """
+    """Put the keys that are offered at a hop into the options of its connection."""
     keys = to.keys if to.key_given else tuple(each for each in to.keys if Path(each).is_file())
     options["look_for_keys"] = False
     if keys:

@@ -20,7 +20,6 @@ class Placed:
     """One line of a plan.
 
     Args:
-        node: the node.
         host: name of its host.
         address: ``host:port`` under which the others and clients know it.
         shares: it is on a host with another member of its set.
@@ -42,11 +41,8 @@ def place(
         hosts: names of the hosts, in order of preference.
         before: node name → host name of nodes that have their data somewhere: they stay.
 
-    Returns:
-        Node name → host name.
-
-    Raises:
-        ProvisionError: there is no host, or a node has its data on a host that is not among them.
+    Returns: Node name → host name.
+    Raises ProvisionError: there is no host, or a node has its data on a host that is not among them.
     """
     doing = f"placing {topology.name} on hosts"
     settings = f"deployments.{topology.name}.hosts in invoke.yaml"
@@ -91,16 +87,12 @@ def drained(
     """The moves that leave a host without nodes: each goes where `place` would put it among the others.
 
     Args:
-        topology: the nodes.
         hosts: names of the deployment's hosts, in order of preference.
         placement: node name → host name, as it is.
         leaving: the host to be emptied.
 
-    Returns:
-        Moves in the topology's order; empty: it has no node.
-
-    Raises:
-        ProvisionError: there is no other host.
+    Returns: Moves in the topology's order; empty: it has no node.
+    Raises ProvisionError: there is no other host.
     """
     staying = {node: host for node, host in placement.items() if host != leaving}
     others = [host for host in hosts if host != leaving]
@@ -118,12 +110,10 @@ def spread(topology: Topology, hosts: Sequence[str], placement: Mapping[str, str
     """The fewest moves after which members of a set share a host no more than they must, and hosts are even.
 
     Args:
-        topology: the nodes.
         hosts: names of the deployment's hosts.
         placement: node name → host name, as it is.
 
-    Returns:
-        Moves in the topology's order; empty: it is spread.
+    Returns: Moves in the topology's order; empty: it is spread.
     """
     now = dict(placement)
     groups = [tuple(node.name for node in group) for group in _groups(topology)]

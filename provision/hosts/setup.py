@@ -45,8 +45,7 @@ class Binary:
     def of(cls, path: Path, name: str) -> Binary:
         """Read a file.
 
-        Raises:
-            OSError: it can't be read.
+        Raises OSError: it can't be read.
         """
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -61,8 +60,7 @@ class Binary:
 def binaries_of(mongod: Mongod | None) -> dict[str, Binary]:
     """What hosts are to have of the mongod that was chosen on this machine: ``mongod``, and ``mongos`` beside it.
 
-    Raises:
-        ProvisionError: it can't be read.
+    Raises ProvisionError: it can't be read.
     """
     if mongod is None:
         return {}
@@ -222,7 +220,6 @@ class HostStep:
     """What became of a step on a host; an element of what ``invoke hosts.setup --json`` prints.
 
     Args:
-        host: the host's name.
         name: the step's.
         changed: it acted, or with a dry run, would have acted.
         why: what was done or why nothing was.
@@ -274,7 +271,6 @@ def steps(
     """The steps of one host, in order.
 
     Args:
-        link: to the host.
         binaries: what it is to have.
         archive: where it may fetch them; None: they are sent.
         environment: what they need to run.
@@ -297,7 +293,6 @@ def run(
         links: host name → link.
         plan: a host's steps.
         dry_run: say what would be done and change nothing.
-        finished: told of each step, from any thread.
     """
     begun = time.monotonic()
     done: dict[str, list[HostStep]] = {name: [] for name in links}

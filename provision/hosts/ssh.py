@@ -127,8 +127,7 @@ def parse(text: str, alias: str, local: Local) -> SshOptions:
         alias: the host that it was asked about.
         local: for the tokens.
 
-    Raises:
-        ProvisionError: it says something that is not followed here.
+    Raises ProvisionError: it says something that is not followed here.
     """
     said: dict[str, list[str]] = {}
     for line in text.splitlines():
@@ -198,8 +197,7 @@ def expand(text: str, tokens: Mapping[str, str]) -> str:
 def ask(question: Question) -> SshOptions:
     """What `ssh` would do, asked once for each question.
 
-    Raises:
-        ProvisionError: the configuration can't be read.
+    Raises ProvisionError: the configuration can't be read.
     """
     client = shutil.which("ssh")
     local = _local()

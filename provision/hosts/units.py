@@ -57,7 +57,6 @@ def render_unit(
 
     Args:
         template: text of ``templates/mongod.service.j2`` or ``templates/app.service.j2``.
-        deployment: its name.
         name: the node's name, or ``app``.
         directory: absolute path of the deployment's directory on the host.
         command: absolute path of the program there, and its arguments.
@@ -111,7 +110,6 @@ class Supervisor:
     """What keeps the units of one deployment running on one host.
 
     Args:
-        link: to the host.
         here: the deployment's directory there, absolute.
         kind: ``process``, ``system`` or ``user``.
         deployment: its name, for errors.
@@ -125,10 +123,6 @@ class Supervisor:
     @classmethod
     def settle(cls, link: Link, deployment: str) -> Supervisor:
         """Ask a host for what only it knows: where its user's home is, and whether systemd runs units for him.
-
-        Args:
-            link: to the host.
-            deployment: the deployment's name.
 
         Raises:
             HostError: it gave no answer.

@@ -46,10 +46,6 @@ def cache_directory(environment: Mapping[str, str], root: Path = TOOL) -> Path:
 
     Where the user has none and none can be made (HOME=/ in a container), the clone gets a cache of its own. A directory
     that is there counts, though it cannot be written: what it holds can be used.
-
-    Args:
-        environment: the process's environment.
-        root: the clone.
     """
     shared = shared_cache_directory(environment)
     if shared is not None and (shared.is_dir() or _may_write(_nearest(shared))):
@@ -75,7 +71,6 @@ def base_directory(environment: Mapping[str, str], variable: str, below_home: st
     A relative one is ignored: https://specifications.freedesktop.org/basedir-spec/latest/
 
     Args:
-        environment: the process's environment.
         variable: the one that names the directory: ``"XDG_CONFIG_HOME"``.
         below_home: where it is otherwise: ``".config"``.
     """
@@ -94,8 +89,7 @@ def explain(path: Path, ours: Iterable[Path], otherwise: str) -> tuple[str, str]
         ours: directories of the tool: only what is in them may change its owner or its permissions.
         otherwise: the remedy where the obstacle is in none of them.
 
-    Returns:
-        Cause and remedy.
+    Returns: Cause and remedy.
     """
     blocked = _obstacle(path)
     try:
@@ -126,8 +120,7 @@ def foreign(places: Iterable[Path], depth: int = 3) -> tuple[Path, int] | None:
         places: the tool's files and directories.
         depth: how many levels of directories are read.
 
-    Returns:
-        The path and its owner's user id; None for root, who may use everything.
+    Returns: The path and its owner's user id; None for root, who may use everything.
     """
     me = os.geteuid()
     if me == 0:

@@ -52,16 +52,12 @@ def render(node: Node, layout: Layout, template: str, template_name: str = "mong
     """Render a node's configuration.
 
     Args:
-        node: the node.
         layout: its paths and addresses.
         template: text of the Jinja template.
         template_name: how the template is named in errors.
 
-    Returns:
-        The YAML text for ``mongod --config``.
-
-    Raises:
-        ProvisionError: the template uses an undefined variable, is not valid, or yields no valid YAML.
+    Returns: The YAML text for ``mongod --config``.
+    Raises ProvisionError: the template uses an undefined variable, is not valid, or yields no valid YAML.
     """
     import jinja2
     import yaml

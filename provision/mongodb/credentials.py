@@ -10,7 +10,6 @@ class Credentials:
     """Who to be on a server.
 
     Args:
-        username: the user's name.
         password: its password; kept out of every representation.
         source: the database that knows the user.
     """

@@ -27,7 +27,6 @@ class Salvage:
     """What can be done about data that are corrupt depends on these.
 
     Args:
-        deployment: the deployment's name.
         here: the data are in a directory of this machine.
         mongod: the binary that repairs them.
         others: other members of its replica set hold the same data.
@@ -104,8 +103,7 @@ def explain_death(
         layout: its places.
         salvage: what can be done about its data.
 
-    Returns:
-        The cause, and what to type or change next.
+    Returns: The cause, and what to type or change next.
     """
     text = "\n".join(last_run(log))
     how = _ending(status)

@@ -92,8 +92,7 @@ def parse(line: str) -> Entry | None:
     Args:
         line: the line, with or without its newline; times may be ``iso8601-utc`` or ``iso8601-local``.
 
-    Returns:
-        The entry; None if the line is none: text from elsewhere, or a line cut off in the middle.
+    Returns: The entry; None if the line is none: text from elsewhere, or a line cut off in the middle.
     """
     if not line.lstrip().startswith("{"):
         return None
@@ -157,7 +156,6 @@ def wants_colour(stream: IO[str], environ: Mapping[str, str]) -> bool:
 
     Args:
         stream: where the lines go.
-        environ: the environment variables.
     """
     return stream.isatty() and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
 
@@ -207,8 +205,7 @@ def with_printed(logged: Iterable[str], printed: Iterable[str]) -> list[str]:
         printed: what the node wrote to standard output and standard error at its last start. Entries go where their
             times belong, such as those of the moments before the log is opened; any other line comes last.
 
-    Returns:
-        The lines as they are.
+    Returns: The lines as they are.
     """
     entries: list[str] = []
     words: list[str] = []
@@ -239,8 +236,7 @@ def between(lines: Iterable[str], start: datetime, end: datetime) -> Iterator[st
         start: the first moment; one without time zone is local time.
         end: the last moment.
 
-    Returns:
-        The lines as they are. A line that is not an entry belongs to the entry before it.
+    Returns: The lines as they are. A line that is not an entry belongs to the entry before it.
     """
     # The log counts whole milliseconds, so what happens right after `start` may carry an earlier stamp.
     first = start.astimezone(UTC)
@@ -291,11 +287,8 @@ def follow(path: Path, stop: Callable[[], bool], poll: float = 0.1, last: int = 
         poll: seconds between looks.
         last: how many lines to begin with, if the file is there already.
 
-    Returns:
-        The lines, without their newlines.
-
-    Raises:
-        OSError: the file is there but cannot be read.
+    Returns: The lines, without their newlines.
+    Raises OSError: the file is there but cannot be read.
     """
     file: BinaryIO | None = None
     begin_at_tail = path.exists()

@@ -82,8 +82,7 @@ def look(primary: Connection) -> Seen:
     Args:
         primary: connection to it.
 
-    Raises:
-        NotReachable, CommandFailed: it does not say.
+    Raises NotReachable, CommandFailed: it does not say.
     """
     config = primary.command("admin", {"replSetGetConfig": 1})["config"]
     status = primary.command("admin", {"replSetGetStatus": 1})
@@ -113,11 +112,8 @@ def add(primary: Connection, address: str, like: Mapping[str, Any]) -> bool | No
         address: ``host:port`` of the new member, which listens.
         like: entry of the member that it takes the place of.
 
-    Returns:
-        True: it is a member. None: not now, ask again.
-
-    Raises:
-        NotReachable, CommandFailed: it was refused.
+    Returns: True: it is a member. None: not now, ask again.
+    Raises NotReachable, CommandFailed: it was refused.
     """
     config = primary.command("admin", {"replSetGetConfig": 1})["config"]
     if any(each["host"] == address for each in config["members"]):
@@ -142,11 +138,8 @@ def remove(primary: Connection, address: str) -> bool | None:
 
     Follows https://www.mongodb.com/docs/manual/tutorial/remove-replica-set-member/
 
-    Returns:
-        True: it is not a member. None: not now, ask again.
-
-    Raises:
-        NotReachable, CommandFailed: it was refused.
+    Returns: True: it is not a member. None: not now, ask again.
+    Raises NotReachable, CommandFailed: it was refused.
     """
     config = primary.command("admin", {"replSetGetConfig": 1})["config"]
     left = [each for each in config["members"] if each["host"] != address]
@@ -165,11 +158,8 @@ def give_vote(primary: Connection, address: str, priority: float) -> bool | None
         address: of the member.
         priority: what it gets with it.
 
-    Returns:
-        True: it has its vote. None: not now, ask again.
-
-    Raises:
-        NotReachable, CommandFailed: it was refused.
+    Returns: True: it has its vote. None: not now, ask again.
+    Raises NotReachable, CommandFailed: it was refused.
     """
     config = primary.command("admin", {"replSetGetConfig": 1})["config"]
     entry = next(each for each in config["members"] if each["host"] == address)

@@ -34,8 +34,7 @@ class Redialled:
     def open(self) -> None:
         """Open it now.
 
-        Raises:
-            ProvisionError: as `command`.
+        Raises ProvisionError: as `command`.
         """
         if self._connection is None:
             self._connection = self._connect()

@@ -42,15 +42,11 @@ def listening(node: Node, dial: Dial, wait: Wait) -> Connection:
     """Wait until a node accepts connections.
 
     Args:
-        node: the node.
         dial: connects to it.
         wait: how long.
 
-    Returns:
-        The open connection; the caller closes it.
-
-    Raises:
-        ProvisionError: it died, or did not listen in time.
+    Returns: The open connection; the caller closes it.
+    Raises ProvisionError: it died, or did not listen in time.
     """
 
     def attempt() -> Connection | None:
@@ -86,11 +82,8 @@ def bring_up(replica_set: ReplicaSet, dial: Dial, wait: Wait, initiated: bool) -
         initiated: the set is known to have been initiated before. Then a first member without data is not taken
             for a new set: it waits for the others, and gets its data from them.
 
-    Returns:
-        A connection to whichever member is primary, also later; the caller closes it.
-
-    Raises:
-        ProvisionError: a node died, the data belong to another set, or there was no primary in time.
+    Returns: A connection to whichever member is primary, also later; the caller closes it.
+    Raises ProvisionError: a node died, the data belong to another set, or there was no primary in time.
     """
     first = replica_set.members[0]
     if not initiated or len(replica_set.members) == 1:
@@ -113,17 +106,13 @@ def primary(replica_set: ReplicaSet, dial: Dial, wait: Wait, may_initiate: bool 
     """Wait until one of the members is a primary that takes writes.
 
     Args:
-        replica_set: the set.
         dial: connects to a node.
         wait: how long.
         may_initiate: initiate the set again once every one of its members answers that it has no data: they were
             deleted behind our back, and no member is left to give them.
 
-    Returns:
-        A connection to it; the caller closes it.
-
-    Raises:
-        ProvisionError: a node died, or there was no primary in time.
+    Returns: A connection to it; the caller closes it.
+    Raises ProvisionError: a node died, or there was no primary in time.
     """
     open_: dict[str, Connection] = {}
     asked = 0.0
@@ -198,11 +187,8 @@ def complete(replica_set: ReplicaSet, connection: Server, dial: Dial, wait: Wait
         dial: connects to a node.
         wait: how long.
 
-    Returns:
-        Names of the members that were added.
-
-    Raises:
-        ProvisionError: a member died or could not be added in time.
+    Returns: Names of the members that were added.
+    Raises ProvisionError: a member died or could not be added in time.
     """
     added = []
     for member in replica_set.members:
@@ -224,13 +210,11 @@ def healthy(replica_set: ReplicaSet, connection: Server, dial: Dial, wait: Wait)
     not elect another primary if it lost this one.
 
     Args:
-        replica_set: the set.
         connection: to its primary.
         dial: connects to a node.
         wait: how long.
 
-    Raises:
-        ProvisionError: a member died, or was not healthy in time.
+    Raises ProvisionError: a member died, or was not healthy in time.
     """
     for member in replica_set.members:
         with steady(member, dial, wait) as direct:
@@ -272,11 +256,8 @@ def reconfigure(connection: Server, config: dict[str, Any], limit_ms: int = _REC
         config: the whole configuration, with its new version.
         limit_ms: how long it may take until a majority of the members has reported it.
 
-    Returns:
-        True: a majority has it. None: not now, or not all in time; read it again, then ask again.
-
-    Raises:
-        NotReachable, CommandFailed: it was refused.
+    Returns: True: a majority has it. None: not now, or not all in time; read it again, then ask again.
+    Raises NotReachable, CommandFailed: it was refused.
     """
     try:
         connection.command("admin", {"replSetReconfig": config, "maxTimeMS": limit_ms})
@@ -298,8 +279,7 @@ def prove_writable(connection: Server, replica_set: ReplicaSet | None, wait: Wai
         replica_set: the set, or None for a standalone.
         wait: how long.
 
-    Raises:
-        ProvisionError: the write was refused, or not acknowledged in time.
+    Raises ProvisionError: the write was refused, or not acknowledged in time.
     """
 
     def attempt() -> bool | None:

@@ -27,7 +27,6 @@ class Zone:
     """A range of a shard key's values that belongs on certain shards.
 
     Args:
-        zone: its name.
         shards: the shards that hold it.
         min: lower bound, inclusive: shard key field → value, or the text ``MinKey``.
         max: upper bound, exclusive: shard key field → value, or the text ``MaxKey``.
@@ -70,11 +69,8 @@ def add_shard(router: Server, shard: ReplicaSet, wait: Wait) -> bool:
         shard: the replica set; it has a primary.
         wait: how long to try while the cluster's other parts come up.
 
-    Returns:
-        Whether it was added now.
-
-    Raises:
-        ProvisionError: the router refused it.
+    Returns: Whether it was added now.
+    Raises ProvisionError: the router refused it.
     """
     if any(each["_id"] == shard.name for each in shards(router)):
         return False
@@ -110,12 +106,7 @@ class Drain:
     From MongoDB 8.3 on each step is a command of its own, and `removeShard`, which is all of them, is deprecated:
     https://www.mongodb.com/docs/manual/tutorial/remove-shards-from-cluster/
 
-    Args:
-        router: connection to a router.
-        shard: the shard's name.
-
-    Raises:
-        CommandFailed: the router refused.
+    Raises CommandFailed: the router refused.
     """
 
     def __init__(self, router: Server, shard: str) -> None:
@@ -126,8 +117,7 @@ class Drain:
     def ask(self) -> dict[str, Any]:
         """The router's answer: ``state`` is ``started``, ``ongoing`` (with ``remaining``) or ``completed``.
 
-        Raises:
-            CommandFailed: the router refused.
+        Raises CommandFailed: the router refused.
         """
         if not self._in_steps:
             return self._run({"removeShard": self._shard, "writeConcern": _MAJORITY})
@@ -159,11 +149,8 @@ def shard_collection(router: Server, wanted: ShardedCollection) -> bool:
 
     Follows https://www.mongodb.com/docs/manual/reference/command/shardCollection/
 
-    Returns:
-        Whether it was sharded now.
-
-    Raises:
-        ProvisionError: it is sharded by another key, or the router refused.
+    Returns: Whether it was sharded now.
+    Raises ProvisionError: it is sharded by another key, or the router refused.
     """
     doing = f"sharding {wanted.namespace}"
     present = entry(router, wanted.namespace)
@@ -284,11 +271,9 @@ def stop_balancer(router: Server, seconds: float) -> None:
     Follows https://www.mongodb.com/docs/manual/reference/command/balancerStop/
 
     Args:
-        router: connection to a router.
         seconds: how long that may take.
 
-    Raises:
-        NotReachable, CommandFailed: it is in a round still, or was refused.
+    Raises NotReachable, CommandFailed: it is in a round still, or was refused.
     """
     router.command("admin", {"balancerStop": 1, "maxTimeMS": round(seconds * 1000)}, timeout=seconds + 10)
 
@@ -298,8 +283,7 @@ def start_balancer(router: Server) -> None:
 
     Follows https://www.mongodb.com/docs/manual/reference/command/balancerStart/
 
-    Raises:
-        NotReachable, CommandFailed: it was refused.
+    Raises NotReachable, CommandFailed: it was refused.
     """
     router.command("admin", {"balancerStart": 1}, timeout=60)
 
@@ -320,14 +304,10 @@ def distribution(router: Server, namespace: str) -> list[ShardShare]:
     Follows https://www.mongodb.com/docs/manual/reference/operator/aggregation/collStats/
 
     Args:
-        router: connection to a router.
         namespace: ``database.collection``.
 
-    Returns:
-        All shards, by name.
-
-    Raises:
-        CommandFailed: the collection does not exist, or rights are missing.
+    Returns: All shards, by name.
+    Raises CommandFailed: the collection does not exist, or rights are missing.
     """
     database, _, collection = namespace.partition(".")
     stats = _first_batch(

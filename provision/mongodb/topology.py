@@ -90,7 +90,6 @@ class ReplicaSet:
     """Nodes that hold the same data. The first member is the one that the set is initiated with.
 
     Args:
-        name: its name.
         members: its nodes; no arbiter is first.
     """
 
@@ -108,7 +107,6 @@ class Topology:
     """A whole deployment.
 
     Args:
-        name: the deployment's name.
         standalones: mongods that belong to no replica set.
         config: the config servers of a sharded cluster.
         replica_sets: the replica sets that hold data: the shards of a sharded cluster, or a set of its own.
@@ -221,8 +219,6 @@ def single(name: str, port: int, replica_set: str | None, options: OptionsOf, ho
     """Plan one mongod.
 
     Args:
-        name: the deployment's name.
-        port: its port.
         replica_set: name of the replica set it forms by itself; None: it stands alone.
         options: role → what a node of it is given.
         host: node name → the name under which others know it.
@@ -240,9 +236,7 @@ def replica_set(
     """Plan one replica set.
 
     Args:
-        name: the deployment's name.
         port: the first member's port; the others follow.
-        set_name: the set's name.
         size: `members` and `arbiters` count.
         options: role → what a node of it is given.
         host: node name → the name under which others know it.
@@ -255,7 +249,6 @@ def sharded(name: str, port: int, size: Size, options: OptionsOf, host: HostOf) 
     """Plan a sharded cluster. Routers have the first ports, so that adding shards moves nobody's address.
 
     Args:
-        name: the deployment's name.
         port: the first router's port; 20 ports are kept for routers, 20 for config servers, 50 for each shard.
         size: all of it counts.
         options: role → what a node of it is given.

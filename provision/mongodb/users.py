@@ -68,8 +68,7 @@ def existing(paths: Paths, deployment: str) -> Secrets | None:
 def ensure(paths: Paths, deployment: str) -> Secrets:
     """The deployment's secrets, generated on first use: credentials 0600, key file 0400.
 
-    Raises:
-        OSError: they can't be written.
+    Raises OSError: they can't be written.
     """
     found = existing(paths, deployment)
     if found is None:
@@ -96,8 +95,7 @@ def ensure_users(connection: Server, found: Secrets, database: str) -> None:
         database: the app's database, on which the app's user may read and write; elsewhere it may only look at the
             state of the deployment.
 
-    Raises:
-        CommandFailed: the server refused.
+    Raises CommandFailed: the server refused.
     """
     roles = {
         found.root: [{"role": "root", "db": "admin"}],

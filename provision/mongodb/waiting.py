@@ -38,11 +38,8 @@ class Wait:
             what: what is awaited, as a clause: ``"mongod to listen on port 27017"``.
             attempt: returns None to be asked again; what it raises ends the wait.
 
-        Returns:
-            The first answer that is not None.
-
-        Raises:
-            ProvisionError: the deadline passed, or it can no longer happen.
+        Returns: The first answer that is not None.
+        Raises ProvisionError: the deadline passed, or it can no longer happen.
         """
         while True:
             answer = attempt()

@@ -137,8 +137,7 @@ class Connection:
             command: the command's document; its first key names it.
             timeout: seconds to wait for this reply, if not the connection's own.
 
-        Returns:
-            The reply.
+        Returns: The reply.
 
         Raises:
             NotReachable: the connection broke, or no reply came in time.

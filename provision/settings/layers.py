@@ -67,11 +67,9 @@ def read_layers(root: Path, environ: Mapping[str, str], runtime: str | None = No
 
     Args:
         root: the project's top folder, from which file names are shortened.
-        environ: environment variables.
         runtime: what ``invoke -f`` names; None: ``INVOKE_RUNTIME_CONFIG`` counts.
 
-    Raises:
-        ProvisionError: one is missing that was named, cannot be read, or is not a settings file.
+    Raises ProvisionError: one is missing that was named, cannot be read, or is not a settings file.
     """
     layers = []
     for place in places(root, environ):
@@ -230,13 +228,7 @@ class _Seen:
         self.endless: int | None = None  # the line of a node that contains itself
 
     def visit(self, node: Any, path: KeyPath, above: tuple[int, ...]) -> None:
-        """Go through a node and those below it.
-
-        Args:
-            node: PyYAML's.
-            path: the keys that lead to it.
-            above: the nodes it is in, by identity: an alias may name one of them.
-        """
+        """Go through a node and those below it."""
         if id(node) in above:
             self.endless = node.start_mark.line + 1
             return

@@ -76,8 +76,7 @@ class Loaded:
     def deployment(self, name: str) -> DeploymentSettings:
         """The settings of one deployment.
 
-        Raises:
-            ProvisionError: no deployment has that name.
+        Raises ProvisionError: no deployment has that name.
         """
         known = self.settings.deployments
         require_deployment(name, known)
@@ -121,18 +120,14 @@ def load(
     """Merge the layers, lowest first, then the environment, what is remembered, then flags, and validate the result.
 
     Args:
-        root: the project's top folder, absolute.
         layers: files' contents, lowest precedence first. Mappings merge key by key, other values replace.
         environ: environment variables; those named ``INVOKE_<SECTION>_<KEY>`` count.
         flags: dotted key → (the flag as typed, value); they win over everything.
         remember: note in ``.state/`` that these values were accepted; False changes nothing on disk.
         remembered: key → (where it came from, value): flags of earlier commands that hold for the later ones.
 
-    Returns:
-        The validated settings with their origins.
-
-    Raises:
-        ProvisionError: naming file, key, what was given and what is allowed.
+    Returns: The validated settings with their origins.
+    Raises ProvisionError: naming file, key, what was given and what is allowed.
     """
     # The one mapping whose defaults stay when a layer names some of its keys: null takes a variable away.
     merged: dict[str, Any] = {"app": {"env": dict(DEFAULT_APP_ENV)}}
@@ -213,8 +208,7 @@ def layers_of(config: Any, root: Path) -> list[Layer]:
         config: the `invoke.Config` of a task's context, which knows what ``-f`` names.
         root: the project's top folder, from which file names are shortened.
 
-    Raises:
-        ProvisionError: one is missing that was named, cannot be read, or is not a settings file.
+    Raises ProvisionError: one is missing that was named, cannot be read, or is not a settings file.
     """
     return read_layers(root, os.environ, config.get(RUNTIME_CONFIG))
 

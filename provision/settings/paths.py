@@ -18,7 +18,6 @@ class Paths:
     """Where things are, for one project on this machine.
 
     Args:
-        root: the project's top folder, absolute.
         data: parent of every node's data directory, absolute.
         log: parent of every node's log file, absolute.
         cache: this user's cache, shared by all clones: downloaded MongoDB binaries.
@@ -34,7 +33,6 @@ class Paths:
         """Resolve the configured directories; relative ones are taken from the root, ``~`` is expanded.
 
         Args:
-            root: the project's top folder.
             data: ``paths.data`` of the settings.
             log: ``paths.log`` of the settings.
             cache: ``paths.cache`` of the settings; ``None`` means this user's cache directory.

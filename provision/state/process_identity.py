@@ -53,11 +53,7 @@ class ProcessIdentity:
 def require_processes(doing: str = "looking at which processes run") -> None:
     """Make sure that this machine shows its processes.
 
-    Args:
-        doing: the work, for the error.
-
-    Raises:
-        ProvisionError: it does not: nothing could be told to run, or not to.
+    Raises ProvisionError: it does not: nothing could be told to run, or not to.
     """
     if not _has_proc():
         return
@@ -76,8 +72,7 @@ def require_processes(doing: str = "looking at which processes run") -> None:
 def identity_of(pid: int) -> ProcessIdentity | None:
     """The process that has a pid now; None: none has, or it is dead and not yet reaped.
 
-    Raises:
-        ProvisionError: this machine does not show its processes.
+    Raises ProvisionError: this machine does not show its processes.
     """
     if pid <= 0:  # to kill(2), these are groups of processes
         return None
@@ -88,8 +83,7 @@ def identity_of(pid: int) -> ProcessIdentity | None:
 def this_process() -> ProcessIdentity:
     """The one that asks.
 
-    Raises:
-        ProvisionError: this machine does not show its processes.
+    Raises ProvisionError: this machine does not show its processes.
     """
     identity = identity_of(os.getpid())
     if identity is None:
@@ -100,8 +94,7 @@ def this_process() -> ProcessIdentity:
 def is_alive(identity: ProcessIdentity) -> bool:
     """Whether that very process still runs; one that exists and can't be looked at counts as alive.
 
-    Raises:
-        ProvisionError: this machine does not show its processes.
+    Raises ProvisionError: this machine does not show its processes.
     """
     now = identity_of(identity.pid)
     if now is None:
@@ -123,11 +116,8 @@ def recorded(record: Mapping[str, Any]) -> ProcessIdentity | None:
         record: it has the fields of `ProcessIdentity`, or, from an earlier version, ``pid`` and ``created``. That
             moment moves with the clock, so such a record only serves while the clock stands.
 
-    Returns:
-        None: the record names none, or is of an earlier version and its process is gone.
-
-    Raises:
-        ProvisionError: this machine does not show its processes.
+    Returns: None: the record names none, or is of an earlier version and its process is gone.
+    Raises ProvisionError: this machine does not show its processes.
     """
     try:
         if "start_ticks" in record:
@@ -142,8 +132,7 @@ def recorded(record: Mapping[str, Any]) -> ProcessIdentity | None:
 def is_recorded_alive(record: Mapping[str, Any]) -> bool:
     """Whether the process that a record names still runs.
 
-    Raises:
-        ProvisionError: this machine does not show its processes.
+    Raises ProvisionError: this machine does not show its processes.
     """
     identity = recorded(record)
     return identity is not None and is_alive(identity)

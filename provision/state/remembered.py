@@ -27,11 +27,7 @@ _VARIABLE = "environment "
 def flags(root: Path) -> dict[KeyPath, tuple[str, Any]]:
     """The remembered flags of every deployment, for `settings.load`.
 
-    Args:
-        root: the project's top folder.
-
-    Returns:
-        Key → (where it came from, value).
+    Returns: Key → (where it came from, value).
     """
     found: dict[KeyPath, tuple[str, Any]] = {}
     for file in sorted((root / ".state" / "deployments").glob("*/flags.json")):
@@ -49,7 +45,6 @@ class Move:
     """A node that goes from one host to another.
 
     Args:
-        node: its name.
         source: the host that it leaves.
         target: the host that it goes to.
         lost: the host that it leaves is gone for good: nothing is asked of it any more.
@@ -79,14 +74,10 @@ def remember(paths: Paths, deployment: str, given: Mapping[str, Flag]) -> dict[s
 
     Args:
         paths: where its records are.
-        deployment: its name.
         given: key of `DeploymentSettings` → flag.
 
-    Returns:
-        The record as it was before, for `restore`.
-
-    Raises:
-        OSError: it can't be written.
+    Returns: The record as it was before, for `restore`.
+    Raises OSError: it can't be written.
     """
     file = paths.flags_record(deployment)
     before = read_json(file)
@@ -122,8 +113,7 @@ def moves(paths: Paths, deployment: str) -> dict[str, Move]:
 def record_moves(paths: Paths, deployment: str, unfinished: Mapping[str, Move]) -> None:
     """Note which moves have begun and are not finished; with none, there is no record.
 
-    Raises:
-        OSError: it can't be written.
+    Raises OSError: it can't be written.
     """
     _put(paths.moving_record(deployment), {node: asdict(each) for node, each in unfinished.items()} or None)
 
@@ -207,8 +197,7 @@ class Extent:
     def record(paths: Paths, deployment: str, reached: Extent | None) -> None:
         """Note what a deployment has reached; None: nothing.
 
-        Raises:
-            OSError: it can't be written.
+        Raises OSError: it can't be written.
         """
         record = None if reached is None else {**asdict(reached), "shards": list(reached.shards)}
         _put(paths.extent_record(deployment), record)
@@ -324,7 +313,6 @@ def combine(
     """Bring a deployment's settings and its extent together. Pure.
 
     Args:
-        name: the deployment's name.
         settings: what is asked for.
         present: what it has reached; None: it was never up.
         there: what is there of it.

@@ -27,8 +27,7 @@ _DOING = "building the app for a test"
 def named(factory: str) -> str:
     """The factory that pytest was told.
 
-    Raises:
-        ProvisionError: none was named.
+    Raises ProvisionError: none was named.
     """
     if not factory:
         raise ProvisionError(
@@ -45,8 +44,7 @@ def environment(lines: Iterable[str]) -> dict[str, str | None]:
     Args:
         lines: ``NAME=VALUE``; without a value, the variable is taken away.
 
-    Raises:
-        ProvisionError: one is none.
+    Raises ProvisionError: one is none.
     """
     templates = dict(AppSettings().env)
     for line in lines:
@@ -80,12 +78,10 @@ def built(
         directory: it is imported from there.
         templates: as for `render_environment`.
         uri: connection string with the database.
-        database: the database's name.
         config: given to a factory that takes an argument, and set on the app otherwise.
         scratch: for the file with its secret key.
 
-    Raises:
-        ProvisionError: the app can't be found or built.
+    Raises ProvisionError: the app can't be found or built.
     """
     key = scratch / "secret_key"
     write_atomically(key, secrets.token_hex(32), 0o600)

@@ -95,8 +95,7 @@ def obtain(request: Request, folder: Path, run: Run) -> Found:
         folder: for its record; this process holds its lock.
         run: the run it belongs to.
 
-    Raises:
-        ProvisionError: testcontainers or Docker is missing, or the container does not come up.
+    Raises ProvisionError: testcontainers or Docker is missing, or the container does not come up.
     """
     record = folder / "server.json"
     before = read_json(record)
@@ -127,11 +126,8 @@ def start(spec: Spec, labels: Mapping[str, str]) -> Any:
         spec: what runs in it.
         labels: of the container.
 
-    Returns:
-        testcontainers' `DockerContainer`.
-
-    Raises:
-        ProvisionError: it does not come up; then it is removed again.
+    Returns: testcontainers' `DockerContainer`.
+    Raises ProvisionError: it does not come up; then it is removed again.
     """
     try:
         from docker.errors import APIError, DockerException, ImageNotFound

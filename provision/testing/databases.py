@@ -44,8 +44,7 @@ def drop(database: Database[dict[str, Any]], sharded: bool, abandon: bool) -> No
         sharded: it is in a sharded cluster.
         abandon: the server ends with this run. If it does not answer any more, nothing is left to be dropped.
 
-    Raises:
-        PyMongoError: it could not be dropped.
+    Raises PyMongoError: it could not be dropped.
     """
     import pymongo
     from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
@@ -81,11 +80,8 @@ def _drop_collections(database: Database[dict[str, Any]]) -> None:
 def drop_all(client: MongoClient[dict[str, Any]], run: str) -> list[str]:
     """Drop every database of a run.
 
-    Returns:
-        Their names.
-
-    Raises:
-        PyMongoError: the server does not answer, or refuses.
+    Returns: Their names.
+    Raises PyMongoError: the server does not answer, or refuses.
     """
     names = of_run(run, client.list_database_names())
     for name in names:

@@ -33,8 +33,7 @@ def obtain(request: Request, folder: Path, run: Run) -> Found:
         folder: for the record that this run has databases there.
         run: the run.
 
-    Raises:
-        ProvisionError: it does not answer, or refuses.
+    Raises ProvisionError: it does not answer, or refuses.
     """
     from pymongo import MongoClient
     from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure, PyMongoError
@@ -91,8 +90,7 @@ def _refused(error: OperationFailure, source: str) -> ProvisionError:
 def drop_databases(source: str, run: Run) -> None:
     """Drop what workers that crashed have left of this run's databases.
 
-    Raises:
-        PyMongoError: the server does not answer, or refuses.
+    Raises PyMongoError: the server does not answer, or refuses.
     """
     from pymongo import MongoClient
 

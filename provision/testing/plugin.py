@@ -317,13 +317,7 @@ def _special(config: pytest.Config, topology: str) -> Server:
 
 
 def _server(config: pytest.Config, chosen: Request, by_marker: bool) -> Server:
-    """The run's server of a kind.
-
-    Args:
-        config: pytest's.
-        chosen: which.
-        by_marker: a single test wants it, and can't run where there is none; otherwise the whole run does.
-    """
+    """The run's server of a kind."""
     from provision.core.errors import ProvisionError
     from provision.testing.processes import NoRouter
     from provision.testing.servers import Servers

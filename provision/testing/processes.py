@@ -49,7 +49,6 @@ class Binaries:
 
     Args:
         mongod: the mongod that ``--mongod`` names, absolute; empty: the one of this machine, or else one that is fetched.
-        progress: told of the bytes of a download.
     """
 
     mongod: str = ""
@@ -58,11 +57,8 @@ class Binaries:
     def find(self) -> tuple[MongodbSettings, Path]:
         """Find mongod, download it if need be, and remember it for the runs to come.
 
-        Returns:
-            The settings that describe it, and the file that records it.
-
-        Raises:
-            ProvisionError: there is none, and none can be downloaded.
+        Returns: The settings that describe it, and the file that records it.
+        Raises ProvisionError: there is none, and none can be downloaded.
         """
         chosen = MongodbSettings()
         if self.mongod:

@@ -49,8 +49,7 @@ def log_lines(streams: Mapping[str, Sequence[str]], start: datetime, end: dateti
         start: the first moment.
         end: the last moment.
 
-    Returns:
-        A line each, after a heading; the names of the nodes stand before them where there are several.
+    Returns: A line each, after a heading; the names of the nodes stand before them where there are several.
     """
     inside = {name: logs.between(lines, start, end) for name, lines in streams.items()}
     width = max(map(len, streams), default=0) if len(streams) > 1 else 0

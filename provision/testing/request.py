@@ -71,8 +71,7 @@ class Request:
     def checked(self) -> Request:
         """The request itself.
 
-        Raises:
-            RequestError: it can't be fulfilled by anything.
+        Raises RequestError: it can't be fulfilled by anything.
         """
         if self.source not in ("processes", "container") and not self.source.startswith(SCHEMES):
             raise RequestError(
@@ -102,8 +101,7 @@ class Request:
             arguments: the marker's positional arguments; it takes none.
             keywords: its keywords: topology, shards, members, standalone, auth.
 
-        Raises:
-            RequestError: the marker is wrong.
+        Raises RequestError: the marker is wrong.
         """
         unknown = [*map(repr, arguments), *(name for name in keywords if name not in _MARKER_KEYS)]
         if unknown:

@@ -42,7 +42,6 @@ class Owner:
     Args:
         host: the machine's name.
         namespace: of process ids; 0 where the system has but one.
-        process: which process.
     """
 
     host: str
@@ -130,11 +129,8 @@ class Run:
         Args:
             key: which server.
 
-        Returns:
-            The server's folder.
-
-        Raises:
-            ProvisionError: the run is over, or its folder can't be made.
+        Returns: The server's folder.
+        Raises ProvisionError: the run is over, or its folder can't be made.
         """
         self._make()
         with exclusive(self.folder / f"{key}.lock", f"starting MongoDB ({key}) for tests", lambda _: None):
@@ -182,8 +178,7 @@ class Run:
 
         A record of databases on somebody else's server stays until a run on that server has dropped them.
 
-        Raises:
-            ProvisionError: its containers can't be removed; their record stays.
+        Raises ProvisionError: its containers can't be removed; their record stays.
         """
         if not self.folder.is_dir():
             return

@@ -125,8 +125,7 @@ class Servers:
     def get(self, request: Request) -> Server:
         """The run's server of that kind, started now if nobody has.
 
-        Raises:
-            ProvisionError: there is none, and none can be downloaded.
+        Raises ProvisionError: there is none, and none can be downloaded.
         """
         if request.key not in self._known:
             with self._run.starting(request.key) as folder:

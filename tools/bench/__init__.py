@@ -46,7 +46,6 @@ def run(loaded: Loaded, names: Sequence[str], runs: int, say: Callable[[str], No
         loaded: the project's settings; its caches are used, its data are not.
         names: which subjects; none: all.
         runs: measured pairs for each; one more goes before them as warm-up.
-        say: told what is going on.
 
     Returns:
         The results, also of the subjects that failed or were skipped.

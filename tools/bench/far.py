@@ -21,7 +21,6 @@ async def main(address: str, port: int, target: int, round_trip: float) -> None:
         address: where to listen, and where the target is.
         port: where to listen.
         target: port of the target.
-        round_trip: seconds.
     """
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

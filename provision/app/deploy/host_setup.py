@@ -23,11 +23,9 @@ def check(loaded: Loaded, on: str | None = None) -> list[HostFinding]:
     """Check whether hosts are ready, all at once. Changes nothing.
 
     Args:
-        loaded: the settings in force.
         on: a deployment: its hosts, and whether they can carry it; None: all hosts of invoke.yaml.
 
-    Raises:
-        ProvisionError: invoke.yaml names no hosts, or the deployment is not on hosts.
+    Raises ProvisionError: invoke.yaml names no hosts, or the deployment is not on hosts.
     """
     wanted: dict[str, Wanted] = {}
     if on is not None:
@@ -58,13 +56,9 @@ def set_up(
         loaded: the settings in force; a mongod was chosen for this machine.
         on: a deployment: its hosts, and those of its app; None: all hosts of invoke.yaml.
         dry_run: say what would be done and change nothing.
-        finished: told of each step, from any thread.
 
-    Returns:
-        The steps, and the error of each host that failed.
-
-    Raises:
-        ProvisionError: nothing could be begun: no hosts, or no mongod.
+    Returns: The steps, and the error of each host that failed.
+    Raises ProvisionError: nothing could be begun: no hosts, or no mongod.
     """
     mongod = assembly.mongod(loaded, on or "")
     if mongod is None:

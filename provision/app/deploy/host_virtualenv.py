@@ -115,8 +115,7 @@ class HostPython:
 def wanted(loaded: Loaded) -> Requirements:
     """What the app needs on a host: its own requirements, and gunicorn where these don't name it.
 
-    Raises:
-        ProvisionError: a file is missing, or names what only this machine has.
+    Raises ProvisionError: a file is missing, or names what only this machine has.
     """
     lines, constraints = read(launch.requirements(loaded) or loaded.paths.root / "requirements.txt")
     added, _ = read(loaded.paths.gunicorn_requirements)
@@ -136,8 +135,7 @@ def read(file: Path) -> tuple[list[str], list[str]]:
 
     Follows https://pip.pypa.io/en/stable/reference/requirements-file-format/
 
-    Raises:
-        ProvisionError: a file can't be read, or names what only this machine has.
+    Raises ProvisionError: a file can't be read, or names what only this machine has.
     """
     doing = "reading the requirements of the app"
     try:
@@ -204,9 +202,6 @@ def identity(requirements: Requirements, python: HostPython) -> str:
 def ask(link: Link) -> HostPython:
     """The Python of a host.
 
-    Args:
-        link: to the host.
-
     Raises:
         HostError: it has none, or one that will not do.
         Unreachable: the host can't be asked.
@@ -266,8 +261,7 @@ class Wheels:
             requirements: what is wanted.
             python: what it is to run on.
 
-        Raises:
-            ProvisionError: they can't be downloaded.
+        Raises ProvisionError: they can't be downloaded.
         """
         with self._guard:
             name = identity(requirements, python)
@@ -364,7 +358,6 @@ class AppEnvironment:
     """The app's virtualenv on a host.
 
     Args:
-        link: to the host.
         requirements: what it is to have.
         wheels: where those come from that the host can't get by itself.
     """
@@ -378,8 +371,7 @@ class AppEnvironment:
     def python(self) -> HostPython:
         """The host's Python; asked once.
 
-        Raises:
-            HostError: it has none that is suitable.
+        Raises HostError: it has none that is suitable.
         """
         return ask(self.link)
 

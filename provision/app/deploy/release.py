@@ -45,7 +45,6 @@ class Release:
     """What the app of a deployment is to run with, the same on all of its hosts.
 
     Args:
-        deployment: the deployment's name.
         code: the app's files.
         factory: the app, as for ``flask --app``.
         port: where gunicorn listens, on the host's loopback.
@@ -78,8 +77,7 @@ class Release:
         Args:
             directory: where it is there, absolute.
 
-        Raises:
-            ProvisionError: a template of the app's environment is not valid.
+        Raises ProvisionError: a template of the app's environment is not valid.
         """
         order = {
             "factory": self.factory,
@@ -118,13 +116,11 @@ def of(
     """The release that the app's files and the settings make.
 
     Args:
-        loaded: the settings in force.
         deployment: the database that the app uses.
         requirements: what its virtualenv has.
         keep: the SECRET_KEY that is generated on first use is kept.
 
-    Raises:
-        ProvisionError: the app's files can't be read, or the deployment was never up.
+    Raises ProvisionError: the app's files can't be read, or the deployment was never up.
     """
     name, settings = deployment.name, loaded.settings.app
     found = deployment.secrets()
@@ -177,8 +173,7 @@ def code(loaded: Loaded) -> list[File]:
     That is everything in `app.path` that git tracks or would track; without git, everything but caches and
     virtualenvs. Where `app.path` is this project's own folder, it is the package that `app.factory` names.
 
-    Raises:
-        ProvisionError: one is missing, or can't be read.
+    Raises ProvisionError: one is missing, or can't be read.
     """
     folder = launch.directory(loaded)
     settings = loaded.settings.app
@@ -253,7 +248,6 @@ class Target:
     """One host that the app goes to.
 
     Args:
-        link: to the host.
         release: what it is to have.
         environment: its virtualenv there.
     """

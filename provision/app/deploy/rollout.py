@@ -45,7 +45,6 @@ class Deployed:
     """What a deploy did.
 
     Args:
-        deployment: its name.
         release: the release that was deployed; empty: each host's own previous one.
         steps: what was done on each host, in order.
         removed: hosts that the app was taken from, for they are no longer among its hosts.
@@ -77,11 +76,9 @@ def deploy(
     A host whose app is as it should be, runs and answers is left as it is. What was stopped halfway is finished.
 
     Args:
-        loaded: the settings in force.
         on: the deployment; it runs.
         dry_run: say what would be done and change nothing.
         rollback: go back to the release before, on each host, instead.
-        finished: told of each step, from any thread.
         ready_seconds: how long a release may take until it answers.
 
     Raises:
@@ -159,15 +156,10 @@ def undeploy(loaded: Loaded, on: str, names: Sequence[str] | None = None) -> tup
     """Stop the app, and remove what `deploy` has put on its hosts, but for the virtualenv.
 
     Args:
-        loaded: the settings in force.
-        on: the deployment.
         names: hosts to take it from; None: all that it is on.
 
-    Returns:
-        Names of the hosts where there was something to remove.
-
-    Raises:
-        ProvisionError: naming the hosts where that failed; it is done on the others.
+    Returns: Names of the hosts where there was something to remove.
+    Raises ProvisionError: naming the hosts where that failed; it is done on the others.
     """
     on_hosts.deployed(loaded, on)
     doing = f"removing the app of {on}"
@@ -194,8 +186,7 @@ def undeploy(loaded: Loaded, on: str, names: Sequence[str] | None = None) -> tup
 def taken_down(loaded: Loaded, on: str) -> ProvisionError | None:
     """Remove the app of a deployment that is taken down, if it may have one.
 
-    Returns:
-        What was in the way: no reason to leave its nodes running. None: nothing.
+    Returns: What was in the way: no reason to leave its nodes running. None: nothing.
     """
     if loaded.deployment(on).capabilities.local or not _may_have_it(loaded, on):
         return None
@@ -220,12 +211,7 @@ class Serving:
 
 
 def running_on(loaded: Loaded, on: str) -> Serving | None:
-    """The first host where the app of a deployment runs; None: it runs on none that can be asked.
-
-    Args:
-        loaded: the settings in force.
-        on: the deployment.
-    """
+    """The first host where the app of a deployment runs; None: it runs on none that can be asked."""
     with on_hosts.links(loaded, _may_have_it(loaded, on)) as links:
 
         def port(link: Link) -> int | None:
@@ -242,8 +228,7 @@ def running_on(loaded: Loaded, on: str) -> Serving | None:
 def app_hosts(loaded: Loaded, on: str) -> list[str]:
     """Names of the hosts that a deployment's app is for.
 
-    Raises:
-        ProvisionError: it names none, or one that invoke.yaml does not know.
+    Raises ProvisionError: it names none, or one that invoke.yaml does not know.
     """
     found = list(dict.fromkeys(loaded.deployment(on).app_hosts))
     if not found:
@@ -287,7 +272,6 @@ class RunningApp:
     """A release that runs on a host and answers; one that does not makes way for the one before.
 
     Args:
-        loaded: the settings in force.
         target: the host, and the release that is wanted there.
         rollback: the one before is wanted instead.
         after: names of the hosts whose turn is later, for the error.

@@ -38,12 +38,10 @@ def find(
     Args:
         settings: section `mongodb`. With a source other than ``auto``, that one alone is tried.
         paths: of this project.
-        progress: told of the bytes of a download.
         exact: a mongod of another version than `mongodb.version` does not serve.
         file: the record; None: that of this machine's mongod.
 
-    Returns:
-        The mongod, and why each source before it did not serve.
+    Returns: The mongod, and why each source before it did not serve.
 
     Raises:
         ProvisionError: none serves (it lists what was tried and how to install one), or `mongodb.path` names

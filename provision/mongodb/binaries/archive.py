@@ -42,8 +42,7 @@ def published_sha256(address: str) -> str:
     Args:
         address: URL of the archive.
 
-    Returns:
-        64 hexadecimal digits.
+    Returns: 64 hexadecimal digits.
 
     Raises:
         Absent: there is no such archive on that host.
@@ -79,7 +78,6 @@ def download(address: str, sha256: str, folder: Path, progress: Progress) -> Non
         address: URL of the archive.
         sha256: what it must have.
         folder: has a folder ``bin``, which gets the binaries.
-        progress: told of the bytes.
 
     Raises:
         NotServing: not all of it came, or it is not what was published.

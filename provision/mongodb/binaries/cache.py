@@ -56,8 +56,7 @@ class Cache:
     def let_stand_in(self, entry: str, version: str, mirror: str) -> None:
         """Note that the entry is taken because that mirror did not have that version.
 
-        Raises:
-            OSError: it cannot be noted.
+        Raises OSError: it cannot be noted.
         """
         file = self.root / entry / _STAND_IN
         write_json(file, {**(read_json(file) or {}), _mark(version, mirror): version})
@@ -68,13 +67,11 @@ class Cache:
         """The mongod of an entry, downloaded unless a working one is there; two at once download once.
 
         Args:
-            entry: its name.
             expected: the version that a fresh one must have.
             machine: this machine.
             fill: puts ``bin/mongod`` (and ``bin/mongos``) into the folder it is given.
 
-        Returns:
-            The mongod and its version.
+        Returns: The mongod and its version.
 
         Raises:
             NotServing: it could not be downloaded, or can't run here; nothing of the attempt is left, except a download that

@@ -74,11 +74,8 @@ def examine(path: Path, machine: Machine) -> str:
         path: the candidate.
         machine: this machine.
 
-    Returns:
-        Its version: supported, and it runs here.
-
-    Raises:
-        NotServing: it can't run, or its version is not supported.
+    Returns: Its version: supported, and it runs here.
+    Raises NotServing: it can't run, or its version is not supported.
     """
     attempt = _attempt(path)
     version = version_in(attempt.output) if attempt.status == 0 else None

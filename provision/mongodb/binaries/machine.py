@@ -96,8 +96,7 @@ def builds(machine: Machine, version: str) -> tuple[str, ...]:
         machine: where mongod shall run.
         version: the version to download.
 
-    Raises:
-        NotServing: MongoDB publishes nothing that could run there.
+    Raises NotServing: MongoDB publishes nothing that could run there.
     """
     if machine.system == "macos":
         return (f"macos-{machine.arch}",)
@@ -120,8 +119,7 @@ def builds(machine: Machine, version: str) -> tuple[str, ...]:
 def require_glibc(machine: Machine) -> None:
     """Refuse a Linux machine whose C library is not glibc.
 
-    Raises:
-        NotServing: with the way out.
+    Raises NotServing: with the way out.
     """
     if machine.system == "linux" and machine.glibc is None:
         raise NotServing(
@@ -133,8 +131,7 @@ def require_glibc(machine: Machine) -> None:
 def require_cpu(machine: Machine) -> None:
     """Refuse a CPU that every supported mongod would die on.
 
-    Raises:
-        NotServing: with the way out.
+    Raises NotServing: with the way out.
     """
     if machine.avx is False:
         raise NotServing(no_avx())

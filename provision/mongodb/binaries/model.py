@@ -61,7 +61,6 @@ class Refusal:
     """Why a source did not serve.
 
     Args:
-        source: which one.
         why: for people.
         reason: of which kind that is.
         detail: what its remedy needs to know: a command, or a path.
@@ -85,7 +84,6 @@ class NotServing(Exception):
     """A source does not serve: a finding, not a fault. The message says why, for people.
 
     Args:
-        why: the message.
         reason: of which kind that is.
         detail: as in `Refusal`.
     """

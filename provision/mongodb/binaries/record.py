@@ -58,8 +58,7 @@ def remember(
         settings: section `mongodb` as it was when the choice was made.
         file: the record; None: that of this machine's mongod.
 
-    Raises:
-        OSError: it cannot be written.
+    Raises OSError: it cannot be written.
     """
     mongod = choice.mongod
     size, mtime_ns, inode = facts
@@ -83,8 +82,7 @@ def remember(
 def file_facts(path: Path) -> FileFacts:
     """Size in bytes, modification time in ns, and inode of the file.
 
-    Raises:
-        OSError: it is not there.
+    Raises OSError: it is not there.
     """
     facts = path.stat()
     return facts.st_size, facts.st_mtime_ns, facts.st_ino

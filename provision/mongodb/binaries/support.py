@@ -56,8 +56,7 @@ def refuse_on_hosts(mongod: Mongod | None, settings: MongodbSettings, today: dat
         settings: section `mongodb`.
         today: the date.
 
-    Raises:
-        ProvisionError: it is one, and nobody asked for it.
+    Raises ProvisionError: it is one, and nobody asked for it.
     """
     end = end_of_life(mongod.version, today) if mongod else None
     if mongod is None or end is None or settings.source != "auto" or not _is_from_wheel(mongod):

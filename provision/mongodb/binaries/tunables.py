@@ -22,8 +22,7 @@ def environment(version: str) -> dict[str, str]:
     Args:
         version: of the mongod: ``"8.0.17"``.
 
-    Returns:
-        Variables to add; empty where it needs nothing.
+    Returns: Variables to add; empty where it needs nothing.
     """
     if sys.platform != "linux":
         return {}

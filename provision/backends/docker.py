@@ -26,12 +26,13 @@ from provision.backends import compose
 from provision.backends.base import Observed
 from provision.backends.processes import port_holder
 from provision.core.errors import ProvisionError
-from provision.core.files import read_json, write_atomically, write_json
+from provision.core.files import write_atomically
 from provision.core.locks import exclusive
 from provision.mongodb.config import Layout
 from provision.mongodb.topology import LOOPBACK, Node, Topology
 from provision.settings.capabilities import BACKENDS
 from provision.settings.paths import Paths
+from provision.state import records
 
 IMAGE_USER = 999  # mongodb, in the official image
 _OBSERVED_SECONDS = 0.25
@@ -530,18 +531,18 @@ class Docker:
                 f"their data any more:\ndocker volume rm {' '.join(foreign)}",
             )
         if not wanted <= self._claimed():
-            write_json(self._claims, {"volumes": sorted(ours | wanted)})
+            self._record_volumes(ours | wanted)
 
-    @property
-    def _claims(self) -> Path:
-        return self._paths.deployment(self._deployment) / "volumes.json"
+    def _record_volumes(self, volumes: set[str]) -> None:
+        record = {"volumes": sorted(volumes)} if volumes else None
+        records.VOLUMES.write(self._paths, record, self._deployment)
 
     def _mounted(self) -> set[str]:
         """The volumes that our containers use: ours, no matter who started these by hand."""
         return {f"{self._project}_{name}" for name in self._containers()}
 
     def _claimed(self) -> set[str]:
-        return set((read_json(self._claims) or {}).get("volumes", ()))
+        return set((records.VOLUMES.read(self._paths, self._deployment) or {}).get("volumes", ()))
 
     def _delete_volumes(self, names: set[str]) -> None:
         doing = "deleting the volumes"
@@ -551,10 +552,7 @@ class Docker:
         gone = sorted(names & set(present.split()))
         if gone:
             self._must(doing, "volume", "rm", "--force", *gone)
-        if left := sorted(self._claimed() - names):
-            write_json(self._claims, {"volumes": left})
-        else:
-            self._claims.unlink(missing_ok=True)
+        self._record_volumes(self._claimed() - names)
 
     def _take_back(self, before: Existing) -> None:
         """Remove what a failed `compose up` has made: nothing of it has ever run, or been written to."""

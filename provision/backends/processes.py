@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from provision.backends.base import Observed
 from provision.core.errors import ProvisionError
-from provision.core.files import read_json, write_if_changed, write_json
+from provision.core.files import write_if_changed
 from provision.core.locks import is_held
 from provision.mongodb.config import Layout
 from provision.mongodb.topology import LOOPBACK, Node
 from provision.settings.capabilities import BACKENDS
 from provision.settings.paths import Paths
+from provision.state import records
 from provision.state.process_identity import identity_of, is_recorded_alive, require_processes
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Processes:
             status = child.poll()
             return Observed(status is None, child.pid, status)
         require_processes(f"looking for {node.name} of {self._deployment}")
-        record = read_json(self._paths.node_record(self._deployment, node.name))
+        record = records.NODE.load(self._paths.node_record(self._deployment, node.name))
         if record is not None and is_recorded_alive(record) and self._may_be_ours(int(record["pid"]), node):
             return Observed(True, int(record["pid"]))
         if (pid := self._orphan(node, record)) is not None:
@@ -270,7 +271,7 @@ class Processes:
     def _spawn(self, node: Node) -> None:
         output = self._paths.node_output(self._deployment, node.name)
         # A reader who finds this record and no other knows that we were stopped halfway, and looks for the process.
-        write_json(self._paths.node_record(self._deployment, node.name), {"launching": True})
+        records.NODE.store(self._paths.node_record(self._deployment, node.name), {"launching": True})
         with output.open("wb") as sink:
             child = subprocess.Popen(
                 [
@@ -310,7 +311,7 @@ class Processes:
     def _record(self, node: Node, pid: int) -> None:
         identity = identity_of(pid)
         if identity is not None:
-            write_json(
+            records.NODE.store(
                 self._paths.node_record(self._deployment, node.name),
                 {**identity.as_record(), "mongod": str(self._binary(node)), "port": node.port},
             )

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from provision.backends.base import Backend
 from provision.core.errors import PackagesMissing, ProvisionError
-from provision.core.files import read_json
 from provision.deployments import finishing
 from provision.deployments.deployment import Deployment
 from provision.mongodb import binaries, topology, users
@@ -20,7 +19,7 @@ from provision.mongodb.sharding import ShardedCollection, Zone
 from provision.mongodb.topology import LOOPBACK, HostOf, NodeOptions, Role, Size, Topology
 from provision.settings.loading import Loaded
 from provision.settings.schema import DeploymentSettings, MongodbSettings
-from provision.state import remembered
+from provision.state import records, remembered
 from provision.state.remembered import DEFAULT_SET, Extent, There
 
 if TYPE_CHECKING:
@@ -292,7 +291,7 @@ def _planned(
     moves = remembered.moves(loaded.paths, name)
     between = [host for move in moves.values() for host in (move.source, move.target)]
     known = inventory.hosts(loaded, dict.fromkeys((*settings.hosts, *between)))
-    found = placed or placement.place(shape, settings.hosts, read_json(loaded.paths.placement(name)))
+    found = placed or placement.place(shape, settings.hosts, records.PLACEMENT.read(loaded.paths, name))
     planned = plan(name, settings, lambda node: known[found[node]].address)
     return planned, _hosts(loaded, planned, settings, known, found, records=placed is None)
 

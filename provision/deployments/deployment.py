@@ -8,13 +8,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision.backends.base import Backend
 from provision.backends.registry import in_folders
 from provision.core.errors import ProvisionError
-from provision.core.files import read_json, write_json
 from provision.core.locks import exclusive
 from provision.deployments import launched
 from provision.deployments import status as reading
@@ -32,7 +30,7 @@ from provision.mongodb.topology import Node, Role, Topology
 from provision.mongodb.waiting import Wait
 from provision.mongodb.wire import Connection
 from provision.settings.paths import Paths
-from provision.state import remembered
+from provision.state import records
 from provision.state.remembered import Extent
 
 if TYPE_CHECKING:
@@ -369,8 +367,7 @@ class Deployment:
             else:
                 look.certain(f"stopping {self.name}", running, f"invoke stop --on {self.name}")
             if delete_data:
-                self._initiated_record.unlink(missing_ok=True)
-                remembered.forget(self._paths, self.name)
+                records.forget(self._paths, self.name)
         return tuple(node.name for node in running)
 
     def look(self, nodes: Sequence[Node]) -> Look:
@@ -567,7 +564,7 @@ class Deployment:
             self.backend.remove(nodes, data=True)
             gone = {node.replica_set for node in nodes}
             left = [name for name in self._initiated() if name not in gone]
-            write_json(self._initiated_record, {"replica_sets": left})
+            records.INITIATED.write(self._paths, {"replica_sets": left}, self.name)
             Extent.record(self._paths, self.name, reached)
 
     def _locked(
@@ -658,17 +655,13 @@ class Deployment:
                 continue
         return None
 
-    @property
-    def _initiated_record(self) -> Path:
-        return self._paths.initiated_record(self.name)
-
     def _initiated(self) -> list[str]:
-        return list((read_json(self._initiated_record) or {}).get("replica_sets", ()))
+        return list((records.INITIATED.read(self._paths, self.name) or {}).get("replica_sets", ()))
 
     def _remember_initiated(self) -> None:
         names = sorted({*self._initiated(), *(each.name for each in self.topology.all_sets)})
         if names != self._initiated():
-            write_json(self._initiated_record, {"replica_sets": names})
+            records.INITIATED.write(self._paths, {"replica_sets": names}, self.name)
 
     def _notices(self) -> Iterator[str]:
         """Where the deployment is larger than its settings: `up` never takes members or shards away."""
@@ -719,7 +712,7 @@ class Deployment:
 
         members = self.topology.set_of(node)
         others = members is not None and sum(not each.arbiter for each in members.members) > 1
-        record = read_json(self._paths.node_record(self.name, node.name)) or {}
+        record = records.NODE.load(self._paths.node_record(self.name, node.name)) or {}
         return Salvage(
             self.name,
             self.backend.capabilities.keeps_folders,

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from provision.core.files import read_json, write_json
 from provision.mongodb.config import Layout
 from provision.mongodb.topology import Node
 from provision.settings.paths import Paths
+from provision.state import records
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Launched:
 def recorded(paths: Paths, deployment: str) -> dict[str, Launched]:
     """Node name → what it was last launched with; a node that no record knows is left out."""
     found = {}
-    for name, entry in (read_json(paths.launched_record(deployment)) or {}).items():
+    for name, entry in (records.LAUNCHED.read(paths, deployment) or {}).items():
         try:
             found[name] = Launched(**entry)
         except TypeError:
@@ -85,10 +85,10 @@ def record(paths: Paths, deployment: str, nodes: Mapping[str, Launched]) -> None
 
     Raises OSError: it can't be written.
     """
-    before = read_json(paths.launched_record(deployment)) or {}
+    before = records.LAUNCHED.read(paths, deployment) or {}
     after = {**before, **{name: asdict(each) for name, each in nodes.items()}}
     if after != before:
-        write_json(paths.launched_record(deployment), after)
+        records.LAUNCHED.write(paths, after, deployment)
 
 
 def notices(

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar, cast
 
 from provision.core.errors import ProvisionError, did_you_mean
-from provision.core.files import read_json, write_json
 from provision.deployments import assembly, cluster
 from provision.deployments.deployment import Deployment
 from provision.deployments.rolling import patiently, said, waiting_for
@@ -29,7 +28,7 @@ from provision.mongodb import replica_set as replication
 from provision.mongodb.topology import Node, ReplicaSet
 from provision.mongodb.wire import CommandFailed, Connection, NotReachable
 from provision.settings.loading import Loaded
-from provision.state import remembered
+from provision.state import records, remembered
 from provision.state.remembered import Move
 
 T = TypeVar("T")
@@ -187,7 +186,7 @@ class _Mover:
     @property
     def placed(self) -> dict[str, str]:
         """Node name → host name, as it is on record."""
-        recorded = read_json(self.loaded.paths.placement(self.name))
+        recorded = records.PLACEMENT.read(self.loaded.paths, self.name)
         return dict(recorded or _backend(self.current).placement)
 
     @property
@@ -391,7 +390,7 @@ class _Mover:
         there.until_listening(node)
         if node.replica_set is not None:
             self._change_member(move, here, there)
-        write_json(self.loaded.paths.placement(self.name), {**placed, move.node: move.target})
+        records.PLACEMENT.write(self.loaded.paths, {**placed, move.node: move.target}, self.name)
         if not move.lost:
             old = here.node(move.node)
             here.backend.terminate([old], _END_SECONDS)

@@ -6,9 +6,9 @@ import hashlib
 from pathlib import Path
 
 from provision.backends.base import Backend
-from provision.core.files import read_json, write_json
 from provision.mongodb.topology import Node, Topology
 from provision.settings.paths import Paths
+from provision.state import records
 
 
 class Rendering:
@@ -41,7 +41,7 @@ class Rendering:
         Returns: Node name → why: ``"is missing"``, ``"was edited by hand"``, ``"is older than …"``.
         Raises ProvisionError: the template can't be rendered.
         """
-        before = read_json(self._record) or {}
+        before = records.RENDERED.load(self._record) or {}
         drifted = {}
         for node in self._topology.nodes:
             recipe, present = self._recipe(node), self._present(node)
@@ -62,7 +62,7 @@ class Rendering:
         Returns: Names of the nodes whose configuration was written.
         Raises ProvisionError: the template can't be rendered.
         """
-        before = read_json(self._record) or {}
+        before = records.RENDERED.load(self._record) or {}
         record, written = {}, []
         for node in self._topology.nodes:
             recipe, present = self._recipe(node), self._present(node)
@@ -77,7 +77,7 @@ class Rendering:
                 present = _digest(text)
             record[node.name] = [recipe, present]
         if record != before:
-            write_json(self._record, record)
+            records.RENDERED.store(self._record, record)
         return written
 
     @property

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from provision.core.errors import ProvisionError
-from provision.core.files import read_json, write_json
 from provision.deployments import assembly, cluster
 from provision.deployments.deployment import Deployment
 from provision.mongodb import membership
@@ -25,7 +24,7 @@ from provision.mongodb.topology import Node, ReplicaSet, Topology
 from provision.mongodb.waiting import POLL_SECONDS, Wait
 from provision.mongodb.wire import CommandFailed, NotReachable
 from provision.settings.loading import Loaded
-from provision.state import remembered
+from provision.state import records, remembered
 
 Say = Callable[[str], None]
 _STOP_SECONDS = 60.0
@@ -199,7 +198,7 @@ class Roll:
     @property
     def in_hand(self) -> str:
         """The node that an earlier attempt had in hand when it was interrupted; empty: none."""
-        return str((read_json(self.record) or {}).get("node") or "")
+        return str((records.ROLLING.load(self.record) or {}).get("node") or "")
 
     def check_whole(self) -> None:
         """Every node is well but the one that an earlier attempt left; changes nothing.
@@ -257,7 +256,9 @@ class Roll:
         backend = self.deployment.backend
         try:
             self._give_way(node)
-            write_json(self.record, {**(read_json(self.record) or {}), "node": node.name})
+            records.ROLLING.store(
+                self.record, {**(records.ROLLING.load(self.record) or {}), "node": node.name}
+            )
             self.say(f"{node.name}: restarting")
             backend.terminate([node], _STOP_SECONDS)
             self.deployment.launch([node])
@@ -269,11 +270,10 @@ class Roll:
         self.say(f"{node.name}: is back ({time.monotonic() - begun:.1f} s)")
 
     def _put_down(self) -> None:
-        record = {key: value for key, value in (read_json(self.record) or {}).items() if key != "node"}
-        if record:
-            write_json(self.record, record)
-        else:
-            self.record.unlink(missing_ok=True)
+        record = {
+            key: value for key, value in (records.ROLLING.load(self.record) or {}).items() if key != "node"
+        }
+        records.ROLLING.store(self.record, record or None)
 
     def _give_way(self, node: Node) -> None:
         """See that the others of its set are well, and that it is not their primary."""

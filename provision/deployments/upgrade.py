@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from provision.backends.registry import in_containers
 from provision.core.errors import ProvisionError
-from provision.core.files import read_json, write_json
 from provision.deployments import assembly, cluster, on_hosts, rolling
 from provision.deployments.deployment import Deployment
 from provision.deployments.rolling import HandOver, Roll, Say
@@ -25,7 +24,7 @@ from provision.mongodb import membership, sharding
 from provision.mongodb.binaries.model import numbers, unsupported
 from provision.mongodb.wire import CommandFailed, NotReachable
 from provision.settings.loading import Loaded
-from provision.state import remembered
+from provision.state import records, remembered
 from provision.state.remembered import Flag
 
 if TYPE_CHECKING:
@@ -320,7 +319,7 @@ def _choice(
     flags = {"mongod": Flag(_own(loaded, to, doing), typed)}
     changed = cluster.with_flags(loaded, name, flags)
     record = loaded.paths.mongod_record_of(name)
-    recorded = read_json(record)
+    recorded = records.MONGOD_OF_DEPLOYMENT.load(record)
     chosen: _Chosen | None = None
     try:
         mongod = assembly.mongod(changed, name) or _find(changed, name, to, doing, again, progress)
@@ -335,10 +334,7 @@ def _choice(
         yield chosen
     finally:
         if chosen is None or not chosen.kept:
-            if recorded is None:
-                record.unlink(missing_ok=True)
-            else:
-                write_json(record, recorded)
+            records.MONGOD_OF_DEPLOYMENT.store(record, recorded)
 
 
 def _own(loaded: Loaded, to: str, doing: str) -> str:
@@ -398,7 +394,7 @@ def _balancer_off(roll: Roll, needed: bool) -> Iterator[None]:
 
     An earlier attempt that was killed has left a note that it was.
     """
-    record = read_json(roll.record) or {}
+    record = records.ROLLING.load(roll.record) or {}
     was_on = bool(record.get("balancer"))
     topology = roll.deployment.topology
     # A router that an earlier attempt left down can't be asked; that attempt has seen to the balancer.
@@ -407,7 +403,7 @@ def _balancer_off(roll: Roll, needed: bool) -> Iterator[None]:
         with cluster.routed(roll.deployment, roll.doing) as router:
             if sharding.balancer(router)["mode"] != "off":
                 was_on = True
-                write_json(roll.record, {**record, "balancer": True})
+                records.ROLLING.store(roll.record, {**record, "balancer": True})
                 roll.say("The balancer is off until all nodes are done")
                 with rolling.said(roll.doing, "The balancer could not be stopped"):
                     sharding.stop_balancer(router, _BALANCER_SECONDS)
@@ -426,11 +422,10 @@ def _start_balancer(roll: Roll) -> None:
         # What made the upgrade fail is told, and may be why no router answers.
         roll.say(f"The balancer is still off. `{roll.again}` switches it on at its end.")
         return
-    left = {key: value for key, value in (read_json(roll.record) or {}).items() if key != "balancer"}
-    if left:
-        write_json(roll.record, left)
-    else:
-        roll.record.unlink(missing_ok=True)
+    left = {
+        key: value for key, value in (records.ROLLING.load(roll.record) or {}).items() if key != "balancer"
+    }
+    records.ROLLING.store(roll.record, left or None)
     roll.say("The balancer is on again")
 
 

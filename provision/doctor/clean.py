@@ -24,12 +24,13 @@ from typing import IO
 
 from provision.backends.processes import data_user
 from provision.core.errors import ProvisionError
-from provision.core.files import read_json
 from provision.deployments import assembly
 from provision.doctor import traces
 from provision.env import virtualenv
 from provision.machine.access import cache_directory, chown
 from provision.settings.loading import Loaded
+from provision.state import records
+from provision.state.records import Lifetime
 
 _DOING = "cleaning"
 _CACHES = (".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis")
@@ -283,33 +284,12 @@ class _Search:
             return
         spared: list[Path] = []
         for name, nodes in self.rendered.items():
-            where = self._elsewhere(name)
-            if where:
-                how = f"invoke cluster.down --on {name} --delete-data"
-                facts = (
-                    self._initiated(name),
-                    self.paths.flags_record(name),
-                    self.paths.extent_record(name),
-                    self.paths.mongod_record_of(name),
-                    self.paths.placement(name),
-                    self.paths.moving_record(name),
-                    # What vouches for nodes that may run.
-                    self.paths.ca_certificate(name),
-                    self.paths.ca_key(name),
-                )
-                there = [each for each in facts if each.exists()]
-                self.kept += [
-                    Kept(each, f"the data of {name} are {where}; `{how}` removes them") for each in there
-                ]
-                spared += there
-            if where or (name in self.with_data and not data):
-                keys = [
-                    each
-                    for each in (self.paths.credentials(name), self.paths.key_file(name))
-                    if each.exists()
-                ]
-                self.kept += [Kept(each, f"it opens the data of {name}, which stay") for each in keys]
-                spared += keys
+            reasons = self._reasons(name, data)
+            for record in records.every(of_deployment=True):
+                if why := reasons.get(record.lifetime):
+                    there = record.files(self.paths, name)
+                    self.kept += [Kept(file, why) for file in there]
+                    spared += there
             folder = self.paths.deployment(name)
             for node in nodes:
                 conf = self.paths.node_conf(name, node)
@@ -322,11 +302,25 @@ class _Search:
         if not spared or _has_more_than(state, spared):
             self._add(state, "records, secrets, virtualenv of the app", Way.TREE, spared)
 
+    def _reasons(self, name: str, data: bool) -> dict[Lifetime, str]:
+        """Why records of a deployment are needed still, by how long they are needed."""
+        reasons = {}
+        where = self._elsewhere(name)
+        if where:
+            how = f"invoke cluster.down --on {name} --delete-data"
+            reasons[Lifetime.DATA] = f"the data of {name} are {where}; `{how}` removes them"
+        if where or (name in self.with_data and not data):
+            reasons[Lifetime.KEY] = f"it opens the data of {name}, which stay"
+        if records.APP.files(self.paths, name):
+            how = f"invoke hosts.undeploy {name}"
+            reasons[Lifetime.APP] = f"the app of {name} is on its hosts; `{how}` removes it"
+        return reasons
+
     def _elsewhere(self, name: str) -> str:
         """Where a deployment has data that are not in a directory here: ``"in Docker"``; empty: nowhere."""
-        if _is_in_docker(self.loaded, name) and self._initiated(name).is_file():
+        if _is_in_docker(self.loaded, name) and records.INITIATED.files(self.paths, name):
             return "in Docker"
-        return "on its hosts" if self.paths.placement(name).is_file() else ""
+        return "on its hosts" if records.PLACEMENT.files(self.paths, name) else ""
 
     def environment(self) -> None:
         """`env/`, if it is a virtualenv."""
@@ -343,7 +337,7 @@ class _Search:
     def locks(self) -> tuple[Path, ...]:
         """The locks of the project; where downloads go, theirs too."""
         names = {self.paths.lock(f"deployment-{name}") for name in self.rendered}
-        names |= {self.paths.state / "bootstrap.lock", *self.paths.lock("x").parent.glob("*.lock")}
+        names |= {self.paths.env_lock, *records.LOCK.files(self.paths)}
         cache = self.paths.cache / "mongodb"
         if any(each.path.parent == cache for each in self.items):
             names.add(cache / ".lock")
@@ -351,22 +345,17 @@ class _Search:
 
     def _deployments(self) -> list[str]:
         """Those of the settings, and those that the settings no longer name but that have left records."""
-        known = [each.name for each in sorted(self.paths.deployment("x").parent.glob("*")) if each.is_dir()]
-        return list(dict.fromkeys([*self.loaded.settings.deployments, *known]))
+        return list(dict.fromkeys([*self.loaded.settings.deployments, *records.deployments(self.paths)]))
 
     def _rendered(self, name: str) -> dict[str, str | None]:
         """Node → digest of the configuration that was rendered for it; None: not known."""
         settings = self.loaded.settings.deployments.get(name)
         nodes = [each.name for each in assembly.plan(name, settings).nodes] if settings else []
-        record = read_json(self.paths.rendered_record(name)) or {}
+        record = records.RENDERED.read(self.paths, name) or {}
         digests = {
             node: known[1] for node, known in record.items() if isinstance(known, list) and len(known) == 2
         }
         return {node: digests.get(node) for node in dict.fromkeys([*nodes, *digests])}
-
-    def _initiated(self, name: str) -> Path:
-        """The record of replica sets that were initiated: there as long as the deployment has data."""
-        return self.paths.initiated_record(name)
 
     def _is_as_rendered(self, name: str, node: str, conf: Path) -> bool:
         try:

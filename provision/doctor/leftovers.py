@@ -18,7 +18,7 @@ from provision.mongodb.logs import follow
 from provision.settings.loading import Loaded
 from provision.settings.paths import Paths
 from provision.settings.schema import DeploymentSettings
-from provision.state import remembered
+from provision.state import records, remembered
 
 _LOG_LINES = 400
 
@@ -198,12 +198,8 @@ def read_secrets(paths: Paths) -> dict[Path, int]:
     Args:
         paths: of the project.
     """
-    deployments = sorted(each.name for each in paths.deployment("x").parent.glob("*") if each.is_dir())
-    wanted = [paths.state, paths.secret_key]
-    for name in deployments:
-        wanted += [paths.credentials(name), paths.key_file(name)]
     found = {}
-    for path in wanted:
+    for path in records.private_files(paths):
         try:
             found[path] = stat.S_IMODE(path.stat().st_mode)
         except FileNotFoundError:

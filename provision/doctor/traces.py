@@ -12,9 +12,9 @@ from pathlib import Path
 
 from provision.app import launch
 from provision.backends.processes import MARK as NODE_MARK
-from provision.core.files import read_json
 from provision.core.locks import is_held
 from provision.settings.paths import Paths
+from provision.state import records as kinds
 from provision.state.process_identity import (
     ProcessIdentity,
     is_alive,
@@ -84,14 +84,15 @@ def records(paths: Paths) -> tuple[Record, ...]:
         paths: of the project.
     """
     found = []
-    for file in sorted((paths.state / "deployments").glob("*/*.json")):
-        content = read_json(file)
+    nodes = ((name, file) for name in kinds.deployments(paths) for file in kinds.NODE.files(paths, name))
+    for name, file in nodes:
+        content = kinds.NODE.load(file)
         if content is None or not is_record(content):
             continue
         port = content.get("port")
         found.append(
             Record(
-                file.parent.name,
+                name,
                 file.stem,
                 content["pid"],
                 port if isinstance(port, int) else 0,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from provision.backends.base import Observed
 from provision.core.errors import ProvisionError
-from provision.core.files import read_json, write_if_changed, write_json
+from provision.core.files import write_if_changed
 from provision.hosts import units
 from provision.hosts.certificates import Authority
 from provision.hosts.inventory import Host
@@ -24,7 +24,7 @@ from provision.mongodb.config import Layout, TlsFiles
 from provision.mongodb.topology import LOOPBACK, Node, Topology
 from provision.settings.capabilities import BACKENDS
 from provision.settings.paths import Paths
-from provision.state import remembered
+from provision.state import records, remembered
 from provision.state.remembered import Move
 
 _OBSERVED_SECONDS = 0.25
@@ -271,11 +271,7 @@ class Hosts:
             kept = {
                 node: host for node, host in self._placement.items() if node not in {n.name for n in nodes}
             }
-            record = self._paths.placement(self._deployment)
-            if kept:
-                write_json(record, kept)
-            else:
-                record.unlink(missing_ok=True)
+            records.PLACEMENT.write(self._paths, kept or None, self._deployment)
             others = {name: move for name, move in self._moving.items() if name in kept}
             remembered.record_moves(self._paths, self._deployment, others)
 
@@ -512,9 +508,8 @@ class Hosts:
 
     def _remember_placement(self) -> None:
         """What is started has its data there from now on, and stays there."""
-        record = self._paths.placement(self._deployment)
-        if self._records and read_json(record) != self._placement:
-            write_json(record, self._placement)
+        if self._records:
+            records.PLACEMENT.write(self._paths, dict(self._placement), self._deployment)
 
     @staticmethod
     def _must(link: Link, doing: str, ran: Ran) -> None:

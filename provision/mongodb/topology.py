@@ -5,12 +5,12 @@ A single mongod is a topology of one node. Nothing here knows how a node becomes
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import quote
 
+from provision.core.numbers import first_numbers
 from provision.mongodb.credentials import Credentials
 
 CONFIG_SET = "config"
@@ -207,8 +207,7 @@ class Size:
     @property
     def shard_numbers(self) -> tuple[int, ...]:
         """The numbers of the shards: the first ones that were not removed."""
-        free = (n for n in itertools.count(1) if n not in self.removed_shards)
-        return tuple(itertools.islice(free, self.shards))
+        return first_numbers(self.shards, self.removed_shards)
 
 
 OptionsOf = Callable[[Role], NodeOptions]

@@ -12,10 +12,11 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from provision.core.files import read_json, write_atomically, write_json
+from provision.core.files import write_atomically
 from provision.mongodb.credentials import Credentials
 from provision.mongodb.wire import CommandFailed, Server
 from provision.settings.paths import Paths
+from provision.state import records
 
 _KEY_BYTES = 90  # 120 characters of base64; MongoDB takes 6 to 1024
 _EXISTS = 51003
@@ -50,7 +51,7 @@ class Secrets:
 
 def existing(paths: Paths, deployment: str) -> Secrets | None:
     """The secrets that a deployment was given, if it was."""
-    record = read_json(paths.credentials(deployment))
+    record = records.CREDENTIALS.read(paths, deployment)
     if record is None:
         return None
     authority = paths.ca_certificate(deployment)
@@ -74,7 +75,7 @@ def ensure(paths: Paths, deployment: str) -> Secrets:
     if found is None:
         key = base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode()
         record = {"key": key, "root": secrets.token_urlsafe(24), "app": secrets.token_urlsafe(24)}
-        write_json(paths.credentials(deployment), record)
+        records.CREDENTIALS.write(paths, record, deployment)
         found = Secrets(key, Credentials("root", record["root"]), Credentials("app", record["app"]))
     key_file = paths.key_file(deployment)
     # Whether it is there, not what it says: the image's user owns it, and this user may not read it.

@@ -166,7 +166,7 @@ def _accepted(
     remember: bool,
 ) -> Settings:
     """The merged values as settings: judged by pydantic, unless they were accepted as they are before."""
-    record = root / ".state" / "settings.json"
+    record = Paths.of(root, "data", "log", None).accepted_settings
     here = Path(__file__)
     rules = [here.with_name(name).stat() for name in ("schema.py", "validation.py")]
     version = [[each.st_mtime_ns, each.st_size] for each in rules]

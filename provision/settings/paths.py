@@ -109,6 +109,26 @@ class Paths:
         return self.state / "app-env"
 
     @property
+    def accepted_settings(self) -> Path:
+        """The merged settings that were valid when they were last read."""
+        return self.state / "settings.json"
+
+    @property
+    def env_lock(self) -> Path:
+        """Held while env/ is made or changed."""
+        return self.state / "bootstrap.lock"
+
+    @property
+    def own_cache(self) -> Path:
+        """The cache of a user without a home directory."""
+        return self.state / "cache"
+
+    @property
+    def benchmarks(self) -> Path:
+        """Where `invoke bench` works."""
+        return self.state / "bench"
+
+    @property
     def shell_history(self) -> Path:
         return self.state / "shell_history"
 
@@ -158,6 +178,10 @@ class Paths:
     def moving_record(self, deployment: str) -> Path:
         """Which nodes are being moved from one host to another."""
         return self.deployment(deployment) / "moving.json"
+
+    def volumes_record(self, deployment: str) -> Path:
+        """Which Docker volumes have the deployment's data."""
+        return self.deployment(deployment) / "volumes.json"
 
     def finishing_log(self, deployment: str) -> Path:
         """What was printed by the process that finished an `up` in the background."""

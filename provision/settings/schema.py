@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from typing import Annotated, Any, Literal
 
+from provision.core.numbers import first_numbers
 from provision.settings.capabilities import BACKENDS, Capabilities
 
 KeyPath = tuple[str, ...]
@@ -265,6 +266,11 @@ class DeploymentSettings:
     def capabilities(self) -> Capabilities:
         """What its back end can do and needs."""
         return BACKENDS[self.backend]
+
+    @property
+    def shard_numbers(self) -> tuple[int, ...]:
+        """The numbers of its shards."""
+        return first_numbers(self.shards, self.removed_shards)
 
     @property
     def has_auth(self) -> bool:

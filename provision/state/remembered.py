@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from provision.core.errors import ProvisionError
-from provision.core.files import read_json, write_json
-from provision.mongodb.topology import Size
 from provision.settings.paths import Paths
 from provision.settings.schema import DeploymentSettings, KeyPath
+from provision.state.records import EXTENT, FLAGS, MOVING
 
 DEFAULT_SET = "rs0"
 _VARIABLE = "environment "
@@ -31,7 +30,7 @@ def flags(root: Path) -> dict[KeyPath, tuple[str, Any]]:
     """
     found: dict[KeyPath, tuple[str, Any]] = {}
     for file in sorted((root / ".state" / "deployments").glob("*/flags.json")):
-        for key, entry in (read_json(file) or {}).items():
+        for key, entry in (FLAGS.load(file) or {}).items():
             if isinstance(entry, dict) and "value" in entry:
                 found["deployments", file.parent.name, key] = (
                     f"an earlier {entry.get('from')}",
@@ -79,34 +78,21 @@ def remember(paths: Paths, deployment: str, given: Mapping[str, Flag]) -> dict[s
     Returns: The record as it was before, for `restore`.
     Raises OSError: it can't be written.
     """
-    file = paths.flags_record(deployment)
-    before = read_json(file)
+    before = FLAGS.read(paths, deployment)
     if given:
         added = {key: {"value": flag.value, "from": flag.typed} for key, flag in given.items()}
-        write_json(file, {**(before or {}), **added})
+        FLAGS.write(paths, {**(before or {}), **added}, deployment)
     return before
 
 
 def restore(paths: Paths, deployment: str, before: dict[str, Any] | None) -> None:
     """Put the flags back to what `remember` found."""
-    _put(paths.flags_record(deployment), before)
-
-
-def forget(paths: Paths, deployment: str) -> None:
-    """Forget flags and extent: the deployment's data are gone."""
-    for file in (
-        paths.flags_record(deployment),
-        paths.extent_record(deployment),
-        paths.launched_record(deployment),
-        paths.mongod_record_of(deployment),
-        paths.rolling_record(deployment),
-    ):
-        file.unlink(missing_ok=True)
+    FLAGS.write(paths, before, deployment)
 
 
 def moves(paths: Paths, deployment: str) -> dict[str, Move]:
     """Node name → its move from one host to another that has begun and is not finished."""
-    record = read_json(paths.moving_record(deployment)) or {}
+    record = MOVING.read(paths, deployment) or {}
     return {node: Move(**{**each, "node": node}) for node, each in record.items()}
 
 
@@ -115,14 +101,8 @@ def record_moves(paths: Paths, deployment: str, unfinished: Mapping[str, Move]) 
 
     Raises OSError: it can't be written.
     """
-    _put(paths.moving_record(deployment), {node: asdict(each) for node, each in unfinished.items()} or None)
-
-
-def _put(file: Path, record: dict[str, Any] | None) -> None:
-    if record is None:
-        file.unlink(missing_ok=True)
-    elif record != read_json(file):
-        write_json(file, record)
+    record = {node: asdict(each) for node, each in unfinished.items()}
+    MOVING.write(paths, record or None, deployment)
 
 
 def gaps(numbers: Sequence[int]) -> list[int]:
@@ -173,21 +153,20 @@ class Extent:
         )
         if settings.topology == "single":
             return one
-        size = Size(shards=settings.shards, removed_shards=tuple(settings.removed_shards))
         return replace(
             one,
             members=settings.members,
             arbiters=settings.arbiters,
             config_servers=settings.config_servers,
             routers=settings.routers,
-            shards=size.shard_numbers,
+            shards=settings.shard_numbers,
             replica_set=(settings.replica_set or DEFAULT_SET) if settings.topology == "replica-set" else None,
         )
 
     @classmethod
     def recorded(cls, paths: Paths, deployment: str) -> Self | None:
         """What a deployment has reached; None: it was never up."""
-        record = read_json(paths.extent_record(deployment))
+        record = EXTENT.read(paths, deployment)
         try:
             return None if record is None else cls(**{**record, "shards": tuple(record["shards"])})
         except (KeyError, TypeError):
@@ -200,7 +179,7 @@ class Extent:
         Raises OSError: it can't be written.
         """
         record = None if reached is None else {**asdict(reached), "shards": list(reached.shards)}
-        _put(paths.extent_record(deployment), record)
+        EXTENT.write(paths, record, deployment)
 
     def applied_to(self, settings: DeploymentSettings) -> DeploymentSettings:
         """Settings that ask for exactly this."""

@@ -25,6 +25,8 @@ from provision.doctor import clean
 from provision.env.virtualenv import RECORD
 from provision.mongodb import binaries
 from provision.settings.loading import Layer, Loaded, load
+from provision.settings.paths import Paths
+from provision.state import records
 from tests.support.capabilities import ROOT
 from tests.support.clones import Clone
 from tests.support.deployments import foreign_mongod
@@ -43,6 +45,17 @@ def project(root: Path, mongod: Path, **deployments: object) -> Loaded:
     }
     found = load(root, [Layer("test", values)], {}, remember=False)
     binaries.find(found.settings.mongodb, found.paths, Silent())
+    return found
+
+
+def unknown(paths: Paths) -> list[str]:
+    """Files below .state/ of which `records` does not know whose they are, and what removes them."""
+    found = []
+    for file in paths.state.rglob("*"):
+        place = file.relative_to(paths.state)
+        name = place.parts[1] if place.parts[0] == "deployments" and len(place.parts) > 1 else ""
+        if file.is_file() and records.kind_of(paths, file, name) is None:
+            found.append(str(place))
     return found
 
 
@@ -421,3 +434,15 @@ def test_keys_of_data_in_docker_stay_and_the_command_that_removes_both_is_named(
     assert key.exists()
     assert "invoke cluster.down --on cluster --delete-data" in whys(planned)[record]
     assert clean.plan(found, data=True).items == ()
+
+
+def test_every_file_that_commands_leave_is_of_a_known_kind(clone: Clone) -> None:
+    paths = Paths.of(clone.root, "data", "log", None)
+    commands = (
+        ("setup",), ("start",), ("status",), ("seed", "--users", "3"), ("shell", "--python", "--eval", "1"),
+        ("uri", "--user", "root"), ("cluster.upgrade", "--feature-compatibility", "--on", "local"), ("stop",),
+    )  # fmt: skip
+    for command in commands:
+        clone.invoke(*command)
+        assert unknown(paths) == [], command
+    assert "local" in records.deployments(paths)

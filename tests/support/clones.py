@@ -149,7 +149,8 @@ class Clone:
         if "--json" in arguments and done.stdout:
             from tools import schemas
 
-            assert schemas.differences(arguments[0], done.stdout) == ""
+            task = next(word for word in arguments if word in schemas.adapters())
+            assert schemas.differences(task, done.stdout) == ""
         return done
 
     def succeeds(self, *arguments: str, env: Mapping[str, str | None] | None = None) -> str:

@@ -18,7 +18,7 @@ from provision.mongodb.topology import Size
 from provision.settings.loading import Layer, Loaded, load
 from provision.settings.paths import Paths
 from provision.settings.schema import DeploymentSettings
-from provision.state import remembered
+from provision.state import records, remembered
 from provision.state.remembered import Extent, Flag, combine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,7 +153,7 @@ def test_flags_of_a_failed_command_are_taken_back(tmp_path: Path) -> None:
 def test_forgetting_leaves_the_settings_alone(tmp_path: Path) -> None:
     where = paths(tmp_path)
     remembered.remember(where, "some", {"shards": Flag(3, "a")})
-    remembered.forget(where, "some")
+    records.forget(where, "some")
     assert loaded(tmp_path, shards=2).deployment("some").shards == 2
 
 

@@ -17,7 +17,6 @@ from provision.app.deploy import host_virtualenv, release
 from provision.app.deploy.host_virtualenv import AppEnvironment, Wheels
 from provision.app.deploy.release import SentRelease, Target
 from provision.core.errors import ProvisionError
-from provision.core.files import read_json, write_json
 from provision.core.locks import exclusive
 from provision.core.steps import Decision, Progress
 from provision.deployments import cluster, on_hosts
@@ -28,6 +27,7 @@ from provision.hosts.link import File, HostError, Link, Unreachable, all_of, eve
 from provision.hosts.setup import DataDirectory, HostStep
 from provision.hosts.units import PROCESS, Supervisor, Unit
 from provision.settings.loading import Loaded
+from provision.state import records
 
 READY_SECONDS = 60.0
 # gunicorn gives requests 30 seconds to end.
@@ -251,15 +251,11 @@ def _may_have_it(loaded: Loaded, on: str) -> list[str]:
 
 def _remembered(loaded: Loaded, on: str) -> list[str]:
     """Names of the hosts that the app was put on from this machine."""
-    return list((read_json(loaded.paths.app_record(on)) or {}).get("hosts", ()))
+    return list((records.APP.read(loaded.paths, on) or {}).get("hosts", ()))
 
 
 def _remember(loaded: Loaded, on: str, names: Collection[str]) -> None:
-    record = loaded.paths.app_record(on)
-    if names:
-        write_json(record, {"hosts": sorted(names)})
-    else:
-        record.unlink(missing_ok=True)
+    records.APP.write(loaded.paths, {"hosts": sorted(names)} if names else None, on)
 
 
 def service(deployment: str) -> str:

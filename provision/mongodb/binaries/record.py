@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provision.core.files import read_json, write_json
 from provision.mongodb.binaries.model import Choice, Mongod, Source
+from provision.state import records
 
 if TYPE_CHECKING:
     from provision.settings.paths import Paths
@@ -32,7 +32,7 @@ def recorded(paths: Paths, settings: MongodbSettings, file: Path | None = None) 
         The mongod; None where there is no record, the settings have changed, or the file is no longer the
         one that was run: other size, modification time or inode.
     """
-    record = read_json(file or paths.mongod_record)
+    record = records.MONGOD.load(file or paths.mongod_record)
     if record is None or record.get("settings") != settings_digest(settings):
         return None
     try:
@@ -63,7 +63,7 @@ def remember(
     mongod = choice.mongod
     size, mtime_ns, inode = facts
     paths.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_json(
+    records.MONGOD.store(
         file or paths.mongod_record,
         {
             "path": str(mongod.path),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar, cast
 
@@ -90,6 +90,11 @@ def move(loaded: Loaded, on: str, node: str, to: str, say: Say, again: str) -> M
             return mover.carry_out([begun])
         source = mover.placed[node]
         return mover.carry_out([] if source == to else [Move(node, source, to)])
+
+
+def place(loaded: Loaded, on: str, placed: Mapping[str, str]) -> None:
+    """Put on record which node has its data on which host."""
+    records.PLACEMENT.write(loaded.paths, dict(placed), on)
 
 
 def drain(loaded: Loaded, on: str, host: str, lost: bool, crowd: bool, say: Say, again: str) -> Moved:
@@ -390,7 +395,7 @@ class _Mover:
         there.until_listening(node)
         if node.replica_set is not None:
             self._change_member(move, here, there)
-        records.PLACEMENT.write(self.loaded.paths, {**placed, move.node: move.target}, self.name)
+        place(self.loaded, self.name, {**placed, move.node: move.target})
         if not move.lost:
             old = here.node(move.node)
             here.backend.terminate([old], _END_SECONDS)

@@ -114,7 +114,7 @@ POINTS: dict[str, tuple[Any, str]] = {
     "before it joins its set": (membership, "add"),
     "before it has the data": (moving, "patiently"),
     "before the old one leaves the set": (membership, "remove"),
-    "before its new place is on record": (moving, "write_json"),
+    "before its new place is on record": (moving, "place"),
 }
 
 

@@ -42,6 +42,10 @@ if __name__ == "__main__":
 
     install_excepthook()
 
+    from provision.cli.light import import_invoke
+
+    import_invoke()
+
     from provision.cli.program import program
 
     try:

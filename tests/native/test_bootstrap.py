@@ -40,6 +40,7 @@ MODULES = [
     "env/settings_files",
     "env/groups",
     "settings/layers",
+    "cli/light",
     "cli/program",
     "cli/numeric_flags",
     "core/locks",

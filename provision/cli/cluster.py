@@ -58,7 +58,8 @@ def up(
 ) -> Result[shapes.BroughtUp | list[Placed]]:
     """Bring a cluster up, or make it what the settings and flags say. Flags hold for the later commands on it.
 
-    A cluster that runs already is left as it is. What more is asked for is added; what less, is named.
+    A cluster that runs already stays as it is. If you ask for more nodes, they are added. If you ask for fewer, the
+    command names what is left over and how to remove it.
     """
     from provision.cli.progress import UpProgress
     from provision.core.errors import ProvisionError
@@ -270,7 +271,7 @@ def stop(session: Session, node: str, on: str = "cluster") -> Result[shapes.Stop
     help={
         "node": "which node; several with commas between (default, with --rolling: all)",
         "rolling": "one after another, each waited for, primaries last: the deployment goes on serving",
-        "yes": "go on although what has one member, or one router, is unavailable for a moment",
+        "yes": "go on, although a set of one member or the only router is unavailable for a moment",
         **ON_CLUSTER,
     },
     positional=["node"],
@@ -296,7 +297,7 @@ def restart(
     if not node:
         raise ProvisionError(
             f"restarting nodes of {on}",
-            "No node is named.",
+            "You named no node.",
             f"Name one ({', '.join(each.name for each in deployment.topology.nodes)}), or add --rolling for all of them.",
         )
     nodes = cluster.nodes(deployment, node)
@@ -320,7 +321,7 @@ def _restart_rolling(session: Session, on: str, node: str | None, yes: bool) -> 
     help={
         "to": "a version (8.0.17), the path of a mongod, or, with docker, an image",
         "feature-compatibility": "raise the feature compatibility version when all nodes run it; there is no way back",
-        "yes": "go on although what has one member, or one router, is unavailable for a moment",
+        "yes": "go on, although a set of one member or the only router is unavailable for a moment",
         **ON_CLUSTER,
     }
 )
@@ -344,7 +345,7 @@ def upgrade(
     if to is None and not feature_compatibility:
         raise ProvisionError(
             f"upgrading {on}",
-            "No version is named.",
+            "You named no version.",
             f"Name one: invoke cluster.upgrade --to 8.0.17 --on {on}",
         )
     session.ready(on)
@@ -463,7 +464,7 @@ def logs(
     if not all and not node:
         raise ProvisionError(
             f"showing logs of {on}",
-            "No node is named.",
+            "You named no node.",
             f"Name one ({', '.join(each.name for each in deployment.topology.nodes)}), or add --all.",
         )
     nodes = deployment.topology.nodes if all else cluster.nodes(deployment, node or "")

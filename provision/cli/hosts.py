@@ -178,8 +178,8 @@ def move(session: Session, node: str, to: str = "", on: str = "") -> Result[Move
 @command(
     help={
         "host": "which host",
-        "lost": "it is gone for good: its members leave their sets unasked, and new ones start elsewhere",
-        "yes": "go on although members of a set come to share a host",
+        "lost": "the host is gone for good: its members leave their sets, and new ones start on other hosts",
+        "yes": "go on, although members of a set will share a host",
         **_DEPLOYMENT,
     },
     positional=["host"],
@@ -215,7 +215,7 @@ def _require_names(on: str, doing: str, example: str, to: str | None = None) -> 
     if not on or to == "":
         missing = "deployment" if not on else "host"
         raise ProvisionError(
-            doing, f"No {missing} is named.", f"Type: {example.replace('--to  ', '--to HOST ')}"
+            doing, f"You named no {missing}.", f"Type: {example.replace('--to  ', '--to HOST ')}"
         )
 
 

@@ -454,7 +454,7 @@ def nodes(deployment: Deployment, names: str) -> list[Node]:
     if not wanted:
         raise ProvisionError(
             f"looking up nodes of {deployment.name}",
-            "None is named.",
+            "You named none.",
             f"Its nodes are {', '.join(node.name for node in deployment.topology.nodes)}.",
         )
     return wanted

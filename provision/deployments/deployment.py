@@ -678,7 +678,7 @@ class Deployment:
             return
         for extra in sorted(present - planned):
             yield (
-                f"{extra} is a shard of the cluster and not in the settings. It was left as it is: "
+                f"{extra} is a shard of the cluster and not in the settings. It stays as it is: "
                 f"`invoke cluster.remove-shard {extra} --on {self.name}` drains and removes it."
             )
 

@@ -139,7 +139,7 @@ def _series(program: str) -> str:
 
 
 def _phrase(name: str, present: object, asked: object) -> str:
-    return f"{name}{_shown(present)}, and {_shown(asked)} is asked for"
+    return f"{name}{_shown(present)}, and the settings ask for {_shown(asked)}"
 
 
 def _shown(value: object) -> str:

@@ -172,7 +172,7 @@ def check_interruptions(
         raise ProvisionError(
             doing,
             "\n".join(found) + "\nNothing was changed.",
-            f"If that may be: {again} --yes",
+            f"To go on all the same: {again} --yes",
         )
 
 

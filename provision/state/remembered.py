@@ -322,8 +322,8 @@ def _restart_first(name: str, changes: Sequence[Change], origins: Mapping[str, s
         apply = f"Stop it: invoke stop --on {name}\nThen type this again."
     return ProvisionError(
         f"starting {name}",
-        f"{name} runs with {_and(each.phrase(each.present) for each in changes)}, and "
-        f"{_and(each.phrase(each.asked) for each in changes)} is asked for.",
+        f"{name} runs with {_and(each.phrase(each.present) for each in changes)}, and the settings ask for "
+        f"{_and(each.phrase(each.asked) for each in changes)}.",
         apply,
     )
 
@@ -351,8 +351,8 @@ def _refusal(
         )
     else:
         cause = (
-            f"{name} {runs} with {_and(each.phrase(each.present) for each in changes)}, and "
-            f"{_and(each.phrase(each.asked) for each in changes)} is asked for. Its data can't follow, and are untouched."
+            f"{name} {runs} with {_and(each.phrase(each.present) for each in changes)}, and the settings ask for "
+            f"{_and(each.phrase(each.asked) for each in changes)}. Its data can't follow, and are untouched."
         )
     back = ", ".join(f"{each.key}: {_as_typed(each.present)}" for each in changes)
     ways = [f"Keep it as it is: set {back} under deployments.{name} in invoke.yaml"]
@@ -389,30 +389,33 @@ def _and(phrases: Iterable[str]) -> str:
 
 
 def _notices(name: str, settings: DeploymentSettings, present: Extent, wanted: Extent) -> Iterator[str]:
-    again = f"It was left as it is: only `invoke cluster.down --delete-data --on {name}` and a new `up` change that."
+    again = (
+        f"It stays as it is: only `invoke cluster.down --delete-data --on {name}` and a new `up` change that."
+    )
     sharded = present.topology == "sharded"
     sets = [f"shard{n}" for n in present.shards] if sharded else [settings.replica_set or DEFAULT_SET]
     for each in sets:
         if wanted.members < present.members:
-            yield f"{each} has {_count(present.members, 'member')}, and {wanted.members} is asked for. {again}"
+            yield f"{each} has {_count(present.members, 'member')}, and the settings ask for {wanted.members}. {again}"
         if present.arbiters and wanted.members > present.members:
             yield f"{each} has an arbiter, behind which no member is added. {again}"
         if wanted.arbiters < present.arbiters:
-            yield f"{each} has {_count(present.arbiters, 'arbiter')}, and {wanted.arbiters} is asked for. {again}"
+            yield f"{each} has {_count(present.arbiters, 'arbiter')}, and the settings ask for {wanted.arbiters}. {again}"
     if not sharded:
         return
     if wanted.config_servers < present.config_servers:
         yield (
-            f"config has {_count(present.config_servers, 'member')}, and {wanted.config_servers} is asked for. {again}"
+            f"config has {_count(present.config_servers, 'member')}, and the settings ask for "
+            f"{wanted.config_servers}. {again}"
         )
     for n in sorted({*present.shards} - {*wanted.shards}, reverse=True):
         yield (
-            f"shard{n} is not asked for any more. It was left as it is: "
+            f"shard{n} is no longer in the settings. It stays as it is: "
             f"`invoke cluster.remove-shard shard{n} --on {name}` drains and removes it."
         )
     for n in range(present.routers, wanted.routers, -1):
         yield (
-            f"router-{n} is not asked for any more. It was left as it is: "
+            f"router-{n} is no longer in the settings. It stays as it is: "
             f"`invoke cluster.remove-router router-{n} --on {name}` stops and removes it."
         )
 

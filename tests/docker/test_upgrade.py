@@ -77,7 +77,7 @@ def test_another_image_is_named_and_the_restart_that_is_named_applies_it(make: M
     try:
         cluster.settings["image"] = again
         (said,) = cluster.deployment.up().notices
-        assert f"{cluster.image}, and {again} is asked for" in said
+        assert f"{cluster.image}, and the settings ask for {again}" in said
         assert f"`invoke restart --on {cluster.name}`" in said
         cluster.deployment.down()
         assert cluster.deployment.up().notices == ()

@@ -120,7 +120,7 @@ def test_authentication_that_is_switched_off_and_on_is_applied_by_the_restart_th
 ) -> None:
     clone.succeeds("start", env={AUTH: "true"})
     said = clone.fails("start", env={AUTH: "false"})
-    assert "local runs with auth true, and auth false is asked for" in said
+    assert "local runs with auth true, and the settings ask for auth false" in said
     (off,) = commands(said)
     insert(typed(clone, off).strip())
     (on,) = commands(clone.fails("start", env={AUTH: "true"}))
@@ -148,7 +148,7 @@ def test_other_parameters_are_named_and_the_restart_that_is_printed_applies_them
     pid = clone.pid()
     done = clone.invoke("start", env={CACHE: "0.5"})
     assert done.returncode == 0, done.stderr
-    assert "cache_size_gb 0.25, and 0.5 is asked for" in done.stderr
+    assert "cache_size_gb 0.25, and the settings ask for 0.5" in done.stderr
     assert clone.pid() == pid
     assert "cache_size_gb 0.25" in clone.succeeds("status", env={CACHE: "0.5"})
     done = clone.invoke("restart", "--on", "local", env={CACHE: "0.5"})
@@ -168,7 +168,7 @@ def test_another_mongod_is_named_and_the_restart_that_is_printed_applies_it(
     later = {"INVOKE_MONGODB_PATH": str(other_mongods["6.0.27"])}
     done = clone.invoke("start", env=later)
     assert done.returncode == 0, done.stderr
-    assert f"local runs with mongod {mongod_version}, and mongod 6.0.27 is asked for" in done.stderr
+    assert f"local runs with mongod {mongod_version}, and the settings ask for mongod 6.0.27" in done.stderr
     command = re.search(r"`invoke (restart --on local)` applies it", done.stderr)
     assert command, done.stderr
     clone.succeeds(*command[1].split(), env=later)

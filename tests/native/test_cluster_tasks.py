@@ -101,7 +101,7 @@ def test_members_are_added_and_fewer_are_named_and_left(team: Clone) -> None:
     assert len(members(team)) == 2
     done = team.invoke("cluster.up", "--on", "rs", "--members", "1")
     assert done.returncode == 0
-    assert "rs0 has 2 members, and 1 is asked for" in done.stderr
+    assert "rs0 has 2 members, and the settings ask for 1" in done.stderr
     assert states(team, "rs").keys() == {"member-1", "member-2"}
 
 

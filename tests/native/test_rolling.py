@@ -190,5 +190,5 @@ def test_a_version_that_cannot_be_had_changes_nothing(rs: Clone, to: str, told: 
     before = pids(rs, "rs")
     assert told in rs.fails("cluster.upgrade", "--to", to, "--on", "rs")
     assert pids(rs, "rs") == before
-    assert "No version is named" in rs.fails("cluster.upgrade", "--on", "rs")
+    assert "You named no version" in rs.fails("cluster.upgrade", "--on", "rs")
     assert "earlier" not in rs.succeeds("settings", "--key", "deployments.rs.mongod")

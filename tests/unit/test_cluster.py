@@ -78,8 +78,8 @@ def test_what_is_not_asked_for_any_more_stays_and_is_named_with_the_command_that
     found = combine("c", wanted, extent(SHARDED))
     assert found.settings == SHARDED
     told = "\n".join(found.notices)
-    assert "shard1 has 3 members, and 1 is asked for" in told
-    assert "shard2 has 3 members, and 1 is asked for" in told
+    assert "shard1 has 3 members, and the settings ask for 1" in told
+    assert "shard2 has 3 members, and the settings ask for 1" in told
     assert "config has 3 members" in told
     assert "invoke cluster.remove-shard shard2 --on c" in told
     assert "invoke cluster.remove-router router-2 --on c" in told

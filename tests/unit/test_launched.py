@@ -21,9 +21,9 @@ NODE = Launched("mongod 8.0.17", {"cache_size_gb": 0.25, "set_parameter": {}}, "
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (replace(LOCAL, port=28022), "local runs with port 27017, and port 28022 is asked for"),
-        (replace(LOCAL, auth=True), "local runs with auth false, and auth true is asked for"),
-        (replace(LOCAL, replica_set=None), "replica_set rs0, and replica_set null is asked for"),
+        (replace(LOCAL, port=28022), "local runs with port 27017, and the settings ask for port 28022"),
+        (replace(LOCAL, auth=True), "local runs with auth false, and the settings ask for auth true"),
+        (replace(LOCAL, replica_set=None), "replica_set rs0, and the settings ask for replica_set null"),
     ],
 )
 def test_what_a_restart_applies_is_named_while_it_runs_and_done_when_it_is_stopped(
@@ -92,9 +92,9 @@ def test_what_a_node_was_launched_with_is_compared_value_by_value() -> None:
     asked = replace(NODE, program="mongod 8.0.18", options={"cache_size_gb": 1, "set_parameter": {"x": True}})
     assert NODE.differences(NODE) == []
     assert NODE.differences(asked) == [
-        "mongod 8.0.17, and mongod 8.0.18 is asked for",
-        "cache_size_gb 0.25, and 1 is asked for",
-        "set_parameter.x null, and true is asked for",
+        "mongod 8.0.17, and the settings ask for mongod 8.0.18",
+        "cache_size_gb 0.25, and the settings ask for 1",
+        "set_parameter.x null, and the settings ask for true",
     ]
     assert NODE.differences(replace(NODE, program="")) == []
     assert "mongod.conf.j2" in NODE.differences(replace(NODE, template="2"))[0]
@@ -124,7 +124,7 @@ def test_the_command_that_applies_a_difference_fits_it(
 def test_nodes_that_differ_are_named_where_others_do_not() -> None:
     present = {"a": NODE, "b": replace(NODE, options={"cache_size_gb": 1, "set_parameter": {}})}
     (said,) = launched.notices("c", ["a", "b"], present, dict.fromkeys("ab", NODE))
-    assert "cache_size_gb 1, and 0.25 is asked for (b)" in said
+    assert "cache_size_gb 1, and the settings ask for 0.25 (b)" in said
 
 
 def test_records_are_read_as_they_were_written_and_a_damaged_one_is_left_out(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from provision.deployments.events import Event, Kind
 from provision.deployments.identity import dial, dial_or_explain
 from provision.mongodb import replica_set as replication
 from provision.mongodb import users
+from provision.mongodb.membership import LATER
 from provision.mongodb.redial import Redialled
 from provision.mongodb.sharding import ShardedCollection
 from provision.mongodb.topology import Node, ReplicaSet, Topology
@@ -283,7 +284,7 @@ class BringUp:
             try:
                 router.command("provision", write)
             except CommandFailed as refusal:
-                if refusal.code in replication.LATER:
+                if refusal.code in LATER:
                     return None
                 raise ProvisionError(
                     "proving that the cluster takes writes",

@@ -15,7 +15,7 @@ from provision.deployments import assembly
 from provision.deployments.bringup import NotSharded
 from provision.deployments.deployment import Deployment, Up
 from provision.deployments.events import Event
-from provision.mongodb import sharding
+from provision.mongodb import membership, sharding
 from provision.mongodb.sharding import ShardedCollection, ShardShare
 from provision.mongodb.topology import Node, ReplicaSet
 from provision.mongodb.waiting import Wait
@@ -26,13 +26,10 @@ from provision.state.remembered import Flag
 
 Say = Callable[[str], None]
 Reached = Callable[[Event], None]
-_STEP_DOWN_SECONDS = 60
 _ELECTION_SECONDS = 30.0
 _DRAIN_POLL_SECONDS = 0.25
 _STALLED_SECONDS = 60.0
 _LEAST_MOVE = "reshardingMinimumOperationDurationMillis"
-# The primary's data must be elsewhere before it steps down; where none has them within this, it stays.
-_CATCH_UP_SECONDS = 10
 
 
 def up(
@@ -217,7 +214,7 @@ def moved_at_once(deployment: Deployment) -> Iterator[None]:
     servers leads a move, and keeps that time. A deployment on hosts has clients that matter: it keeps MongoDB's time.
     """
     config = deployment.topology.config
-    leader = primary(deployment, config) if config and deployment.backend.capabilities.local else None
+    leader = deployment.primary(config.members) if config and deployment.backend.capabilities.local else None
     if leader is None:
         yield
         return
@@ -562,7 +559,7 @@ def step_down(deployment: Deployment, name: str) -> tuple[Node, Node]:
             "It has one member that holds data: nobody could take over.",
             f"Give it more: invoke cluster.up --members 3 --on {deployment.name}",
         )
-    former = primary(deployment, members)
+    former = deployment.primary(members.members)
     if former is None:
         raise ProvisionError(doing, "It has no primary.", f"Look at it: invoke status --on {deployment.name}")
     try:
@@ -574,41 +571,15 @@ def step_down(deployment: Deployment, name: str) -> tuple[Node, Node]:
         ) from None
 
 
-def primary(deployment: Deployment, members: ReplicaSet) -> Node | None:
-    """The member that says it is primary; None if none does."""
-    for node in members.members:
-        if not node.arbiter:
-            with contextlib.suppress(NotReachable, CommandFailed), deployment.dial(node, 2.0) as connection:
-                if connection.command("admin", {"hello": 1}).get("isWritablePrimary"):
-                    return node
-    return None
-
-
 def hand_over(deployment: Deployment, members: ReplicaSet, connection: Connection, former: Node) -> Node:
-    """Have a primary step down, once another member has its writes, and wait for the new one.
-
-    Follows https://www.mongodb.com/docs/manual/reference/command/replSetStepDown/
-
-    Args:
-        connection: to its primary.
-        former: the primary.
-
-    Returns: The new primary.
-
-    Raises:
-        NotReachable: the connection broke.
-        CommandFailed: it refused; it stays primary.
-        ProvisionError: no other member was elected in time.
-    """
-    command = {"replSetStepDown": _STEP_DOWN_SECONDS, "secondaryCatchUpPeriodSecs": _CATCH_UP_SECONDS}
-    connection.command("admin", command, timeout=_CATCH_UP_SECONDS + 10.0)
-    waiting = Wait(time.monotonic() + _ELECTION_SECONDS, _ELECTION_SECONDS, lambda: None, list)
+    """As `membership.hand_over`, among the nodes of a deployment; returns the new primary."""
 
     def elected() -> Node | None:
-        found = primary(deployment, members)
-        return found if found is not None and found != former else None
+        found = deployment.primary(members.members)
+        return found if found != former else None
 
-    return waiting.until(f"a new primary in {members.name}", elected)
+    wait = Wait(time.monotonic() + _ELECTION_SECONDS, _ELECTION_SECONDS, lambda: None, list)
+    return membership.hand_over(connection, members.name, elected, wait)
 
 
 def _names(nodes: Sequence[Node]) -> str:

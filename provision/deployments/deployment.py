@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -642,18 +643,21 @@ class Deployment:
             if len(started) == len(self.topology.nodes):
                 self.backend.remove(started, data=False)
 
-    def primary(self) -> Node | None:
-        """The primary, of the nodes that clients are told of; None: none of them is, or says so."""
-        from provision.mongodb.wire import CommandFailed, NotReachable
+    def primary(self, nodes: Sequence[Node] | None = None, seconds: float = 2.0) -> Node | None:
+        """The primary of some nodes (default: those that clients are told of); None: none of them says that it is.
 
-        for node in self.topology.seeds:
-            try:
-                with self.dial(node, 1.0) as connection:
-                    if connection.command("admin", {"hello": 1}).get("isWritablePrimary"):
-                        return node
-            except (NotReachable, CommandFailed):
-                continue
-        return None
+        Args:
+            seconds: how long one of them may take to answer.
+        """
+        from provision.mongodb.membership import find_primary
+
+        asked = self.topology.seeds if nodes is None else nodes
+        bearing = (node for node in asked if not node.arbiter)
+        found = find_primary((node, functools.partial(self.dial, node, seconds)) for node in bearing)
+        if found is None:
+            return None
+        found[1].close()
+        return found[0]
 
     def _initiated(self) -> list[str]:
         return list((records.INITIATED.read(self._paths, self.name) or {}).get("replica_sets", ()))

@@ -25,7 +25,7 @@ from provision.mongodb.wire import (
 
 # All that takes time to collect is left out: what remains costs 0.2 ms.
 _WHO_ANSWERS = {"serverStatus": 1, "repl": 0, "metrics": 0, "wiredTiger": 0, "tcmalloc": 0}
-# The node's own words for "not now": see `replica_set.LATER`.
+# The node's own words for "not now": see `membership.LATER`.
 _SHUTTING_DOWN = frozenset({91, 11600})
 
 

@@ -11,20 +11,20 @@ https://www.mongodb.com/docs/manual/tutorial/replace-config-server/
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar, cast
 
 from provision.core.errors import ProvisionError, did_you_mean
-from provision.deployments import assembly, cluster
+from provision.deployments import assembly, cluster, on_hosts
 from provision.deployments.deployment import Deployment
 from provision.deployments.rolling import patiently, said, waiting_for
-from provision.hosts import placement, setup
+from provision.hosts import placement
 from provision.hosts.backend import Hosts
 from provision.hosts.link import Link, Unreachable
-from provision.mongodb import binaries, membership
-from provision.mongodb import replica_set as replication
+from provision.mongodb import membership
 from provision.mongodb.topology import Node, ReplicaSet
 from provision.mongodb.wire import CommandFailed, Connection, NotReachable
 from provision.settings.loading import Loaded
@@ -38,10 +38,7 @@ _DIAL_SECONDS = 2.0
 _ELECTION_SECONDS = 30.0
 _TELL_SECONDS = 5.0
 _LOOK_SECONDS = 0.2
-# As for `cluster.stepdown`: nobody takes over before it has what was written.
-_STEP_DOWN_SECONDS, _CATCH_UP_SECONDS = 60, 10
 # Arbiters: MongoDB takes no second one, so the old one goes first.
-_ARBITER = {"arbiterOnly": True, "priority": 0}
 
 
 @dataclass(frozen=True)
@@ -156,9 +153,7 @@ def spread(loaded: Loaded, on: str, dry_run: bool, say: Say, again: str) -> Move
 
 @contextlib.contextmanager
 def _moving(loaded: Loaded, on: str, doing: str, again: str, say: Say) -> Iterator[_Mover]:
-    from provision.deployments.on_hosts import deployed
-
-    current = deployed(loaded, on)
+    current = on_hosts.deployed(loaded, on)
     mover = _Mover(loaded, on, doing, again, say, current)
     try:
         with current.holding("moving nodes of", say):
@@ -273,12 +268,7 @@ class _Mover:
         status = self.current.status()
         if status.state == "stopped":
             raise cluster.not_running(self.current, self.doing)
-        ill = [
-            f"{each.name} is {each.state}"
-            for each in status.nodes
-            if each.state not in replication.HEALTHY and each.name not in excused
-        ]
-        if not ill:
+        if not (ill := status.ill(excused)):
             return
         silent = [host for host in dict.fromkeys(each.source for each in moves) if not self._answers(host)]
         lost = "".join(
@@ -311,20 +301,8 @@ class _Mover:
 
     def _set_up(self, moves: Sequence[Move]) -> None:
         """The hosts that nodes go to have the binaries, and these run there."""
-        mongod = assembly.mongod(self.loaded, self.name)
-        if mongod is None:
-            raise ProvisionError(self.doing, "No mongod has been chosen yet.", "Type `invoke setup` first.")
-        wanted = list(setup.binaries_of(mongod).values())
-        environment = binaries.environment(mongod.version)
         links = {host: self._links[host] for host in dict.fromkeys(each.target for each in moves)}
-
-        def tell(step: setup.HostStep) -> None:
-            if step.changed:
-                self.say(f"{step.host}: {step.name}: {step.why}")
-
-        setup.run(
-            links, lambda link: setup.steps(link, wanted, None, environment), finished=tell
-        ).raise_first()
+        on_hosts.send_binaries(self.loaded, self.name, links, self.doing, self.say)
 
     # What is done
 
@@ -436,7 +414,7 @@ class _Mover:
                     except NotReachable:
                         return None
                     except CommandFailed as refusal:
-                        if refusal.code in replication.LATER:
+                        if refusal.code in membership.LATER:
                             return None
                         raise
 
@@ -454,7 +432,7 @@ class _Mover:
             def join(primary: Connection) -> bool | None:
                 if membership.entry_of(primary, new.address) is not None:
                     return True
-                like = _ARBITER if is_arbiter else membership.entry_of(primary, old.address) or {}
+                like = membership.ARBITER if is_arbiter else membership.entry_of(primary, old.address) or {}
                 return membership.add(primary, new.address, like)
 
             waiting.until(f"{move.node} to join {members.name}", with_primary(join))
@@ -514,19 +492,19 @@ class _Mover:
         with connection:
             if not membership.is_primary(connection):
                 return
-            command = {"replSetStepDown": _STEP_DOWN_SECONDS, "secondaryCatchUpPeriodSecs": _CATCH_UP_SECONDS}
-            connection.command("admin", command, timeout=_CATCH_UP_SECONDS + 10.0)
-        waiting = replace(
-            waiting_for(here, [], self.doing), deadline=time.monotonic() + _ELECTION_SECONDS, log_tail=list
-        )
-        others = [(deployment, node) for deployment, node in askable if (deployment, node) != (here, old)]
-        waiting.until(f"a new primary in {replica_set}", lambda: self._primary(others)).close()
+            wait = replace(
+                waiting_for(here, [], self.doing),
+                deadline=time.monotonic() + _ELECTION_SECONDS,
+                log_tail=list,
+            )
+            others = [(deployment, node) for deployment, node in askable if (deployment, node) != (here, old)]
+            membership.hand_over(connection, replica_set, lambda: self._primary(others), wait).close()
         self.say(f"{replica_set}: {old.name} on {_backend(here).placement[old.name]} has stepped down")
 
     def _is_led(self, members: ReplicaSet, without: str, deadline: float) -> bool:
         """Whether a set has a primary that is not on a host. Waits for an election while a majority is there to hold it."""
         others = [node for node in members.members if self.placed[node.name] != without]
-        majority = min(len(members.members), replication.MOST_VOTERS) // 2 + 1
+        majority = min(len(members.members), membership.MOST_VOTERS) // 2 + 1
         told = False
         while True:
             connection = self._primary([(self.current, node) for node in others])
@@ -549,20 +527,12 @@ class _Mover:
     @staticmethod
     def _primary(askable: Sequence[tuple[Deployment, Node]]) -> Connection | None:
         """A connection to whichever of some nodes is primary; None: none is."""
-        for deployment, node in askable:
-            if node.arbiter:
-                continue
-            try:
-                connection = deployment.dial(node, _DIAL_SECONDS)
-            except (NotReachable, CommandFailed):
-                continue
-            try:
-                if membership.is_primary(connection):
-                    return connection
-            except NotReachable:
-                pass
-            connection.close()
-        return None
+        found = membership.find_primary(
+            (node, functools.partial(deployment.dial, node, _DIAL_SECONDS))
+            for deployment, node in askable
+            if not node.arbiter
+        )
+        return found[1] if found else None
 
 
 def _vote(primary: Connection, address: str) -> bool | None:
@@ -570,7 +540,7 @@ def _vote(primary: Connection, address: str) -> bool | None:
     config = primary.command("admin", {"replSetGetConfig": 1})["config"]
     entry = next(each for each in config["members"] if each["host"] == address)
     voters = sum(each.get("votes", 1) for each in config["members"])
-    if entry.get("votes", 1) or voters >= replication.MOST_VOTERS:
+    if entry.get("votes", 1) or voters >= membership.MOST_VOTERS:
         return True
     return membership.give_vote(primary, address, 1)
 

@@ -171,3 +171,30 @@ def archive_of(loaded: Loaded, version: str) -> Archive | None:
 
     found = builds(this_machine(), version)
     return Archive(archive.url(loaded.settings.mongodb.mirror, found[0], version)) if found else None
+
+
+def send_binaries(
+    loaded: Loaded, on: str, links: Mapping[str, Link], doing: str, say: Callable[[str], None]
+) -> None:
+    """See that hosts have the binaries of a deployment, and that these run there.
+
+    Args:
+        links: host name → link.
+        say: told of each step that changed something.
+
+    Raises ProvisionError: no mongod has been chosen, or a host can't have it.
+    """
+    from provision.hosts import setup
+    from provision.mongodb import binaries
+
+    mongod = assembly.mongod(loaded, on)
+    if mongod is None:
+        raise ProvisionError(doing, "No mongod has been chosen yet.", "Type `invoke setup` first.")
+    needed = list(setup.binaries_of(mongod).values())
+    environment = binaries.environment(mongod.version)
+
+    def tell(step: setup.HostStep) -> None:
+        if step.changed:
+            say(f"{step.host}: {step.name}: {step.why}")
+
+    setup.run(links, lambda link: setup.steps(link, needed, None, environment), finished=tell).raise_first()

@@ -95,7 +95,7 @@ def interruptions(topology: Topology, wanted: Collection[str]) -> list[str]:
     for each in topology.all_sets:
         if not any(node.name in wanted for node in each.members):
             continue
-        voters = min(len(each.members), replication.MOST_VOTERS)
+        voters = min(len(each.members), membership.MOST_VOTERS)
         bearing = sum(not node.arbiter for node in each.members)
         majority = voters // 2 + 1
         if voters == 1:
@@ -208,11 +208,7 @@ class Roll:
         status = self.deployment.status()
         if status.state == "stopped" and not self.in_hand:
             raise cluster.not_running(self.deployment, self.doing)
-        ill = [
-            f"{each.name} is {each.state}"
-            for each in status.nodes
-            if each.state not in replication.HEALTHY and each.name != self.in_hand
-        ]
+        ill = status.ill({self.in_hand})
         for each in self.deployment.topology.all_sets:
             names = {node.name for node in each.members}
             led = any(node.state == "PRIMARY" for node in status.nodes if node.name in names)
@@ -247,7 +243,7 @@ class Roll:
             remaining = list(group)
             while remaining:
                 members = self.deployment.topology.set_of(remaining[0])
-                chosen = next_of(remaining, cluster.primary(self.deployment, members) if members else None)
+                chosen = next_of(remaining, self.deployment.primary(members.members) if members else None)
                 self._restart(chosen)
                 remaining.remove(chosen)
 
@@ -282,7 +278,7 @@ class Roll:
             return
         others = [each for each in members.members if each != node]
         self._until_well(members, others, node)
-        if sum(not each.arbiter for each in others) and cluster.primary(self.deployment, members) == node:
+        if sum(not each.arbiter for each in others) and self.deployment.primary(members.members) == node:
             with (
                 said(self.doing, f"{node.name} would not step down"),
                 self.deployment.dial(node) as connection,
@@ -331,7 +327,7 @@ class Roll:
     def _look(self, members: ReplicaSet) -> membership.Seen | None:
         """The set as its primary sees it; None: it has none now."""
         with contextlib.suppress(NotReachable, CommandFailed):
-            primary = cluster.primary(self.deployment, members)
+            primary = self.deployment.primary(members.members)
             if primary is not None:
                 with self.deployment.dial(primary) as connection:
                     return membership.look(connection)

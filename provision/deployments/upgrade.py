@@ -234,7 +234,7 @@ def upgrade(
                 )
                 if planned.nodes:
                     rolling.check_interruptions(before, planned.nodes, doing, again, interrupt)
-                    _send(chosen.loaded, roll.deployment, say)
+                    _send(chosen.loaded, roll.deployment, doing, say)
                     chosen.keep()
             with _balancer_off(roll, bool(planned.nodes)):
                 if planned.nodes:
@@ -366,26 +366,13 @@ def _find(changed: Loaded, name: str, to: str, doing: str, again: str, progress:
         ) from None
 
 
-def _send(loaded: Loaded, deployment: Deployment, say: Say) -> None:
+def _send(loaded: Loaded, deployment: Deployment, doing: str, say: Say) -> None:
     """See that hosts have the binary, and that it runs there; before anything is restarted."""
     backend = on_hosts.backend_of(deployment)
-    if backend is None:
-        return
-    from provision.hosts import setup
-    from provision.mongodb import binaries
-
-    mongod = assembly.mongod(loaded, deployment.name)
-    assert mongod is not None  # noqa: S101 — it was chosen just now
-    used = set(backend.placement.values())
-    links = {host: link for host, link in backend.links.items() if host in used}
-    wanted = list(setup.binaries_of(mongod).values())
-    environment = binaries.environment(mongod.version)
-
-    def tell(step: setup.HostStep) -> None:
-        if step.changed:
-            say(f"{step.host}: {step.name}: {step.why}")
-
-    setup.run(links, lambda link: setup.steps(link, wanted, None, environment), finished=tell).raise_first()
+    if backend is not None:
+        used = set(backend.placement.values())
+        links = {host: link for host, link in backend.links.items() if host in used}
+        on_hosts.send_binaries(loaded, deployment.name, links, doing, say)
 
 
 @contextlib.contextmanager
@@ -432,7 +419,7 @@ def _start_balancer(roll: Roll) -> None:
 def _features(deployment: Deployment, doing: str) -> dict[str, Features]:
     """The feature compatibility version of every set and standalone mongod."""
     found = {}
-    leaders = [(each.name, cluster.primary(deployment, each)) for each in deployment.topology.all_sets]
+    leaders = [(each.name, deployment.primary(each.members)) for each in deployment.topology.all_sets]
     for name, node in (*leaders, *((node.name, node) for node in deployment.topology.standalones)):
         if node is None:  # a set of one, whose member an earlier attempt has left down
             continue
@@ -460,7 +447,7 @@ def _raise_features(deployment: Deployment, to: str, doing: str, again: str, say
                 router.command("admin", command, timeout=_FEATURES_SECONDS)
             return
         for each in topology.replica_sets:
-            node = cluster.primary(deployment, each)
+            node = deployment.primary(each.members)
             if node is None:
                 raise NotReachable(f"{each.name} has no primary")
             with deployment.dial(node) as connection:

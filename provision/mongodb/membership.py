@@ -5,13 +5,26 @@ https://www.mongodb.com/docs/manual/administration/replica-set-member-configurat
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from provision.mongodb import replica_set as replication
-from provision.mongodb.wire import CommandFailed, Connection
+from provision.mongodb.waiting import Wait
+from provision.mongodb.wire import CommandFailed, Connection, NotReachable, Server
 
+# Not a primary now, shutting down, or being elected: worth asking again.
+LATER = frozenset({91, 189, 10058, 10107, 11600, 11602, 13435, 13436})
+
+# ConfigurationInProgress, NewReplicaSetConfigurationIncompatible (the last one is not yet everywhere), NodeNotFound
+# (it does not answer yet), CurrentConfigNotCommittedYet, MaxTimeMSExpired, and a primary that is just being elected.
+RECONFIGURE_LATER = frozenset({109, 103, 74, 308, 50}) | LATER
+MOST_VOTERS = 7
+ARBITER: Mapping[str, Any] = {"arbiterOnly": True, "priority": 0}
+_RECONFIG_MS = 5000
+_STEP_DOWN_SECONDS = 60
+# The primary's data must be elsewhere before it steps down; where none has them within this, it stays.
+_CATCH_UP_SECONDS = 10
+T = TypeVar("T")
 _WELL = frozenset({"PRIMARY", "SECONDARY", "ARBITER"})
 # What a member keeps when it goes elsewhere. Its vote it gets when it has the data.
 _KEPT = ("priority", "hidden", "tags", "secondaryDelaySecs", "buildIndexes", "arbiterOnly")
@@ -96,13 +109,35 @@ def look(primary: Connection) -> Seen:
     return Seen(found, int(status.get("votingMembersCount", votes)), votes)
 
 
+def reconfigure(connection: Server, config: dict[str, Any], limit_ms: int = _RECONFIG_MS) -> bool | None:
+    """Give a set another configuration.
+
+    Follows https://www.mongodb.com/docs/manual/reference/command/replSetReconfig/
+
+    Args:
+        connection: to its primary.
+        config: the whole configuration, with its new version.
+        limit_ms: how long it may take until a majority of the members has reported it.
+
+    Returns: True: a majority has it. None: not now, or not all in time; read it again, then ask again.
+    Raises NotReachable, CommandFailed: it was refused.
+    """
+    try:
+        connection.command("admin", {"replSetReconfig": config, "maxTimeMS": limit_ms})
+    except CommandFailed as refusal:
+        if refusal.code in RECONFIGURE_LATER:
+            return None
+        raise
+    return True
+
+
 def entry_of(primary: Connection, address: str) -> dict[str, Any] | None:
     """A member's entry in the set's configuration; None: there is none."""
     config = primary.command("admin", {"replSetGetConfig": 1})["config"]
     return next((each for each in config["members"] if each["host"] == address), None)
 
 
-def add(primary: Connection, address: str, like: Mapping[str, Any]) -> bool | None:
+def add(primary: Server, address: str, like: Mapping[str, Any]) -> bool | None:
     """Add a member. It votes when its data are complete, and not before: MongoDB sees to that.
 
     Follows https://www.mongodb.com/docs/manual/tutorial/expand-replica-set/
@@ -110,7 +145,7 @@ def add(primary: Connection, address: str, like: Mapping[str, Any]) -> bool | No
     Args:
         primary: connection to the set's primary.
         address: ``host:port`` of the new member, which listens.
-        like: entry of the member that it takes the place of.
+        like: entry of the member that it takes the place of; empty: a new one like any other.
 
     Returns: True: it is a member. None: not now, ask again.
     Raises NotReachable, CommandFailed: it was refused.
@@ -123,14 +158,11 @@ def add(primary: Connection, address: str, like: Mapping[str, Any]) -> bool | No
         "host": address,
         **{key: like[key] for key in _KEPT if key in like},
     }
-    if (
-        not like.get("votes", 1)
-        or sum(each.get("votes", 1) for each in config["members"]) >= replication.MOST_VOTERS
-    ):
+    if not like.get("votes", 1) or sum(each.get("votes", 1) for each in config["members"]) >= MOST_VOTERS:
         entry |= {"votes": 0, "priority": 0}
     config["members"].append(entry)
     config["version"] += 1
-    return replication.reconfigure(primary, config)
+    return reconfigure(primary, config)
 
 
 def remove(primary: Connection, address: str) -> bool | None:
@@ -147,7 +179,7 @@ def remove(primary: Connection, address: str) -> bool | None:
         return True
     config["members"] = left
     config["version"] += 1
-    return replication.reconfigure(primary, config)
+    return reconfigure(primary, config)
 
 
 def give_vote(primary: Connection, address: str, priority: float) -> bool | None:
@@ -167,7 +199,7 @@ def give_vote(primary: Connection, address: str, priority: float) -> bool | None
         return True
     entry |= {"votes": 1, "priority": priority}
     config["version"] += 1
-    return replication.reconfigure(primary, config)
+    return reconfigure(primary, config)
 
 
 def feature_version(primary: Connection) -> tuple[str, bool]:
@@ -186,3 +218,41 @@ def is_primary(connection: Connection) -> bool:
         return bool(connection.command("admin", {"hello": 1}).get("isWritablePrimary"))
     except CommandFailed:
         return False
+
+
+def find_primary(candidates: Iterable[tuple[T, Callable[[], Connection]]]) -> tuple[T, Connection] | None:
+    """The first of some nodes that is primary, with an open connection to it; None: none of them is.
+
+    Args:
+        candidates: each with what connects to it.
+    """
+    for node, dial in candidates:
+        try:
+            connection = dial()
+        except (NotReachable, CommandFailed):
+            continue
+        try:
+            if is_primary(connection):
+                return node, connection
+        except NotReachable:
+            pass
+        connection.close()
+    return None
+
+
+def hand_over(primary: Connection, replica_set: str, elected: Callable[[], T | None], wait: Wait) -> T:
+    """Have a primary step down, once another member has its writes, and wait for the new one.
+
+    Follows https://www.mongodb.com/docs/manual/reference/command/replSetStepDown/
+
+    Args:
+        elected: returns the new primary; None: there is none yet.
+
+    Raises:
+        NotReachable: the connection broke.
+        CommandFailed: it refused; it stays primary.
+        ProvisionError: no other member was elected in time.
+    """
+    command = {"replSetStepDown": _STEP_DOWN_SECONDS, "secondaryCatchUpPeriodSecs": _CATCH_UP_SECONDS}
+    primary.command("admin", command, timeout=_CATCH_UP_SECONDS + 10.0)
+    return wait.until(f"a new primary in {replica_set}", elected)

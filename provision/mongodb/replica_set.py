@@ -5,11 +5,13 @@ https://www.mongodb.com/docs/manual/reference/replication/
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
 
 from provision.core.errors import ProvisionError
+from provision.mongodb.membership import ARBITER, LATER, MOST_VOTERS, RECONFIGURE_LATER, add, reconfigure
 from provision.mongodb.redial import Redialled
 from provision.mongodb.topology import Node, ReplicaSet, Role
 from provision.mongodb.waiting import Wait
@@ -17,22 +19,14 @@ from provision.mongodb.wire import CommandFailed, Connection, NotReachable, Serv
 
 _ALREADY_INITIALIZED = 23
 _NOT_YET_INITIALIZED = 94  # it has data, and has not read its set's configuration yet
-# Not a primary now, shutting down, or being elected: worth asking again.
-LATER = frozenset({91, 189, 10058, 10107, 11600, 11602, 13435, 13436})
-
-# ConfigurationInProgress, NewReplicaSetConfigurationIncompatible (the last one is not yet everywhere), NodeNotFound
-# (it does not answer yet), CurrentConfigNotCommittedYet, MaxTimeMSExpired, and a primary that is just being elected.
-_RECONFIG_LATER = frozenset({109, 103, 74, 308, 50}) | LATER
 HEALTHY = frozenset({"PRIMARY", "SECONDARY", "ARBITER", "STANDALONE", "ROUTER"})
 
 _STEP_UP_SECONDS = 0.3
-MOST_VOTERS = 7
 # Members learn of each other, and get their votes, at heartbeats: frequent ones while a new set grows, then the default.
 # A new member looks for another one to copy from 10 ms after it joined; if it has not heard from it twice by then, it
 # waits for a second. A new set's members hear of each other four times in each of these intervals.
 _BRING_UP_HEARTBEAT_MS = 20
 _DEFAULT_HEARTBEAT_MS = 2000
-_RECONFIG_MS = 5000
 _SETTLE_MS = 100
 
 Dial = Callable[[Node], Connection]
@@ -198,7 +192,11 @@ def complete(replica_set: ReplicaSet, connection: Server, dial: Dial, wait: Wait
         listening(member, dial, wait).close()
         if member.arbiter:
             _set_default_write_concern(replica_set, connection)
-        wait.until(f"{member.name} to join {replica_set.name}", lambda m=member: _add(m, connection))  # type: ignore[misc]
+        kind = ARBITER if member.arbiter else {}
+        wait.until(
+            f"{member.name} to join {replica_set.name}",
+            functools.partial(add, connection, member.address, kind),
+        )
         added.append(member.name)
     return tuple(added)
 
@@ -244,28 +242,6 @@ def _settle(connection: Server) -> bool | None:
     config["settings"]["heartbeatIntervalMillis"] = _DEFAULT_HEARTBEAT_MS
     config["version"] += 1
     return reconfigure(connection, config, _SETTLE_MS)
-
-
-def reconfigure(connection: Server, config: dict[str, Any], limit_ms: int = _RECONFIG_MS) -> bool | None:
-    """Give a set another configuration.
-
-    Follows https://www.mongodb.com/docs/manual/reference/command/replSetReconfig/
-
-    Args:
-        connection: to its primary.
-        config: the whole configuration, with its new version.
-        limit_ms: how long it may take until a majority of the members has reported it.
-
-    Returns: True: a majority has it. None: not now, or not all in time; read it again, then ask again.
-    Raises NotReachable, CommandFailed: it was refused.
-    """
-    try:
-        connection.command("admin", {"replSetReconfig": config, "maxTimeMS": limit_ms})
-    except CommandFailed as refusal:
-        if refusal.code in _RECONFIG_LATER:
-            return None
-        raise
-    return True
 
 
 def prove_writable(connection: Server, replica_set: ReplicaSet | None, wait: Wait) -> None:
@@ -338,23 +314,6 @@ def _hello(connection: Server) -> dict[str, Any]:
     return connection.command("admin", {"hello": 1})
 
 
-def _add(member: Node, connection: Server) -> bool | None:
-    config = connection.command("admin", {"replSetGetConfig": 1})["config"]
-    if any(each["host"] == member.address for each in config["members"]):
-        return True
-    entry: dict[str, Any] = {
-        "_id": 1 + max(each["_id"] for each in config["members"]),
-        "host": member.address,
-    }
-    if member.arbiter:
-        entry |= {"arbiterOnly": True, "priority": 0}
-    if sum(each.get("votes", 1) for each in config["members"]) >= MOST_VOTERS:
-        entry |= {"votes": 0, "priority": 0}
-    config["members"].append(entry)
-    config["version"] += 1
-    return reconfigure(connection, config)
-
-
 def _set_default_write_concern(replica_set: ReplicaSet, connection: Server) -> None:
     """An arbiter may make a majority unreachable, so MongoDB wants the default said before it takes one.
 
@@ -388,7 +347,7 @@ def _ensure_initiated(replica_set: ReplicaSet, connection: Server) -> bool | Non
         try:
             _adapt_configuration(replica_set, connection)
         except CommandFailed as problem:
-            if problem.code != _NOT_YET_INITIALIZED and problem.code not in _RECONFIG_LATER:
+            if problem.code != _NOT_YET_INITIALIZED and problem.code not in RECONFIGURE_LATER:
                 raise ProvisionError(
                     f"starting replica set {replica_set.name} on data that are there",
                     str(problem),

@@ -19,6 +19,7 @@ from provision.hosts import units
 from provision.hosts.certificates import Authority
 from provision.hosts.inventory import Host
 from provision.hosts.link import File, HostError, Link, Ran, Unreachable, all_of, everywhere
+from provision.hosts.scripts import script
 from provision.hosts.setup import Binary
 from provision.mongodb.config import Layout, TlsFiles
 from provision.mongodb.topology import LOOPBACK, Node, Topology
@@ -196,7 +197,7 @@ class Hosts:
         if observed.unknown is not None:
             return None
         here, _ = self._settle(link)
-        ran = link.script(units.HOLDS, here, f"{node.port:04X}", str(observed.remote_pid or 0))
+        ran = link.script(script("holds.sh"), here, f"{node.port:04X}", str(observed.remote_pid or 0))
         self._must(link, f"looking at port {node.port}", ran)
         held = ran.out.strip() == "other"
         return self._taken(link, f"starting {node.name} of {self._deployment}", node.port) if held else None
@@ -281,7 +282,9 @@ class Hosts:
         link = self.links[self._placement[node.name]]
         try:
             here, _ = self._settle(link)
-            ran = link.script(_TAIL, f"{here}/{node.name}.log", f"{here}/{node.name}.out", str(lines))
+            ran = link.script(
+                script("tail.sh"), f"{here}/{node.name}.log", f"{here}/{node.name}.out", str(lines)
+            )
         except Unreachable:
             return []
         logged, _, printed = ran.out.partition(_PRINTED)
@@ -416,7 +419,7 @@ class Hosts:
             for item in (f"{base}/{binaries[name].place}", str(binaries[name].size))
         ]
         ports = [f"{node.port:04X}" for node in nodes.values()]
-        ran = link.script(_READY, str(len(kinds)), *questions, *ports)
+        ran = link.script(script("ready.sh"), str(len(kinds)), *questions, *ports)
         if ran.status == 78:
             raise HostError(
                 f"{doing} on {host.name}",
@@ -478,7 +481,7 @@ class Hosts:
         link = self.links[self._placement[node.name]]
         here, kind = self._settle(link)
         unit = units.unit_name(self._deployment, node.name)
-        ran = link.script(units.FREEZE, here, kind, node.name, unit, signal)
+        ran = link.script(script("freeze.sh"), here, kind, node.name, unit, signal)
         self._must(link, doing, ran)
         state = ran.out.strip()
         self._seen.pop(link.host.name, None)
@@ -524,24 +527,4 @@ def _is_loopback(address: str) -> bool:
         return address == "localhost"
 
 
-# $1: how many binaries; then path and size of each; then ports, as /proc/net/tcp writes them.
-_READY = """
-n=$1
-shift
-while [ "$n" -gt 0 ]; do
-    [ -x "$1" ] && [ "$(stat -c %s "$1")" = "$2" ] || { echo "$1"; exit 78; }
-    shift 2
-    n=$((n - 1))
-done
-for port in "$@"; do
-    ! cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | grep -q "^ *[0-9]*: [0-9A-F]*:$port [0-9A-F]*:0000 0A " ||
-        { echo "$port"; exit 79; }
-done
-"""
-
 _PRINTED = "\n\036\n"
-_TAIL = r"""
-[ ! -r "$1" ] || tail -n "$3" "$1"
-printf '\n\036\n'
-[ ! -r "$2" ] || tail -n "$3" "$2"
-"""

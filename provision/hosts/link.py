@@ -28,6 +28,7 @@ from typing import IO, Any, TypeVar
 from provision.core.errors import ProvisionError
 from provision.hosts import ssh
 from provision.hosts.inventory import Hop, Host
+from provision.hosts.scripts import script
 
 T = TypeVar("T")
 CONNECT_SECONDS = 10.0
@@ -214,7 +215,7 @@ class Link:
             HostError: it can't be written, or the disk is full; no half of a file is left in place.
             Unreachable: as `run`.
         """
-        ran = self.script(_PUT, directory, feed=archive(files))
+        ran = self.script(script("put.sh"), directory, feed=archive(files))
         if ran.status != 0:
             raise self.failed(doing, ran, directory)
 
@@ -717,43 +718,3 @@ def _reason(problem: BaseException) -> str:
     if text := getattr(problem, "text", ""):  # of a channel that was refused
         return str(text)
     return (str(problem) or "it closed the connection").rstrip(".")
-
-
-# What arrives has a place of its own beside what it becomes, named after the shell that receives it and when that began.
-# incoming PREFIX: sets t to that place, and removes those of shells that are gone. Another's that still receives stays:
-# two commands, or two people, may bring something to one directory at the same time.
-INCOMING = """
-begun() {
-    { read -r stat < "/proc/$1/stat"; } 2>/dev/null || return 0
-    set -- ${stat##*) }
-    echo "${20}"
-}
-incoming() {
-    for old in "$1".incoming.*; do
-        receiver=${old##*.incoming.}
-        [ "$(begun "${receiver%-*}")" = "${receiver#*-}" ] || rm -rf -- "$old"
-    done
-    t=$1.incoming.$$-$(begun $$)
-}
-"""
-# Each file is moved into place whole.
-_PUT = (
-    INCOMING
-    + """
-set -e
-umask 077
-mkdir -p -- "$1"
-cd -- "$1"
-incoming ""
-trap 'rm -rf "$t"' EXIT
-mkdir "$t"
-tar -xpf - -C "$t" || {
-    # tar does not say why it could write no more.
-    [ "$(df -Pk . | awk 'NR == 2 {print $4}')" -gt 16 ] || echo "No space left on device" >&2
-    exit 1
-}
-for f in "$t"/* "$t"/.[!.]*; do
-    [ ! -e "$f" ] || mv -f -- "$f" .
-done
-"""
-)

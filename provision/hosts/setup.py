@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from provision.core.errors import ProvisionError
 from provision.core.steps import Decision, Progress, Silent, Step, StepResult, run_steps
-from provision.hosts.facts import ABSOLUTE
-from provision.hosts.link import INCOMING, HostError, Link, Ran, everywhere
+from provision.hosts.link import HostError, Link, Ran, everywhere
+from provision.hosts.scripts import script
 
 if TYPE_CHECKING:
     from provision.mongodb.binaries import Mongod
@@ -99,7 +99,7 @@ class DataDirectory:
     name: str = "directory"
 
     def decide(self) -> Decision:
-        ran = self.link.script(_DIRECTORY_STATE, str(self.link.host.data_dir))
+        ran = self.link.script(script("directory-state.sh"), str(self.link.host.data_dir))
         state, _, path = ran.out.strip().partition(" ")
         if ran.status != 0 or not path:
             raise self.link.failed("looking at the data directory", ran, str(self.link.host.data_dir))
@@ -109,7 +109,7 @@ class DataDirectory:
 
     def act(self, progress: Progress) -> str:
         host = self.link.host
-        ran = self.link.script(_DIRECTORY_MAKE, str(host.data_dir))
+        ran = self.link.script(script("directory-make.sh"), str(host.data_dir))
         if ran.status == 0:
             return f"made {ran.out.strip()}"
         if ran.status == 77:
@@ -147,7 +147,7 @@ class SentBinary:
         ran: Ran | None = None
         if self.archive is not None:
             ran = link.script(
-                _FETCH,
+                script("binary-fetch.sh"),
                 directory,
                 binary.place,
                 binary.sha256,
@@ -160,7 +160,15 @@ class SentBinary:
             how = "sent"
             with binary.path.open("rb") as content:
                 ran = link.run(
-                    ["sh", "-c", _RECEIVE, "provision", directory, binary.place, binary.sha256],
+                    [
+                        "sh",
+                        "-c",
+                        script("binary-receive.sh"),
+                        "provision",
+                        directory,
+                        binary.place,
+                        binary.sha256,
+                    ],
                     content,
                     _SEND_SECONDS,
                     lambda sent: progress.advance(sent, binary.size),
@@ -190,14 +198,16 @@ class Runs:
         return f"{self.binary.name} runs"
 
     def decide(self) -> Decision:
-        ran = self.link.script(_RUNS_STATE, str(self.link.host.data_dir), self.binary.place)
+        ran = self.link.script(script("binary-version.sh"), str(self.link.host.data_dir), self.binary.place)
         if ran.status == 0:
             return Decision(False, ran.out.strip())
         return Decision(True, f"{self.binary.name} has not run yet: it is run once with --version")
 
     def act(self, progress: Progress) -> str:
         given = [f"{name}={value}" for name, value in self.environment.items()]
-        ran = self.link.script(_RUNS_TRY, str(self.link.host.data_dir), self.binary.place, *given)
+        ran = self.link.script(
+            script("binary-try.sh"), str(self.link.host.data_dir), self.binary.place, *given
+        )
         if ran.status == 0:
             return ran.out.strip()
         host = self.link.host
@@ -323,88 +333,5 @@ class _Told:
 
 def is_there(link: Link, binary: Binary) -> bool:
     """Whether a host has a binary, whole."""
-    ran = link.script(_BINARY_STATE, str(link.host.data_dir), binary.place, str(binary.size))
+    ran = link.script(script("binary-state.sh"), str(link.host.data_dir), binary.place, str(binary.size))
     return ran.status == 0
-
-
-_DIRECTORY_STATE = (
-    ABSOLUTE
-    + """
-d=$(absolute "$1")
-if [ ! -d "$d" ]; then echo "absent $d"
-elif [ ! -w "$d" ] || [ "$(stat -c %a "$d")" != 700 ]; then echo "drifted $d"
-else echo "right $d"; fi
-"""
-)
-_DIRECTORY_MAKE = (
-    ABSOLUTE
-    + """
-d=$(absolute "$1")
-echo "$d"
-umask 077
-if mkdir -p -- "$d" && chmod 0700 -- "$d" && [ -w "$d" ]; then exit 0; fi
-if [ ! -e "$d" ] && sudo -n true 2>/dev/null; then
-    exec sudo -n install -d -m 0700 -o "$(id -u)" -g "$(id -g)" "$d"
-fi
-exit 77
-"""
-)
-_BINARY_STATE = (
-    ABSOLUTE
-    + """
-f=$(absolute "$1")/$2
-[ -x "$f" ] && [ "$(stat -c %s "$f")" = "$3" ]
-"""
-)
-_RECEIVE = (
-    ABSOLUTE
-    + INCOMING
-    + """
-set -e
-umask 077
-f=$(absolute "$1")/$2
-mkdir -p -- "$(dirname "$f")"
-incoming "$f"
-trap 'rm -f "$t"' EXIT
-trap 'exit 1' HUP TERM INT
-cat > "$t"
-[ "$(sha256sum < "$t" | cut -d' ' -f1)" = "$3" ] || exit 65
-chmod 0700 "$t"
-mv -f "$t" "$f"
-"""
-)
-_FETCH = (
-    ABSOLUTE
-    + INCOMING
-    + """
-set -e
-umask 077
-f=$(absolute "$1")/$2
-mkdir -p -- "$(dirname "$f")"
-incoming "$f"
-trap 'rm -f "$t"' EXIT
-trap 'exit 1' HUP TERM INT
-if command -v curl >/dev/null; then curl -fsSL --connect-timeout 3 "$4"
-else wget -q -T 3 -t 1 -O - "$4"; fi | tar -xzOf - --wildcards "*/bin/$5" > "$t"
-[ "$(sha256sum < "$t" | cut -d' ' -f1)" = "$3" ] || exit 65
-chmod 0700 "$t"
-mv -f "$t" "$f"
-"""
-)
-_RUNS_STATE = (
-    ABSOLUTE
-    + """
-f=$(absolute "$1")/$2
-[ -s "$f.version" ] && cat "$f.version"
-"""
-)
-_RUNS_TRY = (
-    ABSOLUTE
-    + """
-f=$(absolute "$1")/$2
-shift 2
-said=$(env "$@" "$f" --version 2>&1) || { s=$?; printf '%s\\n' "$said" >&2; exit $s; }
-printf '%s\\n' "$said" | head -n 1 > "$f.version"
-cat "$f.version"
-"""
-)

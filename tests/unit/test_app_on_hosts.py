@@ -190,19 +190,6 @@ def test_named_files_are_sent_and_a_missing_one_is_an_error(tmp_path: Path) -> N
             release.code(loaded(tmp_path, files=[missing]))
 
 
-def test_scripts_are_valid_for_a_posix_shell() -> None:
-    scripts = {
-        f"{module.__name__}.{name}": value
-        for module in (host_virtualenv, rollout, release)
-        for name, value in vars(module).items()
-        if name.isupper() and isinstance(value, str) and "\n" in value and "import" not in value
-    }
-    assert len(scripts) >= 8
-    for name, text in scripts.items():
-        checked = subprocess.run(["sh", "-n", "-c", text], capture_output=True, text=True)
-        assert checked.returncode == 0, f"{name}: {checked.stderr}"
-
-
 def test_the_first_traceback_is_what_tells() -> None:
     printed = [
         "[1] [INFO] Starting gunicorn",

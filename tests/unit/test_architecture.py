@@ -35,6 +35,26 @@ def test_every_import_is_declared_and_every_dependency_is_used() -> None:
     assert "No dependency issues" in checked("deptry", "--no-ansi", ".")
 
 
+def test_the_programs_for_hosts_pass_shellcheck() -> None:
+    scripts = sorted((ROOT / "provision" / "hosts" / "scripts").rglob("*.sh"))
+    assert len(scripts) > 30
+    where = "provision/hosts/scripts"
+    assert checked("shellcheck", "--external-sources", "--source-path", where, *map(str, scripts)) == ""
+
+
+def test_no_program_for_a_host_is_a_string_in_a_module() -> None:
+    """A shell's or Python's text of more than a line, where no shellcheck and no ruff would see it."""
+    telling = re.compile(r"^(set -e|umask|fi|done|esac|import \w+)$", re.MULTILINE)
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for room in ("hosts", "app", "backends", "deployments")
+        for path in (ROOT / "provision" / room).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and telling.search(node.value)
+    ]
+    assert found == []
+
+
 def test_nothing_lies_loose_beside_the_rooms() -> None:
     assert {path.name for path in (ROOT / "provision").iterdir() if path.is_file()} == {"__init__.py"}
 

@@ -12,7 +12,7 @@ import pytest
 
 from provision.core.errors import ProvisionError
 from provision.deployments import assembly
-from provision.hosts import units
+from provision.hosts import scripts, units
 from provision.hosts.inventory import Host, hosts, resolve
 from provision.hosts.ssh import Local, Question, SshOptions, ask, parse, parse_jumps
 from provision.mongodb.topology import NodeOptions, Size, sharded
@@ -218,11 +218,13 @@ def test_unit_starts_the_node_with_its_environment(kind: str) -> None:
 
 
 def test_scripts_are_valid_for_a_posix_shell() -> None:
-    scripts = {name: value for name, value in vars(units).items() if name.isupper() and "\n" in str(value)}
-    assert len(scripts) >= 8
-    for name, text in scripts.items():
+    names = sorted(path.name for path in Path(str(scripts.__file__)).parent.glob("*.sh"))
+    assert len(names) >= 28
+    for name in names:
+        text = scripts.script(name)
         checked = subprocess.run(["sh", "-n", "-c", text], capture_output=True, text=True)
         assert checked.returncode == 0, f"{name}: {checked.stderr}"
+        assert "\n. lib/" not in text, f"{name} would look for a file on the host"
 
 
 def test_a_signal_is_told_from_an_exit_status() -> None:

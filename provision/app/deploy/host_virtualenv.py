@@ -27,8 +27,8 @@ from provision.app import launch
 from provision.core.errors import ProvisionError
 from provision.core.steps import Decision, Progress
 from provision.env.virtualenv import MINIMUM_PYTHON, redact
-from provision.hosts.facts import ABSOLUTE
 from provision.hosts.link import File, HostError, Link, Ran, archive, is_full
+from provision.hosts.scripts import script
 from provision.settings.loading import Loaded
 
 _INSTALL_SECONDS = 600.0
@@ -213,7 +213,7 @@ def ask(link: Link) -> HostPython:
         f"Install Python {needed} or later there (Debian, Ubuntu: sudo apt-get install python3 python3-venv), or set "
         f"hosts.{host.name}.python in invoke.yaml to the path of one."
     )
-    ran = link.run([host.python, "-I", "-c", _FACTS])
+    ran = link.run([host.python, "-I", "-c", script("python_facts.py")])
     try:
         found = HostPython(**json.loads(ran.out))
     except (ValueError, TypeError):
@@ -382,7 +382,7 @@ class AppEnvironment:
 
     def decide(self) -> Decision:
         place = f"env/{self.identity}"
-        ran = self.link.script(_STATE, str(self.link.host.data_dir), self.identity)
+        ran = self.link.script(script("virtualenv-state.sh"), str(self.link.host.data_dir), self.identity)
         state = ran.out.strip()
         if ran.status != 0 or not state:
             raise self.link.failed("looking at the app's virtualenv", ran, str(self.link.host.data_dir))
@@ -405,7 +405,7 @@ class AppEnvironment:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
             content.seek(0)
             ran = self.link.run(
-                ["sh", "-c", _MAKE, "provision", *self._arguments("wheels", digest)],
+                ["sh", "-c", script("virtualenv-make.sh"), "provision", *self._arguments("wheels", digest)],
                 content,
                 _INSTALL_SECONDS,
                 lambda sent: progress.advance(sent, size),
@@ -421,7 +421,9 @@ class AppEnvironment:
         }
         bundle = archive([File(name, text.encode(), _PRIVATE) for name, text in files.items()])
         arguments = self._arguments("index", hashlib.sha256(bundle).hexdigest())
-        return self.link.script(_MAKE, *arguments, feed=bundle, timeout=_INSTALL_SECONDS)
+        return self.link.script(
+            script("virtualenv-make.sh"), *arguments, feed=bundle, timeout=_INSTALL_SECONDS
+        )
 
     def _arguments(self, source: str, digest: str) -> list[str]:
         return [str(self.link.host.data_dir), self.identity, self.python.executable, source, digest]
@@ -436,102 +438,3 @@ class AppEnvironment:
                 "Type the command again.",
             )
         return self.link.failed("making the app's virtualenv", ran, f"{host.data_dir}/env")
-
-
-_FACTS = """
-import json, os, platform, sys, sysconfig
-def has(name):
-    try:
-        __import__(name)
-    except ImportError:
-        return False
-    return True
-version = "%d.%d.%d" % sys.version_info[:3]
-libc, number = platform.libc_ver()
-print(json.dumps({
-    "executable": sys.executable,
-    "version": version,
-    "abi": "cp%d%d" % sys.version_info[:2] + ("t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""),
-    "glibc": int(number.split(".")[1]) if libc == "glibc" else None,
-    "machine": platform.machine(),
-    "venv": has("venv"),
-    "ensurepip": has("ensurepip"),
-    "markers": {
-        "implementation_name": sys.implementation.name,
-        "implementation_version": version,
-        "os_name": os.name,
-        "platform_machine": platform.machine(),
-        "platform_python_implementation": platform.python_implementation(),
-        "platform_release": platform.release(),
-        "platform_system": platform.system(),
-        "platform_version": platform.version(),
-        "python_full_version": platform.python_version(),
-        "python_version": "%d.%d" % sys.version_info[:2],
-        "sys_platform": sys.platform,
-    },
-}))
-"""
-
-_PACKAGES = """
-packages() {
-    (cd "$1" && ls -d lib/python*/site-packages/*.dist-info | LC_ALL=C sort)
-}
-"""
-# $1: data_dir; $2: the virtualenv's name. What is in it is compared with what was in it when it was complete.
-_STATE = (
-    ABSOLUTE
-    + _PACKAGES
-    + """
-d=$(absolute "$1")/env/$2
-if [ ! -s "$d/.complete" ]; then echo absent
-elif packages "$d" 2>/dev/null | cmp -s - "$d/.complete" && "$d/bin/python" -I -c "import gunicorn.app.base" 2>/dev/null
-then echo right
-else echo drifted; fi
-"""
-)
-# $1: data_dir; $2: its name; $3: the Python; $4: index or wheels; $5: sha256 of the archive on standard input.
-# Each attempt has a directory of its own, for the process of one whose connection was lost may still write.
-_MAKE = (
-    ABSOLUTE
-    + _PACKAGES
-    + """
-set -e
-umask 077
-d=$(absolute "$1")/env
-name=$2 python=$3 source=$4 digest=$5
-mkdir -p -- "$d"
-cd -- "$d"
-now=$(readlink "$name" || true)
-for each in "$name".*; do [ "$each" = "$now" ] || rm -rf -- "$each"; done
-t=$name.$$
-failed() {
-    # pip does not always say why it could write no more.
-    [ "$(df -Pk . | awk 'NR == 2 {print $4}')" -gt 16 ] || echo "No space left on device" >&2
-    cd "$d"
-    rm -rf -- "$t"
-}
-trap failed EXIT
-trap 'exit 1' HUP TERM INT
-mkdir "$t" "$t/.sent"
-cat > "$t/.sent.tar"
-[ "$(sha256sum < "$t/.sent.tar" | cut -d' ' -f1)" = "$digest" ] || exit 65
-tar -xf "$t/.sent.tar" -C "$t/.sent"
-rm "$t/.sent.tar"
-if [ "$source" = index ]; then
-    "$python" -I -m venv "$t"
-    set -- "$t/bin/python" -I -m pip install --retries 0 --timeout 10 -c "$t/.sent/constraints.txt"
-else
-    "$python" -I -m venv --without-pip "$t"
-    set -- "$t"/.sent/wheels/pip-*.whl
-    set -- "$t/bin/python" -I "$1/pip" install --isolated --no-index --no-deps --require-hashes \
-        --find-links "$t/.sent/wheels"
-fi
-TMPDIR=$d/$t/.sent "$@" --quiet --no-input --no-cache-dir --disable-pip-version-check -r "$t/.sent/requirements.txt" >&2
-rm -rf "$t/.sent"
-packages "$t" > "$t/.complete.new"
-mv "$t/.complete.new" "$t/.complete"
-ln -sfn "$t" "$name"
-trap - EXIT
-[ -z "$now" ] || [ "$now" = "$t" ] || rm -rf -- "$now"
-"""
-)

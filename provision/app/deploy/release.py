@@ -25,7 +25,8 @@ from provision.core.files import write_atomically
 from provision.core.steps import Decision, Progress
 from provision.deployments import assembly
 from provision.deployments.deployment import Deployment
-from provision.hosts.link import INCOMING, File, HostError, Link, archive
+from provision.hosts.link import File, HostError, Link, archive
+from provision.hosts.scripts import script
 from provision.hosts.units import Supervisor
 from provision.settings.loading import Loaded
 
@@ -288,7 +289,7 @@ class SentRelease:
         target = self.target
         name, listed = target.release.id, hashlib.sha256(target.files[-1].content).hexdigest()
         directory = target.directory(name)
-        ran = target.link.script(_STATE, directory, target.virtualenv, listed)
+        ran = target.link.script(script("release-state.sh"), directory, target.virtualenv, listed)
         state = ran.out.strip()
         if ran.status != 0 or not state:
             raise target.link.failed(f"looking at release {name}", ran, directory)
@@ -303,7 +304,14 @@ class SentRelease:
         bundle = archive(target.files)
         directory = target.directory(target.release.id)
         digest = hashlib.sha256(bundle).hexdigest()
-        ran = link.script(_RECEIVE, directory, target.virtualenv, digest, feed=bundle, timeout=_SEND_SECONDS)
+        ran = link.script(
+            script("release-receive.sh"),
+            directory,
+            target.virtualenv,
+            digest,
+            feed=bundle,
+            timeout=_SEND_SECONDS,
+        )
         if ran.status == 65:
             raise HostError(
                 f"sending the app to {link.host.name}",
@@ -314,39 +322,3 @@ class SentRelease:
         if ran.status != 0:
             raise link.failed("sending the app", ran, directory)
         return f"sent {target.release.id} ({max(1, len(bundle) // 1024)} KB), its sha256 is right"
-
-
-# $1: the release's directory; $2: its link to the virtualenv; $3: sha256 of its MANIFEST.
-_STATE = """
-cd "$1" 2>/dev/null || { echo absent; exit 0; }
-if [ "$(readlink env)" = "$2" ] && [ "$(sha256sum < MANIFEST | cut -d' ' -f1)" = "$3" ] && sha256sum -c MANIFEST >/dev/null
-then echo right
-else echo drifted; fi 2>/dev/null
-"""
-# $1: the release's directory; $2: its link to the virtualenv; $3: sha256 of the archive on standard input.
-_RECEIVE = (
-    INCOMING
-    + """
-set -e
-umask 077
-mkdir -p -- "$(dirname "$1")"
-cd -- "$(dirname "$1")"
-incoming ""
-failed() {
-    # tar does not always say why it could write no more.
-    [ "$(df -Pk . | awk 'NR == 2 {print $4}')" -gt 16 ] || echo "No space left on device" >&2
-    rm -rf "$t"
-}
-trap failed EXIT
-trap 'exit 1' HUP TERM INT
-mkdir "$t" "$t/release"
-cat > "$t/tar"
-[ "$(sha256sum < "$t/tar" | cut -d' ' -f1)" = "$3" ] || exit 65
-tar -xpf "$t/tar" -C "$t/release"
-ln -s "$2" "$t/release/env"
-rm -rf -- "$1"
-mv -- "$t/release" "$1"
-rm -rf "$t"
-trap - EXIT
-"""
-)

@@ -22,8 +22,8 @@ from provision.core.steps import Decision, Progress
 from provision.deployments import cluster, on_hosts
 from provision.hosts import inventory, setup, units
 from provision.hosts.backend import Hosts
-from provision.hosts.facts import ABSOLUTE
 from provision.hosts.link import File, HostError, Link, Unreachable, all_of, everywhere
+from provision.hosts.scripts import script
 from provision.hosts.setup import DataDirectory, HostStep
 from provision.hosts.units import PROCESS, Supervisor, Unit
 from provision.settings.loading import Loaded
@@ -168,7 +168,7 @@ def undeploy(loaded: Loaded, on: str, names: Sequence[str] | None = None) -> tup
 
         def work(link: Link) -> bool:
             supervisor = Supervisor.settle(link, on)
-            ran = link.script(_IS_THERE, supervisor.here)
+            ran = link.script(script("app-is-there.sh"), supervisor.here)
             services = {_APP: service(on)}
             if not ran.out.strip():
                 return False
@@ -218,7 +218,7 @@ def running_on(loaded: Loaded, on: str) -> Serving | None:
             supervisor = Supervisor.settle(link, on)
             if not supervisor.observe({_APP: service(on)})[_APP].running:
                 return None
-            ran = link.script(_PORT_OF_LATEST, supervisor.here, _PORT)
+            ran = link.script(script("app-port-of-latest.sh"), supervisor.here, script("app_port.py"))
             return int(ran.out) if ran.out.strip().isdigit() else None
 
         found, _ = everywhere(links, port)
@@ -330,7 +330,7 @@ class RunningApp:
     def _history(self) -> tuple[list[str], bool]:
         """Releases that have run there, the latest first; and whether something else may run now."""
         target = self.target
-        ran = target.link.script(_HISTORY, target.supervisor.here)
+        ran = target.link.script(script("app-history.sh"), target.supervisor.here)
         if ran.status != 0:
             raise target.link.failed(self._doing, ran, target.supervisor.here)
         found = ran.out.split()
@@ -347,7 +347,9 @@ class RunningApp:
             return refused
         if problem is None:
             kept = [wanted, *(each for each in history if each != wanted)][:_KEPT]
-            ran = link.script(_REMEMBER, target.supervisor.here, str(link.host.data_dir), *kept)
+            ran = link.script(
+                script("app-remember.sh"), target.supervisor.here, str(link.host.data_dir), *kept
+            )
             if ran.status != 0:
                 raise link.failed(self._doing, ran, target.supervisor.here)
         return problem
@@ -359,12 +361,14 @@ class RunningApp:
         directory, port = target.directory(wanted), self._port(wanted)
         command = (f"{directory}/env/bin/python", f"{directory}/serve.py")
         # From here on it is not known what runs there, until something does again: the next command starts it again.
-        ran = link.script(_FORGET, supervisor.here)
+        ran = link.script(script("app-forget.sh"), supervisor.here)
         if ran.status != 0:
             raise link.failed(self._doing, ran, supervisor.here)
         supervisor.end(self._services, _PATIENCE, self._doing)
         # Workers may outlive a gunicorn that was killed by a moment.
-        ran = link.script(_PORT_IS_FREE, f"{port:04X}", str(_PORT_SECONDS * 10 if ran_before else 0))
+        ran = link.script(
+            script("port-is-free.sh"), f"{port:04X}", str(_PORT_SECONDS * 10 if ran_before else 0)
+        )
         if ran.status == 79:
             return HostError(
                 self._doing,
@@ -429,7 +433,9 @@ class RunningApp:
         if wanted == target.release.id:
             return target.release.port
         directory = target.directory(wanted)
-        ran = target.link.run([f"{directory}/env/bin/python", "-I", "-c", _PORT, f"{directory}/serve.json"])
+        ran = target.link.run(
+            [f"{directory}/env/bin/python", "-I", "-c", script("app_port.py"), f"{directory}/serve.json"]
+        )
         if not ran.out.strip().isdigit():
             raise target.link.failed(f"looking at release {wanted}", ran, directory)
         return int(ran.out)
@@ -438,8 +444,9 @@ class RunningApp:
         """The status that the app answers with; asked until it is ready or the seconds are over."""
         python = f"{self.target.directory(wanted)}/env/bin/python"
         port, path = str(self._port(wanted)), self.loaded.settings.app.ready_path
-        ran = self.target.link.run([python, "-I", "-c", _ASKING, port, path, f"{seconds:g}"])
-        return int(ran.out) if ran.out.strip().isdigit() else None
+        ran = self.target.link.run([python, "-I", "-c", script("app_answer.py"), port, path, f"{seconds:g}"])
+        # 0: it did not answer.
+        return (int(ran.out) or None) if ran.out.strip().isdigit() else None
 
     def _answer(self, status: int | None) -> str:
         path = self.loaded.settings.app.ready_path
@@ -467,79 +474,3 @@ def telling(lines: Sequence[str]) -> list[str]:
 def _is_ready(status: int | None) -> bool:
     # As for `run`: an app without such a page answers, too.
     return status is not None and (status < 400 or status == 404)
-
-
-# $1: the deployment's directory. Prints the releases that have run, the latest first, and `again` if that one is not
-# what was started last, or its virtualenv was made after that.
-_HISTORY = """
-cd "$1/app" 2>/dev/null && [ -s current ] || exit 0
-cat current
-read -r latest < current
-[ "releases/$latest/.started" -nt "releases/$latest/env/.complete" ] || echo again
-"""
-_FORGET = """
-rm -f "$1"/app/releases/*/.started
-"""
-# $1: the deployment's directory; $2: data_dir; then the releases to keep, that which runs first. Virtualenvs that no
-# release of any deployment uses go, too, but not within a day: one may just have been made for a release to come.
-_REMEMBER = (
-    ABSOLUTE
-    + """
-set -e
-umask 077
-cd "$1/app"
-env=$(absolute "$2")/env
-shift 2
-: > "releases/$1/.started"
-printf '%s\\n' "$@" > current.new
-mv -f current.new current
-for each in releases/*; do
-    case " $* " in *" ${each#releases/} "*) ;; *) rm -rf -- "$each" ;; esac
-done
-cd "$env"
-used=" $(for each in ../*/app/releases/*/env; do readlink "$each" || true; done | sed 's|.*/||' | tr '\\n' ' ') "
-find . -maxdepth 1 -type l -mtime +0 | while read -r each; do
-    name=${each#./}
-    case $used in *" $name "*) ;; *) rm -rf -- "$name" "$name".* ;; esac
-done
-"""
-)
-# $1: a port as /proc/net/tcp writes it; $2: how many tenths of a second to wait for it.
-_PORT_IS_FREE = """
-n=$2
-while cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | grep -q "^ *[0-9]*: [0-9A-F]*:$1 [0-9A-F]*:0000 0A "; do
-    [ "$n" -gt 0 ] || exit 79
-    n=$((n - 1))
-    sleep 0.1
-done
-"""
-_IS_THERE = """
-for each in "$1/app" "$1/app.pid" "$1/app.out"; do [ ! -e "$each" ] || echo "$each"; done
-"""
-_PORT = """
-import json, sys
-with open(sys.argv[1]) as file:
-    print(json.load(file)["gunicorn"]["bind"].rpartition(":")[2])
-"""
-# $1: the deployment's directory; $2: the program above.
-_PORT_OF_LATEST = """
-read -r latest < "$1/app/current" && cd "$1/app/releases/$latest" && env/bin/python -I -c "$2" serve.json
-"""
-# Port, path, and for how many seconds to ask. Prints the status of the last answer.
-_ASKING = """
-import http.client, sys, time
-port, path, seconds = int(sys.argv[1]), sys.argv[2], float(sys.argv[3])
-deadline, status = time.monotonic() + seconds, ""
-while True:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", path)
-        status = connection.getresponse().status
-    except (OSError, http.client.HTTPException):
-        status = ""
-    connection.close()
-    if time.monotonic() > deadline or status and (status < 400 or status == 404):
-        break
-    time.sleep(0.05)
-print(status)
-"""

@@ -1,0 +1,2 @@
+# shellcheck shell=sh
+rm -f "$1"/app/releases/*/.started

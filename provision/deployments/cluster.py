@@ -514,8 +514,9 @@ def pause(deployment: Deployment, wanted: Sequence[Node], paused: bool) -> list[
 
     Raises ProvisionError: one does not run.
     """
-    for node in wanted:
-        deployment.backend.pause(node, paused)
+    with deployment.holding("pausing nodes of" if paused else "resuming nodes of"):
+        for node in wanted:
+            deployment.backend.pause(node, paused)
     return [node.name for node in wanted]
 
 
@@ -533,7 +534,8 @@ def isolate(deployment: Deployment, wanted: Sequence[Node], isolated: bool) -> l
             f"Freeze one instead: invoke cluster.pause {deployment.node().name} --on {deployment.name}\n"
             f"Or set deployments.{deployment.name}.backend in invoke.yaml to docker.",
         )
-    return [node.name for node in wanted if backend.isolate(node, isolated)]
+    with deployment.holding("cutting off nodes of" if isolated else "connecting nodes of"):
+        return [node.name for node in wanted if backend.isolate(node, isolated)]
 
 
 def step_down(deployment: Deployment, name: str) -> tuple[Node, Node]:

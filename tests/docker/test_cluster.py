@@ -56,7 +56,7 @@ def test_every_member_is_healthy_when_up_returns(cluster: Cluster) -> None:
     status = cluster.deployment.status()
     assert status.state == "running"
     assert sorted(node.state for node in status.nodes) == ["PRIMARY"] * 3 + ["ROUTER"] + ["SECONDARY"] * 6
-    assert [shard["name"] for shard in status.shards or ()] == ["shard1", "shard2"]
+    assert [shard.name for shard in status.shards or ()] == ["shard1", "shard2"]
     assert len(cluster.containers()) == 10
 
 

@@ -43,7 +43,7 @@ def test_three_shards_grow_to_four_and_a_second_router(make: Make) -> None:
     assert set(cluster.deployment.up().started) == {"shard4-1", "router-2"}
     status = cluster.deployment.status()
     assert status.state == "running"
-    assert [shard["name"] for shard in status.shards or ()] == ["shard1", "shard2", "shard3", "shard4"]
+    assert [shard.name for shard in status.shards or ()] == ["shard1", "shard2", "shard3", "shard4"]
     assert before.items() <= cluster.identities().items()
 
     # With two routers, a client goes on when one of them dies.

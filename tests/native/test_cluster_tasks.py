@@ -10,6 +10,8 @@ import psutil
 import pytest
 from pymongo import MongoClient
 
+from provision.core.locks import exclusive
+from provision.settings.paths import Paths
 from tests.support.clones import Clone
 from tests.support.polling import until
 from tests.support.processes import free_ports
@@ -147,6 +149,16 @@ def test_a_killed_and_a_paused_node_are_seen_and_up_heals_both(team: Clone) -> N
     resumed = json.loads(team.succeeds("cluster.resume", "member-3", "--on", "rs", "--json"))
     assert resumed == {"deployment": "rs", "resumed": ["member-3"]}
     assert states(team, "rs")["member-3"] != "PAUSED"
+
+
+@pytest.mark.parametrize("task", ["cluster.pause", "cluster.resume"])
+def test_nodes_are_paused_and_resumed_when_no_other_command_is_at_work(team: Clone, task: str) -> None:
+    team.succeeds("cluster.up", "--on", "rs")
+    paths = Paths.of(team.root, "data", "log", None)
+    with exclusive(paths.lock("deployment-rs"), "doing something to rs"):
+        waiting = team.begin(task, "member-3", "--on", "rs")
+        waiting.says("doing something to rs")
+    assert waiting.ends() == 0
 
 
 def test_a_paused_node_is_taken_down_with_the_others(team: Clone) -> None:

@@ -21,7 +21,7 @@ from provision.core.errors import ProvisionError
 from provision.core.steps import Silent
 from provision.deployments import assembly
 from provision.deployments.setup_steps import SecretKey
-from provision.doctor import clean, removal
+from provision.doctor import clean, leftovers, removal
 from provision.env.virtualenv import RECORD
 from provision.mongodb import binaries
 from provision.settings.loading import Layer, Loaded, load
@@ -445,4 +445,7 @@ def test_every_file_that_commands_leave_is_of_a_known_kind(clone: Clone) -> None
     for command in commands:
         clone.invoke(*command)
         assert unknown(paths) == [], command
+    secrets = leftovers.read_secrets(paths)
+    assert paths.secret_key in secrets
+    assert [file for file, mode in secrets.items() if mode & 0o077] == []
     assert "local" in records.deployments(paths)

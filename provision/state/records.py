@@ -96,7 +96,7 @@ class Record:
             write_json(file, {**record, **version})
 
     def put(self, file: Path, content: str | bytes) -> None:
-        """Write a file of this kind that is no JSON, atomically: 0600 where nobody else may read it, else 0644.
+        """Write a file of this kind that is not JSON, atomically: 0600 where nobody else may read it, else 0644.
 
         Raises OSError: it can't be written.
         """

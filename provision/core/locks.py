@@ -40,6 +40,27 @@ def exclusive(path: Path, doing: str, say: Callable[[str], None] | None = None) 
         os.close(descriptor)
 
 
+class HeldError(Exception):
+    """Another process holds the lock; the text says which: ``"process 4711 starting local"``."""
+
+
+@contextlib.contextmanager
+def at_once(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock as `exclusive` does, but wait for nobody. Its directory is there.
+
+    Raises HeldError: another process holds it.
+    Raises OSError: the lock file cannot be made or opened.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if not _try(descriptor):
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+            raise HeldError(f"process {holder}" if holder else path.name)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _acquire(path: Path, doing: str, say: Callable[[str], None]) -> int:
     told = False
     while True:

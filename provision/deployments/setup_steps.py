@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provision.core.errors import ProvisionError
-from provision.core.files import write_atomically
 from provision.core.steps import Decision, Progress, Reporter, Step, run_steps
 from provision.deployments import assembly
 from provision.deployments.deployment import Deployment
@@ -19,6 +18,7 @@ from provision.env.virtualenv import StepRecord
 from provision.machine.access import explain
 from provision.mongodb import binaries
 from provision.settings.loading import Loaded
+from provision.state import records
 
 _PRIVATE = 0o600
 
@@ -162,7 +162,7 @@ class SecretKey:
             if path.is_file() and path.stat().st_size >= 32:
                 path.chmod(_PRIVATE)
                 return "made 0600"
-            write_atomically(path, secrets.token_hex(32) + "\n", _PRIVATE)
+            records.SECRET_KEY.put(path, secrets.token_hex(32) + "\n")
         except OSError as error:
             raise ProvisionError(
                 "writing Flask's SECRET_KEY",

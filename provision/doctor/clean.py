@@ -7,25 +7,21 @@ an interrupted run can be typed again.
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import hashlib
-import json
 import os
 import re
-import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import IO
 
 from provision.backends.processes import data_user
 from provision.core.errors import ProvisionError
 from provision.deployments import assembly
-from provision.doctor import traces
+from provision.doctor import removal, traces
+from provision.doctor.at_rest import alone, refuse_while_running
+from provision.doctor.removal import Item, Way, foreign, has_more_than, size
 from provision.env import virtualenv
 from provision.machine.access import cache_directory, chown
 from provision.settings.loading import Loaded
@@ -36,43 +32,6 @@ _DOING = "cleaning"
 _CACHES = (".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis")
 _PACKAGES = ("provision", "flaskbook", "tests", "tools")
 _NAMED_AT_MOST = 5
-# What a mongod writes into its data directory:
-# https://github.com/mongodb/mongo/blob/master/src/mongo/db/storage/README.md
-_MONGODS = re.compile(
-    r"WiredTiger\S*|(collection|index|internal)-\S+\.wt|(_mdb_catalog|sizeStorer)\.wt|mongod\.lock|storage\.bson"
-    r"|metrics\.\S+|_repair_incomplete"
-)
-_MONGODS_RECORDS = frozenset({"journal", "diagnostic.data"})
-# In these, names are those of collections: whatever is in them is a mongod's.
-_MONGODS_FOLDERS = _MONGODS_RECORDS | {"_tmp", "rollback", "moveChunk"}
-
-
-class Way(StrEnum):
-    """How something is removed."""
-
-    FILE = "file"
-    TREE = "tree"
-    DATA = "data"
-    ENVIRONMENT = "environment"
-    IF_EMPTY = "if empty"
-
-
-@dataclass(frozen=True)
-class Item:
-    """One thing to be removed.
-
-    Args:
-        what: what it is, for people.
-        bytes: what is in it.
-        way: how it is removed.
-        spared: paths inside it that stay.
-    """
-
-    path: Path
-    what: str
-    bytes: int
-    way: Way
-    spared: frozenset[Path] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -112,7 +71,7 @@ def plan(loaded: Loaded, data: bool = False, cache: bool = False) -> CleanPlan:
 
     Raises ProvisionError: a deployment or the app runs.
     """
-    _refuse_while_running(loaded)
+    refuse_while_running(loaded)
     search = _Search(loaded)
     search.configurations()
     search.logs()
@@ -127,10 +86,6 @@ def plan(loaded: Loaded, data: bool = False, cache: bool = False) -> CleanPlan:
 
 def confirmed(stdin: IO[str], stderr: IO[str]) -> bool:
     """Ask a person whether to go on; only a yes is one.
-
-    Args:
-        stdin: where the answer comes from.
-        stderr: where the question goes: standard output is for results.
 
     Raises ProvisionError: nobody can answer, because it is not a terminal.
     """
@@ -151,20 +106,16 @@ def carry_out(plan: CleanPlan) -> None:
     What was interrupted before is simply done: everything is looked at again before it is removed. While it
     works, no other command of the tool can start anything in this project.
 
-    Args:
-        plan: what to remove.
-
-    Raises:
-        ProvisionError: another command is at work, something runs by now, or something can't be removed; what
-            was not removed yet is still there.
+    Raises ProvisionError: another command is at work, something runs by now, or something can't be removed; what
+    was not removed yet is still there.
     """
     # What is imported from now on must not be written beside its source again.
     sys.dont_write_bytecode = True
-    with _alone(plan):
-        _refuse_while_running(plan.loaded)
+    with alone(plan.locks):
+        refuse_while_running(plan.loaded)
         for item in plan.items:
             try:
-                _remove(item)
+                removal.remove(item)
             except OSError as problem:
                 where = problem.filename or item.path
                 raise ProvisionError(
@@ -241,7 +192,7 @@ class _Search:
     def cache(self) -> None:
         """Downloads of MongoDB and uv. Only what has their names: the directory may be shared with others."""
         mongodb = self.paths.cache / "mongodb"
-        running = _executables()
+        running = traces.executables()
         if self._is_folder(mongodb):
             for entry in sorted(mongodb.iterdir()):
                 if not _is_download(entry):
@@ -299,7 +250,7 @@ class _Search:
             for edited in sorted(folder.glob("*.edited")):
                 self.kept.append(Kept(edited, "it was edited by hand"))
                 spared.append(edited)
-        if not spared or _has_more_than(state, spared):
+        if not spared or has_more_than(state, spared):
             self._add(state, "records, secrets, virtualenv of the app", Way.TREE, spared)
 
     def _reasons(self, name: str, data: bool) -> dict[Lifetime, str]:
@@ -390,16 +341,16 @@ class _Search:
             self._add(path, what, Way.IF_EMPTY)
             return
         self.with_data.add(name)
-        foreign = list(_foreign(path))
+        others = list(foreign(path))
         if not wanted:
             self.kept.append(Kept(path, "data stay; --data removes them too"))
         elif (pid := data_user(path)) is not None:
             self.kept.append(Kept(path, f"a mongod uses it (process {pid})"))
-        elif foreign and not holds_data:
+        elif others and not holds_data:
             self.kept.append(Kept(path, "it holds no data of a mongod"))
         else:
-            self._name(foreign, "no mongod made it")
-            self._add(path, what, Way.DATA, foreign)
+            self._name(others, "no mongod made it")
+            self._add(path, what, Way.DATA, others)
 
     def _parent(self, path: Path, what: str, anywhere: bool = False) -> None:
         """A directory above what is removed: it goes if nothing stays in it, and if it is inside the project."""
@@ -424,88 +375,8 @@ class _Search:
 
     def _add(self, path: Path, what: str, way: Way, spared: Iterable[Path] = ()) -> None:
         kept = frozenset(spared)
-        if way is Way.DATA or not kept or _has_more_than(path, kept):
-            self.items.append(Item(path, what, 0 if way is Way.IF_EMPTY else _size(path, kept), way, kept))
-
-
-def _remove(item: Item) -> None:
-    path = item.path
-    if path.is_symlink():
-        return  # put there since it was looked at: not what was shown
-    if item.way is Way.FILE:
-        path.unlink(missing_ok=True)
-    elif item.way is Way.IF_EMPTY:
-        _remove_if_empty(path)
-    elif not path.is_dir():
-        return
-    elif item.way is Way.ENVIRONMENT:
-        _remove_environment(path)
-    elif item.way is Way.TREE and not item.spared:
-        shutil.rmtree(path)
-    elif item.way is Way.TREE:
-        _remove_but(path, item.spared.__contains__)
-    else:
-        _remove_data(path)
-
-
-def _remove_but(folder: Path, spare: Callable[[Path], bool]) -> None:
-    for entry in list(folder.iterdir()):
-        if spare(entry):
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            _remove_but(entry, spare)
-        else:
-            entry.unlink()
-    _remove_if_empty(folder)
-
-
-def _remove_data(folder: Path) -> None:
-    if (pid := data_user(folder)) is not None:
-        raise OSError(errno.EBUSY, f"a mongod uses it by now (process {pid})", str(folder))
-    foreign = frozenset(_foreign(folder))
-    # Until all else is gone these say that a mongod's data were here.
-    last = {folder / "WiredTiger", folder / "storage.bson"}
-    _remove_but(folder, lambda path: path in foreign or path in last)
-    for path in last - foreign:
-        path.unlink(missing_ok=True)
-    _remove_if_empty(folder)
-
-
-def _remove_environment(env: Path) -> None:
-    """Remove a virtualenv, its record last: killed before that, it is known as ours and as unfinished."""
-    record = env / virtualenv.RECORD
-    temporary = env / f"{virtualenv.RECORD}.{os.getpid()}"
-    temporary.write_text(json.dumps({"schema": virtualenv.SCHEMA, "state": "building", "path": str(env)}))
-    temporary.replace(record)
-    for entry in list(env.iterdir()):
-        if entry == record:
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
-    record.unlink()
-    env.rmdir()
-
-
-def _remove_if_empty(folder: Path) -> None:
-    try:
-        folder.rmdir()
-    except FileNotFoundError:
-        return
-    except OSError as problem:
-        if problem.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-
-
-def _foreign(folder: Path) -> Iterator[Path]:
-    """What is in a data directory and not a mongod's; symbolic links and folders of other names never are."""
-    for entry in sorted(folder.iterdir()):
-        if entry.is_dir() and not entry.is_symlink() and entry.name in _MONGODS_FOLDERS:
-            if entry.name in _MONGODS_RECORDS:
-                yield from _foreign(entry)
-        elif entry.is_symlink() or not entry.is_file() or not _MONGODS.fullmatch(entry.name):
-            yield entry
+        if way is Way.DATA or not kept or has_more_than(path, kept):
+            self.items.append(Item(path, what, 0 if way is Way.IF_EMPTY else size(path, kept), way, kept))
 
 
 def _is_download(entry: Path) -> bool:
@@ -514,108 +385,6 @@ def _is_download(entry: Path) -> bool:
     return entry.name.startswith(".partial-") or (entry / "bin" / "mongod").is_file()
 
 
-def _executables() -> list[tuple[int, Path]]:
-    """The programs that run, as far as this user may see them."""
-    import psutil
-
-    return [
-        (each.pid, Path(each.info["exe"])) for each in psutil.process_iter(["exe"]) if each.info.get("exe")
-    ]
-
-
-def _has_more_than(folder: Path, spared: Iterable[Path]) -> bool:
-    """Whether there is a file in a directory that is neither spared nor below something that is."""
-    stay = frozenset(spared)
-    if not folder.is_dir() or folder.is_symlink():
-        return folder not in stay
-    entries = list(folder.iterdir())
-    if not entries:
-        return True
-    return any(entry not in stay and _has_more_than(entry, stay) for entry in entries)
-
-
-def _size(path: Path, spared: frozenset[Path]) -> int:
-    """Bytes of the files in a tree, those spared left out; what vanishes meanwhile counts nothing."""
-    if path in spared:
-        return 0
-    try:
-        if path.is_symlink() or not path.is_dir():
-            return path.lstat().st_size
-        with os.scandir(path) as entries:
-            return sum(
-                _size(Path(entry.path), spared)
-                if entry.is_dir(follow_symlinks=False) or spared
-                else entry.stat(follow_symlinks=False).st_size
-                for entry in entries
-            )
-    except OSError:
-        return 0
-
-
-def _refuse_while_running(loaded: Loaded) -> None:
-    paths = loaded.paths
-    names = {each.deployment for each in traces.node_processes(paths)}
-    names |= {each.deployment for each in traces.records(paths) if each.alive}
-    names |= {name for name in loaded.settings.deployments if _runs_in_docker(loaded, name)}
-    if names:
-        running = sorted(names)
-        raise ProvisionError(
-            _DOING,
-            f"{' and '.join(running)} {'runs' if len(running) == 1 else 'run'}. Nothing was removed.",
-            "\n".join(
-                f"Type `invoke stop{'' if each == 'local' else f' --on {each}'}` first." for each in running
-            ),
-        )
-    apps = traces.app_processes(paths.under_root(loaded.settings.app.path))
-    if apps:
-        raise ProvisionError(
-            _DOING,
-            f"The app runs (process {apps[0].pid}). Nothing was removed.",
-            f"End it with Ctrl-C in its terminal, or type: kill {apps[0].pid}",
-        )
-
-
 def _is_in_docker(loaded: Loaded, name: str) -> bool:
     settings = loaded.settings.deployments.get(name)
     return settings is not None and settings.capabilities.containers
-
-
-def _runs_in_docker(loaded: Loaded, name: str) -> bool:
-    if not _is_in_docker(loaded, name) or not loaded.paths.deployment(name).is_dir():
-        return False
-    try:
-        deployment = assembly.deployment(loaded, name)
-        return bool(deployment.running(deployment.topology.nodes))
-    except (ProvisionError, OSError):
-        # No engine, or the containers of another clone.
-        return False
-
-
-@contextlib.contextmanager
-def _alone(plan: CleanPlan) -> Iterator[None]:
-    """Hold every lock of the project, so that nothing is removed under a command at work."""
-    with contextlib.ExitStack() as held:
-        for file in plan.locks:
-            if file.parent.is_dir():
-                held.enter_context(_held(file))
-        yield
-
-
-@contextlib.contextmanager
-def _held(file: Path) -> Iterator[None]:
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as problem:
-            if problem.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
-            raise ProvisionError(
-                _DOING,
-                f"Another command is at work ({f'process {holder}' if holder else file.name}). Nothing was removed.",
-                "Type the same again when it has ended.",
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)

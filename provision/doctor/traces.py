@@ -209,3 +209,12 @@ def _is_stale(file: Path) -> bool:
     except OSError:
         return False
     return time.time() - facts.st_mtime > _STALE_SECONDS
+
+
+def executables() -> list[tuple[int, Path]]:
+    """The programs that run, as far as this user may see them."""
+    import psutil
+
+    return [
+        (each.pid, Path(each.info["exe"])) for each in psutil.process_iter(["exe"]) if each.info.get("exe")
+    ]

@@ -8,6 +8,7 @@ compares the two, `ensure` acts under a lock. What a virtualenv was made from is
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -524,7 +525,9 @@ def _act(spec: EnvironmentSpec, plan: Plan, lock: int) -> tuple[StepRecord, ...]
         )
     except BaseException:
         if made:
-            _remove(spec.path)
+            # What cannot be deleted is still recorded as unfinished.
+            with contextlib.suppress(OSError):
+                remove(spec.path)
         raise
     return virtualenv, requirements
 
@@ -538,14 +541,16 @@ def _running(spec: EnvironmentSpec) -> Interpreter:
     return found
 
 
-def _remove(path: Path) -> None:
-    """Delete a virtualenv only half made. What cannot be deleted is still recorded as unfinished."""
-    try:
-        _empty(path)
-        (path / RECORD).unlink()
-        path.rmdir()
-    except OSError:
-        return
+def remove(path: Path) -> None:
+    """Delete a virtualenv, its record last: killed before that, it is known as ours and as unfinished.
+
+    Raises OSError: something can't be deleted.
+    """
+    if (_read_record(path) or {}).get("state") != "building":
+        _write_record(path, {"schema": SCHEMA, "state": "building", "path": str(path)})
+    _empty(path)
+    (path / RECORD).unlink()
+    path.rmdir()
 
 
 def _refresh_record(spec: EnvironmentSpec) -> None:

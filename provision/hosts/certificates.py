@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from provision.core.errors import ProvisionError
-from provision.core.files import write_atomically
+from provision.state import records
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -59,7 +59,7 @@ class Authority:
         if not missing:
             if not own and not _same(self.certificate, self.trusted):
                 self._check_usable()
-                write_atomically(self.trusted, self.certificate.read_bytes(), 0o644)
+                records.AUTHORITY.put(self.trusted, self.certificate.read_bytes())
             return False
         if not own:
             raise ProvisionError(
@@ -76,8 +76,8 @@ class Authority:
                 "it gets a new authority.",
             )
         certificate, key = _make_authority(self.deployment)
-        write_atomically(self.key, key, _PRIVATE)
-        write_atomically(self.certificate, certificate, 0o644)
+        records.AUTHORITY_KEY.put(self.key, key)
+        records.AUTHORITY.put(self.certificate, certificate)
         return True
 
     def issue(self, host: str, names: Sequence[str]) -> bytes:
@@ -149,7 +149,7 @@ class Authority:
             if not renew and self._serves(present, names):
                 return present
         made = self.issue(host, names)
-        write_atomically(kept, made, _PRIVATE)
+        records.HOST_CERTIFICATE.put(kept, made)
         return made
 
     def _serves(self, pem: bytes, names: Sequence[str]) -> bool:

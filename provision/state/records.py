@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from provision.core.errors import ProvisionError
-from provision.core.files import read_json, write_json
+from provision.core.files import read_json, write_atomically, write_json
 from provision.settings.paths import Paths
 
 
@@ -94,6 +94,13 @@ class Record:
         elif record != self.load(file):
             version = {} if self.schema in (None, 1) else {"schema": self.schema}
             write_json(file, {**record, **version})
+
+    def put(self, file: Path, content: str | bytes) -> None:
+        """Write a file of this kind that is not JSON, atomically: 0600 where nobody else may read it, else 0644.
+
+        Raises OSError: it can't be written.
+        """
+        write_atomically(file, content, 0o600 if self.private else 0o644)
 
 
 def every(of_deployment: bool | None = None) -> Iterator[Record]:

@@ -21,7 +21,7 @@ from provision.core.errors import ProvisionError
 from provision.core.steps import Silent
 from provision.deployments import assembly
 from provision.deployments.setup_steps import SecretKey
-from provision.doctor import clean
+from provision.doctor import clean, leftovers, removal
 from provision.env.virtualenv import RECORD
 from provision.mongodb import binaries
 from provision.settings.loading import Layer, Loaded, load
@@ -297,16 +297,16 @@ def test_env_that_is_no_virtualenv_is_left(loaded: Loaded) -> None:
 
 
 def test_interrupted_anywhere_it_can_be_typed_again(used: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
-    remove, left = clean._remove, 0
+    remove, left = removal.remove, 0
 
-    def limited(item: clean.Item) -> None:
+    def limited(item: removal.Item) -> None:
         nonlocal left
         if left == 0:
             raise KeyboardInterrupt
         left -= 1
         remove(item)
 
-    monkeypatch.setattr(clean, "_remove", limited)
+    monkeypatch.setattr(removal, "remove", limited)
     while (planned := clean.plan(used, data=True)).items:
         left = 1
         with contextlib.suppress(KeyboardInterrupt):
@@ -323,7 +323,7 @@ def test_a_virtualenv_half_removed_is_known_as_ours(used: Loaded, monkeypatch: p
     with monkeypatch.context() as patch:
         patch.setattr(clean.Path, "rmdir", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            clean._remove(planned.items[-1])
+            removal.remove(planned.items[-1])
     (used.paths.env / "left.txt").write_text("of the virtualenv")
     (used.paths.env / RECORD).write_text(json.dumps({"schema": 1, "state": "building"}))
     do(used)
@@ -445,4 +445,7 @@ def test_every_file_that_commands_leave_is_of_a_known_kind(clone: Clone) -> None
     for command in commands:
         clone.invoke(*command)
         assert unknown(paths) == [], command
+    secrets = leftovers.read_secrets(paths)
+    assert paths.secret_key in secrets
+    assert [file for file, mode in secrets.items() if mode & 0o077] == []
     assert "local" in records.deployments(paths)

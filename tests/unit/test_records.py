@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from provision.core import locks
 from provision.core.errors import ProvisionError
 from provision.doctor import clean, leftovers
 from provision.settings.loading import Layer, Loaded, load
@@ -129,6 +130,25 @@ def test_what_is_private_is_written_for_its_user_alone(loaded: Loaded) -> None:
             kind.write(loaded.paths, {"a": 1}, "x")
             for file in kind.files(loaded.paths, "x"):
                 assert file.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("kind", [kind for kind in records.every() if kind.private and kind.schema is None])
+def test_a_secret_is_for_its_user_alone_also_where_others_could_read_it_before(
+    loaded: Loaded, kind: Record
+) -> None:
+    file = put(loaded.paths.deployment("x") / "secret", mode=0o644)
+    kind.put(file, "hush")
+    assert (file.read_text(), file.stat().st_mode & 0o777) == ("hush", 0o600)
+
+
+def test_a_lock_that_is_free_is_held_at_once_and_one_that_is_held_names_its_holder(tmp_path: Path) -> None:
+    lock = tmp_path / "a.lock"
+    with locks.at_once(lock):
+        assert locks.is_held(lock)
+    refused = pytest.raises(locks.HeldError, match="starting local")
+    with locks.exclusive(lock, "starting local"), refused, locks.at_once(lock):
+        pass
+    assert not locks.is_held(lock)
 
 
 def test_a_record_without_a_version_is_read_as_the_first(loaded: Loaded, a_new_kind: Record) -> None:

@@ -21,7 +21,6 @@ from provision.app import launch
 from provision.app.deploy import host_virtualenv
 from provision.app.deploy.host_virtualenv import AppEnvironment
 from provision.core.errors import ProvisionError
-from provision.core.files import write_atomically
 from provision.core.steps import Decision, Progress
 from provision.deployments import assembly
 from provision.deployments.deployment import Deployment
@@ -29,6 +28,7 @@ from provision.hosts.link import File, HostError, Link, archive
 from provision.hosts.scripts import script
 from provision.hosts.units import Supervisor
 from provision.settings.loading import Loaded
+from provision.state import records
 
 _SEND_SECONDS = 120.0
 _PRIVATE, _PRIVATE_PROGRAM = 0o600, 0o700
@@ -164,7 +164,7 @@ def _secret_key(path: Path, keep: bool) -> bytes:
         return path.read_bytes()
     made = f"{secrets.token_hex(_SECRET_BYTES)}\n".encode()
     if keep:
-        write_atomically(path, made, _PRIVATE)
+        records.APP_SECRET_KEY.put(path, made)
     return made
 
 

@@ -19,12 +19,11 @@ INTERRUPTED = 130
 class ProvisionError(Exception):
     """One failure in three parts: what was being done, what stopped it, what to type next.
 
-    Args:
-        doing: the work that failed, as a clause: ``"starting mongod on port 27017"``.
-        cause: what stopped it, one or more sentences.
-        remedy: what to type or change next; may span lines.
-        log_lines: the last log lines of the node at fault, shown between cause and remedy.
-        code: the exit status of the process.
+    `doing`: the work that failed, as a clause: ``"starting mongod on port 27017"``.
+    `cause`: what stopped it, one or more sentences.
+    `remedy`: what to type or change next; may span lines.
+    `log_lines`: the last log lines of the node at fault, shown between cause and remedy.
+    `code`: the exit status of the process.
     """
 
     def __init__(
@@ -86,9 +85,8 @@ def shown(value: Any) -> str:
 class PackagesMissing(ProvisionError):
     """A group of packages is not installed. Raised before anything was changed: the command may begin anew with them.
 
-    Args:
-        group: ``hosts``, ``test`` or ``dev``.
-        doing: the work that needs them.
+    `group`: ``hosts``, ``test`` or ``dev``.
+    `doing`: the work that needs them.
     """
 
     def __init__(self, group: str, doing: str) -> None:

@@ -32,15 +32,7 @@ class Runner:
     lock: int
 
     def run(self, command: Sequence[str], environment: Mapping[str, str], *, show: bool = False) -> str:
-        """Run a command to its end and return what it wrote.
-
-        Args:
-            command: program and arguments.
-            environment: its whole environment.
-            show: let it write to the terminal, where stderr is one; its output is then not returned.
-
-        Raises _ToolError: it could not be started, or its exit code is not 0.
-        """
+        """Run a command to its end and return what it wrote."""
         import subprocess
 
         shown = show and sys.stderr.isatty()

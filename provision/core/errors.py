@@ -11,6 +11,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from provision.core.text import indent
+
 USER_ERROR = 1
 OUR_BUG = 3
 INTERRUPTED = 130
@@ -43,10 +45,10 @@ class ProvisionError(Exception):
 
     def text(self) -> str:
         """The message as it is printed: a line each for what failed, why, the log if any, and the remedy."""
-        lines = [f"error: {self.doing}", f"  why:  {_indent(self.cause)}"]
+        lines = [f"error: {self.doing}", f"  why:  {indent(self.cause)}"]
         if self.log_lines:
-            lines.append("  log:  " + _indent("\n".join(self.log_lines)))
-        lines.append(f"  next: {_indent(self.remedy)}")
+            lines.append("  log:  " + indent("\n".join(self.log_lines)))
+        lines.append(f"  next: {indent(self.remedy)}")
         return "\n".join(lines)
 
     def parts(self) -> dict[str, Any]:
@@ -64,10 +66,6 @@ class ProvisionError(Exception):
 
     def __str__(self) -> str:
         return self.text()
-
-
-def _indent(text: str) -> str:
-    return text.replace("\n", "\n        ")
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:

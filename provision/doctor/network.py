@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from provision.core.finding import Finding, error, ok, warning
+from provision.core.text import redact
 from provision.env.installers import pip_settings
-from provision.env.virtualenv import redact
 
 ANSWER_SECONDS = 1.5
 

@@ -16,7 +16,7 @@ from provision.env.virtualenv import MINIMUM_PYTHON, BootstrapError, Plan, decid
 from provision.env.virtualenv import examine as examine_virtualenv
 from provision.mongodb.binaries import recorded
 from provision.mongodb.binaries.cache import Cache
-from provision.mongodb.binaries.examine import examine
+from provision.mongodb.binaries.examine import PACKAGES, examine
 from provision.mongodb.binaries.machine import Machine, builds, install_commands, no_avx
 from provision.mongodb.binaries.model import NotServing
 from provision.mongodb.binaries.support import unsupported
@@ -26,10 +26,6 @@ from provision.settings.loading import Loaded
 
 # Soname → what it is; MongoDB's builds for current distributions are linked against these.
 _LIBRARIES = {"libcrypto.so.3": "OpenSSL 3", "libcurl.so.4": "libcurl 4"}
-_PACKAGES = {
-    "libcrypto.so.3": ("libssl3", "openssl-libs", "libopenssl3"),
-    "libcurl.so.4": ("libcurl4", "libcurl", "libcurl4"),
-}
 
 
 # --- Python and the virtualenvs ---------------------------------------------------------------------------
@@ -310,7 +306,7 @@ def _install(machine: Machine, sonames: Sequence[str]) -> str:
         column, command = 2, "sudo zypper install"
     else:
         return f"Install the packages of your distribution that have {' and '.join(sonames)}."
-    return f"{command} {' '.join(_PACKAGES[each][column] for each in sonames)}"
+    return f"{command} {' '.join(PACKAGES[each][column] for each in sonames)}"
 
 
 def _sentence(fault: str | None) -> str:

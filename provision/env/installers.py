@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provision.core.signals import held, once
-from provision.env.virtualenv import BootstrapError, EnvironmentSpec, Interpreter, Progress, redact
+from provision.core.text import redact
+from provision.env.virtualenv import BootstrapError, EnvironmentSpec, Interpreter, Progress
 from provision.machine.access import cache_directory, home_directory, shared_cache_directory
 
 TYPE_CHECKING = False

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from provision.core.locks import exclusive
+from provision.core.text import indent, redact
 from provision.env.wrapper import pythons_on_path
 from provision.machine.access import explain
 
@@ -42,7 +43,9 @@ class BootstrapError(Exception):
 
     def __init__(self, doing: str, cause: str, remedy: str) -> None:
         self.doing, self.cause, self.remedy = doing, redact(cause), redact(remedy)
-        super().__init__(f"error: {doing}\n  why:  {_indent(self.cause)}\n  next: {_indent(self.remedy)}")
+        super().__init__(
+            f"error: {doing}\n  why:  {indent(self.cause.strip())}\n  next: {indent(self.remedy.strip())}"
+        )
 
 
 @dataclass(frozen=True)
@@ -552,12 +555,3 @@ class Progress:
         sys.stderr.write(f"{'… ' if self.broken else ' '}done in {seconds:.1f} s\n")
         sys.stderr.flush()
         return round(seconds, 3)
-
-
-def redact(text: str) -> str:
-    """Return the text with the user name and password of every URL in it hidden."""
-    return re.sub(r"(\w://)[^/\s@]+@", r"\1***@", text)
-
-
-def _indent(text: str) -> str:
-    return text.strip().replace("\n", "\n        ")

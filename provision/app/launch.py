@@ -46,7 +46,7 @@ class Database:
     port: int
     database: str
     username: str  # empty where the deployment has no authentication
-    password: str  # likewise
+    password: str  # empty where the deployment has no authentication
     secret_key_file: str  # file that holds Flask's SECRET_KEY
 
 

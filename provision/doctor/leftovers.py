@@ -30,14 +30,13 @@ class NodeTrace:
     deployment: str
     node: str
     configured: bool  # the settings name it
-    record: Record | None  # its record, if there is one
+    record: Record | None
     process: int | None  # the process that carries its mark, if there is one
     data: Path  # its data directory
     lock_pid: int | None  # the process that ``mongod.lock`` in it names
     locked: bool  # that one runs and uses the data
     at_work: bool = False  # a command changes the deployment now
-    # what its last run, or its data directory, says of corrupt data, with what can be done; None:
-    # nothing
+    # what its last run or its data directory says of corrupt data, and what can be done; None: nothing
     corrupt: tuple[str, str] | None = None
 
 

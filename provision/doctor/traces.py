@@ -47,14 +47,14 @@ class NodeProcess:
 
     deployment: str  # the deployment that it is a node of
     node: str
-    pid: int  # its process id
+    pid: int
 
 
 @dataclass(frozen=True)
 class AppProcess:
     """A running app that `invoke run` of this project launched."""
 
-    pid: int  # its process id
+    pid: int
     ports: tuple[int, ...]  # the TCP ports that it listens on
     orphan: bool  # the `invoke run` that launched it is certainly gone
 

@@ -120,9 +120,9 @@ class Plan:
     """What has to be done, and why."""
 
     virtualenv: str  # "keep", "make", "rebuild" or "refuse"
-    virtualenv_why: str  # the reason
+    virtualenv_why: str
     requirements: bool  # whether they have to be installed
-    requirements_why: str  # the reason
+    requirements_why: str
 
     @property
     def current(self) -> bool:

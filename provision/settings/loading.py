@@ -61,7 +61,7 @@ class Value:
 class Loaded:
     """The settings in force, their paths, and each value's origin."""
 
-    settings: Settings  # the values
+    settings: Settings
     paths: Paths  # what follows from them
     origins: Mapping[KeyPath, str]  # keys → what set them: a file, a variable, a flag
     lines: Mapping[KeyPath, int] = field(default_factory=dict)  # keys → the line of that file

@@ -25,12 +25,9 @@ mongodb = MongoDB()
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     """Create a flaskbook application. It doesn't connect to the database.
 
-    Args:
-        config: settings that win over the environment (see :mod:`flaskbook.settings`). ``BLUEPRINTS``, a list
-            of names, builds the app with only these blueprints; ``topology`` needs the setting ``TOPOLOGY``, too.
-
-    Raises:
-        SettingsError: a setting is missing or wrong.
+    ``config`` wins over the environment (see :mod:`flaskbook.settings`). Its ``BLUEPRINTS``, a list of names,
+    builds the app with only these blueprints; ``topology`` needs the setting ``TOPOLOGY``, too. Raises
+    SettingsError.
     """
     # The name is fixed so that templates are found however the module was loaded.
     app = Flask("flaskbook")

@@ -38,26 +38,18 @@ _UNAVAILABLE_CODES = frozenset(
 
 @dataclass(frozen=True)
 class Connection:
-    """The client of one application.
+    """The client of one application."""
 
-    Attributes:
-        client: connects at the first operation; safe for use by many threads.
-        database: where the application's collections live.
-    """
-
+    # connects at the first operation; safe for use by many threads
     client: pymongo.MongoClient[dict[str, Any]]
-    database: Database[dict[str, Any]]
+    database: Database[dict[str, Any]]  # where the application's collections live
     _collections: dict[str, Collection[dict[str, Any]]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def collection(self, document: type[AppDocument]) -> Collection[dict[str, Any]]:
         """Return the collection of ``document``. Indexes that are missing are created first, once per process.
 
-        Args:
-            document: its ``meta["indexes"]`` are created, as mongoengine would.
-
-        Raises:
-            PyMongoError: the database is away or refuses; the next use tries again.
+        Raises PyMongoError: the database is away or refuses; the next use tries again.
         """
         name = document._get_collection_name()
         if (found := self._collections.get(name)) is not None:
@@ -85,12 +77,8 @@ class MongoDB:
     def init_app(self, app: Flask) -> None:
         """Give ``app`` its client, without connecting.
 
-        Args:
-            app: ``MONGODB_URI``, ``MONGODB_DATABASE`` and ``MONGODB_TIMEOUT_MS`` of its config are read.
-                Options in the URI win over the defaults set here.
-
-        Raises:
-            SettingsError: the URI isn't one. Its text is not repeated, as it may hold a password.
+        Options in the URI win over the defaults set here. Raises SettingsError: the URI isn't one. Its text
+        is not repeated, as it may hold a password.
         """
         uri: str = app.config["MONGODB_URI"]
         defaults: dict[str, Any] = {
@@ -137,11 +125,7 @@ def close(app: Flask) -> None:
 def advice(app: Flask) -> str | None:
     """Say what to type where no database answers ``app``.
 
-    Args:
-        app: it waits for its database as long as for any operation.
-
-    Returns:
-        One sentence; None where the database takes writes.
+    One sentence; None where the database takes writes.
     """
     client: pymongo.MongoClient[Any] = app.extensions[EXTENSION].client
     try:
@@ -176,11 +160,7 @@ class AppDocument(Document):  # type: ignore[misc]
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Say whether ``error`` means that the database is away, rather than that we asked something wrong.
-
-    Args:
-        error: from PyMongo, or mongoengine's wrapping of one.
-    """
+    """Say whether ``error`` means that the database is away, rather than that we asked something wrong."""
     if isinstance(error, OperationError):
         wrapped = error.__cause__ or error.__context__
         return wrapped is not None and is_unavailable(wrapped)

@@ -35,14 +35,7 @@ def respond(
     status: int = 200,
     **context: Any,
 ) -> Response:
-    """Answer with ``data`` as JSON, or with ``template``, as the client asked.
-
-    Args:
-        template: name of the page for HTML clients.
-        data: the JSON answer, or what makes it; the page gets it as ``data``.
-        status: HTTP status.
-        context: what else the page needs.
-    """
+    """Answer with ``data`` as JSON, or with ``template``, as the client asked."""
     if wants_json():
         response = jsonify(data() if callable(data) else data)
     else:
@@ -55,11 +48,7 @@ def respond(
 def submitted(form_class: type[F]) -> F:
     """Return a form filled from the body of the current request, not yet validated.
 
-    Args:
-        form_class: the form whose fields are expected.
-
-    Raises:
-        BadRequest: the body isn't a JSON object of plain values, or names a field that doesn't exist.
+    Raises BadRequest: the body isn't a JSON object of plain values, or names a field that doesn't exist.
     """
     if not request.is_json:
         _refuse_operators(request.form)
@@ -74,36 +63,21 @@ def submitted(form_class: type[F]) -> F:
 def query(form_class: type[F]) -> F:
     """Return a form filled from the query string of the current request, not yet validated.
 
-    Raises:
-        BadRequest: a parameter's name has the form of a query operator.
+    Raises BadRequest: a parameter's name has the form of a query operator.
     """
     _refuse_operators(request.args)
     return cast(F, form_class(request.args))
 
 
 def invalid(template: str, form: Form, /, *, status: int = 400, **context: Any) -> Response:
-    """Answer that ``form`` didn't validate: the page with its messages, or JSON with the messages by field.
-
-    Args:
-        template: the page that shows the form.
-        form: validated, with errors.
-        status: HTTP status.
-        context: what else the page needs.
-    """
+    """Answer that ``form`` didn't validate: the page with its messages, or JSON with the messages by field."""
     messages = [message for errors in form.errors.values() for message in errors]
     data = error_data(status, "Bad Request", " ".join(messages), fields=form.errors)
     return respond(template, data, status=status, form=form, **context)
 
 
 def done(message: str, location: str, *, status: int = 200, data: dict[str, Any] | None = None) -> Response:
-    """Answer that something was done: a page that says so, or JSON.
-
-    Args:
-        message: for people.
-        location: the page that shows the message.
-        status: HTTP status of the JSON answer.
-        data: the JSON answer; None: the message.
-    """
+    """Answer that something was done: a page that says so, or JSON."""
     if wants_json():
         response = jsonify({"message": message} if data is None else data)
         response.status_code = status
@@ -124,11 +98,7 @@ def error_data(
 ) -> dict[str, Any]:
     """Return the JSON form of every error of ours.
 
-    Args:
-        status: HTTP status.
-        name: its standard name.
-        message: for people.
-        fields: messages by form field; messages about the form as a whole have the key None.
+    In ``fields``, messages about the form as a whole have the key None.
     """
     error: dict[str, Any] = {"status": status, "name": name, "message": message}
     if fields:

@@ -89,15 +89,7 @@ class SettingsError(click.ClickException):
 
 
 def load(app: Flask, config: Mapping[str, Any] | None) -> None:
-    """Fill ``app.config`` from all sources.
-
-    Args:
-        app: the application to configure.
-        config: settings that win over every other source, or None.
-
-    Raises:
-        SettingsError: a value is missing, unreadable or of the wrong type. The message never holds a secret.
-    """
+    """Fill ``app.config`` from all sources."""
     app.config.from_mapping(DEFAULTS)
     for name in ("MONGODB_URI", "SECRET_KEY"):
         value = _from_environment(name)

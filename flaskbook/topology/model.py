@@ -67,59 +67,38 @@ _BY_NUMBER = {
 
 @dataclass(frozen=True)
 class NodeReading:
-    """What one node said.
+    """What one node said."""
 
-    Attributes:
-        address: ``host:port`` it was asked at.
-        at: when, in seconds of a monotonic clock.
-        trouble: why it was not heard; None: it answered.
-        hello: its answer to ``hello``; None with ``trouble``.
-        known: the last ``hello`` it ever gave; with it a node that is down keeps its place.
-        status: its ``replSetGetStatus``, where it has one and lets us see it.
-        counters: ``opcounters`` of its ``serverStatus``, where it lets us see them.
-        refused: it answered, and said that our rights are missing for more.
-    """
-
-    address: str
-    at: float
-    trouble: Trouble | None = None
-    hello: Document | None = None
+    address: str  # ``host:port`` it was asked at
+    at: float  # when, in seconds of a monotonic clock
+    trouble: Trouble | None = None  # why it was not heard; None: it answered
+    hello: Document | None = None  # its answer to ``hello``; None with ``trouble``
+    # the last ``hello`` it ever gave; with it a node that is down keeps its place
     known: Document | None = None
-    status: Document | None = None
-    counters: Document | None = None
-    refused: bool = False
+    status: Document | None = None  # its ``replSetGetStatus``, where it has one and lets us see it
+    counters: Document | None = None  # ``opcounters`` of its ``serverStatus``, where it lets us see them
+    refused: bool = False  # it answered, and said that our rights are missing for more
 
 
 @dataclass(frozen=True)
 class ClusterReading:
-    """What a router said about the cluster.
+    """What a router said about the cluster."""
 
-    Attributes:
-        shards: id of a shard → its connection string, ``set/host:port,host:port``.
-        config: that of the config servers; empty: not told.
-        seen: address → the router's own view of a member (``connPoolStats``, ``replicaSets.*.hosts``).
-        refused: rights are missing.
-    """
-
+    # id of a shard → its connection string, ``set/host:port,host:port``
     shards: Mapping[str, str] = field(default_factory=dict)
-    config: str = ""
+    config: str = ""  # that of the config servers; empty: not told
+    # address → the router's own view of a member (``connPoolStats``, ``replicaSets.*.hosts``)
     seen: Mapping[str, Document] = field(default_factory=dict)
-    refused: bool = False
+    refused: bool = False  # rights are missing
 
 
 @dataclass(frozen=True)
 class Amount:
-    """How much of a collection is in one place.
+    """How much of a collection is in one place."""
 
-    Attributes:
-        shard: id of the shard; empty where there are none.
-        documents: as MongoDB's metadata count them; orphaned documents of a moving chunk are included.
-        chunks: None: the collection is not sharded, or we may not see it.
-    """
-
-    shard: str
-    documents: int
-    chunks: int | None = None
+    shard: str  # id of the shard; empty where there are none
+    documents: int  # as MongoDB's metadata count them; orphaned documents of a moving chunk are included
+    chunks: int | None = None  # None: the collection is not sharded, or we may not see it
 
 
 @dataclass(frozen=True)
@@ -133,103 +112,61 @@ class CollectionReading:
 
 @dataclass(frozen=True)
 class DataReading:
-    """The collections of the app's database.
+    """The collections of the app's database."""
 
-    Attributes:
-        at: when, in seconds of a monotonic clock.
-        collections: in alphabetical order.
-        refused: rights are missing for the chunks.
-    """
-
-    at: float
-    collections: tuple[CollectionReading, ...]
-    refused: bool = False
+    at: float  # when, in seconds of a monotonic clock
+    collections: tuple[CollectionReading, ...]  # in alphabetical order
+    refused: bool = False  # rights are missing for the chunks
 
 
 @dataclass(frozen=True)
 class Reading:
-    """All that is known at one moment.
+    """All that is known at one moment."""
 
-    Attributes:
-        at: when, in seconds of a monotonic clock.
-        database: name of the app's database.
-        seeds: the addresses that the driver knows.
-        nodes: by the address at which each was asked.
-        cluster: None: no router was heard yet.
-        data: None: not read yet.
-    """
-
-    at: float
-    database: str
-    seeds: tuple[str, ...]
-    nodes: Mapping[str, NodeReading]
-    cluster: ClusterReading | None = None
-    data: DataReading | None = None
+    at: float  # when, in seconds of a monotonic clock
+    database: str  # name of the app's database
+    seeds: tuple[str, ...]  # the addresses that the driver knows
+    nodes: Mapping[str, NodeReading]  # by the address at which each was asked
+    cluster: ClusterReading | None = None  # None: no router was heard yet
+    data: DataReading | None = None  # None: not read yet
 
 
 @dataclass(frozen=True)
 class Member:
-    """A node in the picture.
+    """A node in the picture."""
 
-    Attributes:
-        name: ``host:port``, as its set knows it.
-        state: one of :class:`State`.
-        lag: seconds by which it is behind the primary; None: not known or without meaning.
-        operations: reads and writes per second; None: not known.
-        note: what there is to say besides; may be empty.
-    """
-
-    name: str
-    state: State
-    lag: float | None = None
-    operations: float | None = None
-    note: str = ""
+    name: str  # ``host:port``, as its set knows it
+    state: State  # one of :class:`State`
+    lag: float | None = None  # seconds by which it is behind the primary; None: not known or without meaning
+    operations: float | None = None  # reads and writes per second; None: not known
+    note: str = ""  # what there is to say besides; may be empty
 
 
 @dataclass(frozen=True)
 class Group:
-    """Nodes that belong together.
+    """Nodes that belong together."""
 
-    Attributes:
-        name: of the shard or the set.
-        role: ``routers``, ``config servers``, ``shard``, ``replica set`` or ``standalone``.
-        members: in a stable order.
-        health: ``ok``, ``degraded`` (some nodes are down), ``down`` (nothing can be written) or ``unknown``.
-        documents: in the app's database; None: not known or without meaning.
-        chunks: likewise.
-    """
-
-    name: str
-    role: str
-    members: tuple[Member, ...]
+    name: str  # of the shard or the set
+    role: str  # ``routers``, ``config servers``, ``shard``, ``replica set`` or ``standalone``
+    members: tuple[Member, ...]  # in a stable order
+    # ``ok``, ``degraded`` (some nodes are down), ``down`` (nothing can be written) or ``unknown``
     health: str
-    documents: int | None = None
-    chunks: int | None = None
+    documents: int | None = None  # in the app's database; None: not known or without meaning
+    chunks: int | None = None  # likewise
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What the page shows.
+    """What the page shows."""
 
-    Attributes:
-        kind: ``sharded cluster``, ``replica set``, ``standalone`` or ``unknown``.
-        database: name of the app's database.
-        summary: the picture in words; it changes only when a state does.
-        operations: reads and writes per second as clients send them; None: not known.
-        groups: routers and config servers before shards.
-        collections: of the app's database.
-        data_age: seconds since documents and chunks were counted; None: they were not.
-        notes: what can't be seen, and what would show it.
-    """
-
-    kind: str
-    database: str
-    summary: str
-    operations: float | None
-    groups: tuple[Group, ...]
-    collections: tuple[CollectionReading, ...]
-    data_age: float | None
-    notes: tuple[str, ...]
+    kind: str  # ``sharded cluster``, ``replica set``, ``standalone`` or ``unknown``
+    database: str  # name of the app's database
+    summary: str  # the picture in words; it changes only when a state does
+    operations: float | None  # reads and writes per second as clients send them; None: not known
+    groups: tuple[Group, ...]  # routers and config servers before shards
+    collections: tuple[CollectionReading, ...]  # of the app's database
+    data_age: float | None  # seconds since documents and chunks were counted; None: they were not
+    notes: tuple[str, ...]  # what can't be seen, and what would show it
 
 
 def split_connection_string(text: str) -> tuple[str, tuple[str, ...]]:
@@ -239,11 +176,7 @@ def split_connection_string(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def addresses(reading: Reading) -> tuple[str, ...]:
-    """Return whom to ask next: all nodes that the driver, a node or a router has named.
-
-    Args:
-        reading: the latest.
-    """
+    """Return whom to ask next: all nodes that the driver, a node or a router has named."""
     named = dict.fromkeys(reading.seeds)
     for node in reading.nodes.values():
         named.update(dict.fromkeys(_hosts(node)))
@@ -266,9 +199,7 @@ def is_sharded(reading: Reading) -> bool:
 def picture(reading: Reading, history: Sequence[Reading] = ()) -> Picture:
     """Draw the picture.
 
-    Args:
-        reading: the latest.
-        history: earlier ones, oldest first: rates are taken over all of it, lag against the last.
+    Rates are taken over all of ``history`` (oldest first), lag against the last.
     """
     if is_sharded(reading):
         kind, groups = "sharded cluster", _sharded(reading, history)

@@ -89,11 +89,7 @@ Client = pymongo.MongoClient[dict[str, Any]]
 
 
 def init_app(app: Flask) -> None:
-    """Give ``app`` its watcher. Nothing runs before somebody looks.
-
-    Args:
-        app: its MongoDB extension is set up already.
-    """
+    """Give ``app`` its watcher. Nothing runs before somebody looks."""
     watcher = Watcher(app.extensions[DATABASE_EXTENSION], app.config["MONGODB_URI"])
     app.extensions[EXTENSION] = watcher
     weakref.finalize(app, watcher.close)
@@ -108,9 +104,8 @@ def current_picture() -> Picture:
 class Watcher:
     """Watches one deployment while somebody looks.
 
-    Args:
-        connection: the app's own.
-        uri: its connection string, for connections to single nodes with the same credentials and TLS.
+    `connection`: the app's own.
+    `uri`: its connection string, for connections to single nodes with the same credentials and TLS.
     """
 
     def __init__(self, connection: Connection, uri: str) -> None:

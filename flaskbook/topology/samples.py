@@ -40,10 +40,7 @@ _LAST_NAMES = _words(
 def sample_people(count: int, chance: random.Random, now: datetime) -> list[dict[str, Any]]:
     """Return documents of the collection ``user``, without ``_id``.
 
-    Args:
-        count: how many.
-        chance: decides their names and ages; the same seed gives the same people.
-        now: they were created within the year before it.
+    The same seed gives the same people; they were created within the year before ``now``.
     """
     return [
         {
@@ -60,15 +57,7 @@ def sample_people(count: int, chance: random.Random, now: datetime) -> list[dict
 def add_sample_people(count: int = BATCH, seed: int | None = None) -> int:
     """Insert sample people into the current app's database.
 
-    Args:
-        count: how many.
-        seed: the same seed gives the same people; None: others each time.
-
-    Returns:
-        How many were inserted.
-
-    Raises:
-        PyMongoError: the database is away.
+    Returns how many were inserted. The same seed gives the same people; None: others each time.
     """
     people = sample_people(count, random.Random(seed), datetime.now(UTC))  # noqa: S311 (no secret)
     documents = [{"_id": ObjectId(), **person, "session_key": new_session_key()} for person in people]

@@ -46,16 +46,8 @@ def sign_up(
 ) -> bool:
     """Create an account if the address is free.
 
-    Args:
-        first_name, last_name, email, age: validated and normalised.
-        password: as typed.
-        client: the address of the client, for rate limiting.
-
-    Returns:
-        Whether an account was created. The answer to the client must not depend on it.
-
-    Raises:
-        TooManyRequests: from this client came too many requests for addresses.
+    Returns whether an account was created; the answer to the client must not depend on it. Raises
+    TooManyRequests.
     """
     limit.count(limit.claim_limits(client))
     user = User(
@@ -77,13 +69,7 @@ def sign_up(
 def authenticate(email: str, password: str, client: str) -> User | None:
     """Return the user who has this address and password, or None.
 
-    Args:
-        email: normalised.
-        password: as typed.
-        client: the address of the client, for rate limiting.
-
-    Raises:
-        TooManyRequests: too many failures for this address or from this client.
+    Raises TooManyRequests: too many failures for this address or from this client.
     """
     counted = limit.count(limit.log_in_limits(email, client))
     # The same queries and the same hashing whether or not anybody has the address.
@@ -101,9 +87,7 @@ def authenticate(email: str, password: str, client: str) -> User | None:
 def change_profile(user: User, *, first_name: str, last_name: str, age: int | None) -> None:
     """Change what ``user`` shows of themselves.
 
-    Args:
-        user: updated in place.
-        first_name, last_name, age: validated and normalised.
+    ``user`` is updated in place.
     """
     user.name = Name(first_name=first_name, last_name=last_name)
     user.age = age
@@ -115,16 +99,8 @@ def change_profile(user: User, *, first_name: str, last_name: str, age: int | No
 def change_email(user: User, email: str, client: str) -> bool:
     """Give ``user`` another address if it is free.
 
-    Args:
-        user: who was authenticated for this very request.
-        email: the new address, normalised.
-        client: the address of the client, for rate limiting.
-
-    Returns:
-        Whether the address was changed. The answer to the client must not depend on it.
-
-    Raises:
-        TooManyRequests: from this client came too many requests for addresses.
+    ``user`` was authenticated for this very request. Returns whether the address was changed; the answer to
+    the client must not depend on it. Raises TooManyRequests.
     """
     limit.count(limit.claim_limits(client))
     former = user.email
@@ -144,9 +120,7 @@ def change_email(user: User, email: str, client: str) -> bool:
 def change_password(user: User, password: str) -> None:
     """Give ``user`` another password; all their sessions end, also the one that asked.
 
-    Args:
-        user: who was authenticated for this very request; updated in place.
-        password: the new one, as typed.
+    ``user`` was authenticated for this very request, and is updated in place.
     """
     user.password_hash = passwords().hash(password)
     user.session_key = new_session_key()
@@ -158,8 +132,7 @@ def change_password(user: User, password: str) -> None:
 def delete(user: User) -> None:
     """Delete ``user`` with all that is stored about them; the address is free again.
 
-    Args:
-        user: who was authenticated for this very request.
+    ``user`` was authenticated for this very request.
     """
     user.delete()
     _release(user.email, user.id)

@@ -62,11 +62,7 @@ class AgeField(IntegerField):  # type: ignore[misc]
         super().__init__(label, [Optional()], description=description, render_kw=render, **arguments)
 
     def process_formdata(self, valuelist: list[str]) -> None:
-        """Read the text that was sent; empty text is not a number.
-
-        Raises:
-            ValueError: the text isn't an age.
-        """
+        """Read the text that was sent; empty text is not a number."""
         text = valuelist[0].strip() if valuelist else ""
         self.data = None
         if not text:

@@ -46,11 +46,8 @@ def claim_limits(client: str) -> tuple[Limit, ...]:
 def count(limits: tuple[Limit, ...]) -> tuple[str, ...]:
     """Count one attempt against each limit.
 
-    Returns:
-        What to hand to :func:`take_back` if the attempt succeeds.
-
-    Raises:
-        TooManyRequests: a limit is used up; carries the seconds until it isn't.
+    Returns what to hand to :func:`take_back` if the attempt succeeds. Raises TooManyRequests with the seconds
+    to wait.
     """
     window = current_app.config["LIMIT_WINDOW_SECONDS"]
     number, elapsed = divmod(time.time(), window)

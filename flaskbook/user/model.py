@@ -159,8 +159,7 @@ class Position:
     def decode(cls, token: str) -> Position:
         """Return the position that ``encode`` wrote.
 
-        Raises:
-            ValueError: ``token`` isn't one. Only text comes out of it, never a query operator.
+        Raises ValueError: ``token`` isn't one. Only text comes out of it, never a query operator.
         """
         try:
             padded = token.encode("ascii") + b"=" * (-len(token) % 4)
@@ -194,12 +193,8 @@ def people_filter(
 ) -> dict[str, Any]:
     """Return the query for a page of people, served from the index ``people``.
 
-    Args:
-        last_name: the beginning of the last name; empty for any. It is compared as text: nothing in it is
-            special.
-        min_age: lowest age in years, or None. With a limit, people without an age are left out.
-        max_age: highest age in years, or None.
-        after: only people behind this position, or None for the beginning.
+    ``last_name`` is compared as text: nothing in it is special. With a limit, people without an age are left
+    out.
     """
     conditions: list[dict[str, Any]] = []
     if last_name:
@@ -238,15 +233,7 @@ def find_people(
     after: Position | None = None,
     limit: int,
 ) -> People:
-    """Return a page of people, ordered by last name, first name and id.
-
-    Args:
-        last_name, min_age, max_age, after: as for :func:`people_filter`.
-        limit: how many people a page holds.
-
-    Raises:
-        PyMongoError: the database is away.
-    """
+    """Return a page of people, ordered by last name, first name and id."""
     # Raw documents: building a mongoengine object for each row costs more than the query.
     collection = User._get_collection()
     found = collection.find(

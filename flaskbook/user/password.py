@@ -35,10 +35,8 @@ class Passwords:
     def verify(self, password_hash: str | None, password: str) -> bool:
         """Say whether ``password`` is the one that was hashed.
 
-        Args:
-            password_hash: what is stored, or None when there is no such user: the work done is then the same,
-                so that the time taken says nothing about who has an account.
-            password: as typed.
+        Without a hash (there is no such user) the work done is the same, so that the time taken says nothing
+        about who has an account.
         """
         nobodys = self._nobodys_hash  # taken in either case: computing it the first time is work too
         try:

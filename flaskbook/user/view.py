@@ -255,11 +255,9 @@ def person(person_id: str) -> Answer:
 
 
 def safe_target(target: str | None) -> str | None:
-    """Return ``target`` if it is a path on this site, else None.
+    r"""Return ``target`` if it is a path on this site, else None.
 
-    Args:
-        target: where to go after log-in, from the query string. Browsers read ``//host`` and ``/\\host`` as
-            another site, and drop tabs and line ends before they look.
+    Browsers read ``//host`` and ``/\host`` as another site, and drop tabs and line ends before they look.
     """
     if target and re.fullmatch(r"/(?![/\\])[^\\\x00-\x20\x7f]*", target):
         return target
@@ -282,11 +280,7 @@ def _with_password(
 ) -> Answer:
     """Show a form that asks for the password; sent with the right one, it is acted upon.
 
-    Args:
-        template: the page that shows the form.
-        form_class: the form.
-        act: given the user, fresh from the database, and the valid form.
-        field: the form's field for the password.
+    ``act`` is given the user, fresh from the database, and the valid form.
     """
     if request.method == "GET":
         return render_template(template, form=form_class())

@@ -39,36 +39,22 @@ _POLL_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Database:
-    """Where an app finds its database: what the templates of `app.env` may use.
+    """Where an app finds its database: what the templates of `app.env` may use."""
 
-    Args:
-        uri: the whole connection string, with the database's name.
-        host: name or address of the first node that clients connect to.
-        username: empty where the deployment has no authentication.
-        password: likewise.
-        secret_key_file: file that holds Flask's SECRET_KEY.
-    """
-
-    uri: str
-    host: str
+    uri: str  # the whole connection string, with the database's name
+    host: str  # name or address of the first node that clients connect to
     port: int
     database: str
-    username: str
-    password: str
-    secret_key_file: str
+    username: str  # empty where the deployment has no authentication
+    password: str  # empty where the deployment has no authentication
+    secret_key_file: str  # file that holds Flask's SECRET_KEY
 
 
 def render_environment(templates: Mapping[str, str | None], database: Database) -> dict[str, str | None]:
     """Render the app's environment. Pure.
 
-    Args:
-        templates: variable → Jinja template; None takes a variable away.
-        database: what the templates may use.
-
-    Returns:
-        Variable → text; None where the template is None or renders to nothing. The app must not have that variable,
-        not even from the environment that it inherits: it may name another database, or another database's user.
-
+    A variable is None where its template is None or renders to nothing. The app must not have that variable,
+    not even from the environment that it inherits: it may name another database, or another database's user.
     Raises ProvisionError: a template uses an undefined name or is not valid.
     """
     import jinja2
@@ -158,17 +144,7 @@ class _App:
 def run(
     loaded: Loaded, name: str, keep: bool, say: Callable[[str], None], reporter: Reporter, watch: Watch
 ) -> None:
-    """Set up what is missing, start the deployment, and serve the app until it ends or is interrupted.
-
-    Args:
-        name: the deployment that the app uses.
-        keep: leave MongoDB running afterwards, even if it was started here.
-        say: shows one line to the person at the terminal.
-        reporter: shows the steps of setting up what is missing.
-        watch: shows how a deployment of several nodes comes up.
-
-    Raises ProvisionError: something could not be set up or started, or the app ended with an error.
-    """
+    """Set up what is missing, start the deployment, and serve the app until it ends or is interrupted."""
     settings = loaded.settings.app
     folder = directory(loaded)
     deployment = assembly.deployment(loaded, name)
@@ -277,16 +253,7 @@ def _python(loaded: Loaded, say: Callable[[str], None]) -> Path:
 def variables(
     loaded: Loaded, deployment: Deployment, uri: str, secret_key_file: str, debug: bool
 ) -> dict[str, str | None]:
-    """What the app's environment has (variable → text) and must not have (variable → None).
-
-    Args:
-        deployment: the one that it uses; it has its secrets.
-        uri: the connection string for the app's user.
-        secret_key_file: file that holds Flask's SECRET_KEY.
-        debug: Flask's debug mode.
-
-    Raises ProvisionError: a template of ``app.env`` is not valid.
-    """
+    """What the app's environment has (variable → text) and must not have (variable → None)."""
     settings = loaded.settings.app
     host, port = deployment.backend.address(deployment.topology.seeds[0])
     secrets = deployment.secrets()

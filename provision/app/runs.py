@@ -25,9 +25,8 @@ _LOOK_SECONDS_FAR = 5.0  # where each look is a command of Docker's, or a questi
 class Run:
     """This `run`, among others on the same deployment.
 
-    Args:
-        paths: where locks and records are.
-        say: shows one line.
+    `paths`: where locks and records are.
+    `say`: shows one line.
     """
 
     def __init__(self, paths: Paths, deployment: str, say: Callable[[str], None]) -> None:
@@ -39,21 +38,12 @@ class Run:
             fcntl.flock(self._descriptor, fcntl.LOCK_SH)
 
     def started(self, keep: bool) -> None:
-        """Note that this one has started the deployment.
-
-        Args:
-            keep: it goes on when the last `run` has ended.
-        """
+        """Note that this one has started the deployment."""
         if not keep:
             self._paths.run_record(self._deployment).touch(mode=0o600)
 
     def ends(self, stop: Callable[[], object], keep: bool) -> None:
-        """Have the deployment stopped, if one of the `run` has started it and this one is the last.
-
-        Args:
-            stop: stops it.
-            keep: leave it running.
-        """
+        """Have the deployment stopped, if one of the `run` has started it and this one is the last."""
         with self._one_at_a_time("stopping"):
             os.close(self._descriptor)
             record = self._paths.run_record(self._deployment)
@@ -90,8 +80,7 @@ class Run:
 def told_of_deaths(deployment: Deployment, say: Callable[[str], None]) -> Iterator[None]:
     """For the length of the block, say which nodes have ended, once each.
 
-    Args:
-        say: shows one line; called from a thread.
+    `say` is called from a thread.
     """
     ended = threading.Event()
     threading.Thread(target=_watch, args=(deployment, say, ended), daemon=True, name="deaths").start()

@@ -56,11 +56,8 @@ class Forward:
 
     Use it as a context manager.
 
-    Args:
-        target: port there.
-        port: port here; 0: a free one.
-
-    Raises ProvisionError: the port is taken.
+    `target`: port there.
+    `port`: port here; 0: a free one.
     """
 
     def __init__(self, link: Link, target: int, port: int = 0) -> None:
@@ -169,15 +166,8 @@ def hold(
     It follows the primary, or goes on to another router, unless a node was named. An SSH connection that was lost is opened
     again. Connections through it are lost each time, and clients make new ones.
 
-    Args:
-        node: the node to lead to; empty: a router, or the primary.
-        port: of this machine; 0: a free one.
-        user: ``app`` or ``root``: who the connection string is for.
-        opened: told what it leads to.
-        say: told when the connection was lost and opened again, and when it leads to another node.
-        over: ends it when it is set.
-
-    Raises ProvisionError: it is not on hosts or does not run, or a host does not answer any more.
+    Without a node it leads to a router, or to the primary; port 0 takes a free one; `user` is ``app`` or
+    ``root``.
     """
     doing = f"opening a tunnel to {on}"
     deployment = assembly.deployment(loaded, on)
@@ -259,21 +249,14 @@ def _uri(loaded: Loaded, deployment: Deployment, node: Node, port: int, user: st
 
 @dataclass
 class _Course:
-    """Where a tunnel leads, from one look to the next.
-
-    Args:
-        forward: the port here.
-        node: the node that it leads to.
-        over: ends the tunnel when it is set.
-        say: told what happens.
-    """
+    """Where a tunnel leads, from one look to the next."""
 
     deployment: Deployment
     backend: Hosts
-    forward: Forward
-    node: Node
-    over: threading.Event
-    say: Callable[[str], None]
+    forward: Forward  # the port here
+    node: Node  # the node that it leads to
+    over: threading.Event  # ends the tunnel when it is set
+    say: Callable[[str], None]  # told what happens
 
     def check(self, link: Link) -> None:
         """See that a host is there; one that was lost gets a second chance."""

@@ -11,6 +11,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from provision.core.text import indent
+
 USER_ERROR = 1
 OUR_BUG = 3
 INTERRUPTED = 130
@@ -19,12 +21,11 @@ INTERRUPTED = 130
 class ProvisionError(Exception):
     """One failure in three parts: what was being done, what stopped it, what to type next.
 
-    Args:
-        doing: the work that failed, as a clause: ``"starting mongod on port 27017"``.
-        cause: what stopped it, one or more sentences.
-        remedy: what to type or change next; may span lines.
-        log_lines: the last log lines of the node at fault, shown between cause and remedy.
-        code: the exit status of the process.
+    `doing`: the work that failed, as a clause: ``"starting mongod on port 27017"``.
+    `cause`: what stopped it, one or more sentences.
+    `remedy`: what to type or change next; may span lines.
+    `log_lines`: the last log lines of the node at fault, shown between cause and remedy.
+    `code`: the exit status of the process.
     """
 
     def __init__(
@@ -44,10 +45,10 @@ class ProvisionError(Exception):
 
     def text(self) -> str:
         """The message as it is printed: a line each for what failed, why, the log if any, and the remedy."""
-        lines = [f"error: {self.doing}", f"  why:  {_indent(self.cause)}"]
+        lines = [f"error: {self.doing}", f"  why:  {indent(self.cause)}"]
         if self.log_lines:
-            lines.append("  log:  " + _indent("\n".join(self.log_lines)))
-        lines.append(f"  next: {_indent(self.remedy)}")
+            lines.append("  log:  " + indent("\n".join(self.log_lines)))
+        lines.append(f"  next: {indent(self.remedy)}")
         return "\n".join(lines)
 
     def parts(self) -> dict[str, Any]:
@@ -67,10 +68,6 @@ class ProvisionError(Exception):
         return self.text()
 
 
-def _indent(text: str) -> str:
-    return text.replace("\n", "\n        ")
-
-
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """A hint at the known name that a mistyped one is close to, in brackets; empty if there is none."""
     close = difflib.get_close_matches(given, list(known), n=1)
@@ -86,9 +83,8 @@ def shown(value: Any) -> str:
 class PackagesMissing(ProvisionError):
     """A group of packages is not installed. Raised before anything was changed: the command may begin anew with them.
 
-    Args:
-        group: ``hosts``, ``test`` or ``dev``.
-        doing: the work that needs them.
+    `group`: ``hosts``, ``test`` or ``dev``.
+    `doing`: the work that needs them.
     """
 
     def __init__(self, group: str, doing: str) -> None:

@@ -12,12 +12,8 @@ from typing import Any
 def write_atomically(path: Path, content: str | bytes, mode: int = 0o644) -> None:
     """Put content into a file under a temporary name, then move it into place.
 
-    Args:
-        path: the file; its directory is made where missing.
-        content: text (written as UTF-8) or bytes.
-        mode: permission bits of the new file; it never has wider ones, not even for a moment.
-
-    Raises OSError: the directory or file cannot be written; nothing of the attempt is left.
+    The file never has wider permission bits than `mode`, not even for a moment. Raises OSError: the directory
+    or file cannot be written; nothing of the attempt is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

@@ -20,13 +20,9 @@ def exclusive(path: Path, doing: str, say: Callable[[str], None] | None = None) 
 
     The kernel drops the lock with its last holder, so a killed process leaves none behind.
 
-    Args:
-        path: the lock file; it and its directory are made where missing. It is removed only by a process that holds it.
-        doing: what the holder does, told to those who wait.
-        say: called once with a sentence, if there is something to wait for; default: standard error.
-
-    Yields: The lock's file descriptor. A child that inherits it holds the lock, too, until it ends.
-    Raises OSError: the lock file cannot be made or opened.
+    Yields the lock's file descriptor: a child that inherits it holds the lock, too, until it ends. `doing` is
+    what those who wait are told; `say` is called once, if there is something to wait for (by default:
+    standard error).
     """
     descriptor = _acquire(path, doing, say or _to_stderr)
     try:
@@ -119,8 +115,7 @@ def _to_stderr(sentence: str) -> None:
 def is_held(lock: Path) -> bool:
     """Whether a process holds a lock file now.
 
-    Args:
-        lock: the file; one that is missing is held by nobody.
+    Nobody holds a file that is missing.
     """
     try:
         descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)

@@ -211,10 +211,7 @@ def ends_with_reader() -> Iterator[None]:
 def status(code: str | int | None) -> str | int | None:
     """The exit status of this process, once its output is written: that of the work.
 
-    Args:
-        code: the work's, as `SystemExit` takes it.
-
-    Returns: The same, unless the command does nothing but print and its output was lost.
+    What the work ended with, unless the command does nothing but print and its output was lost.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(ValueError):  # closed by what has run

@@ -73,13 +73,8 @@ class Reporter(Protocol):
 def run_steps(steps: Iterable[Step], reporter: Reporter, dry_run: bool = False) -> list[StepResult]:
     """Run steps in order; each decides when the ones before it have acted.
 
-    Args:
-        steps: what to run.
-        reporter: told of each start and end.
-        dry_run: decide only; nothing is changed.
-
-    Returns: One result for each step.
-    Raises ProvisionError: from the first step that fails; those after it don't run.
+    The first step that fails raises; those after it don't run. With `dry_run`, steps decide and change
+    nothing.
     """
     results = []
     for step in steps:

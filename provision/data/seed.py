@@ -83,9 +83,7 @@ def people(count: int, seed: int) -> Iterator[dict[str, Any]]:
 
     Names are frequent and rare as in life; ages are those of adults, and some keep theirs to themselves.
 
-    Args:
-        count: how many.
-        seed: which people.
+    The same seed gives the same people.
     """
     return itertools.chain.from_iterable(_batches(count, seed))
 
@@ -132,14 +130,7 @@ def seed(
 ) -> Seeded:
     """Insert people into the app's database.
 
-    Args:
-        deployment: a running one.
-        database: the app's database.
-        count: how many people.
-        number: which people: the same number gives the same ones.
-        drop: drop the collection first; it is sharded and indexed again as it was.
-
-    Raises ProvisionError: the deployment does not answer, or refused.
+    With `drop`, the collection is dropped first; it is sharded and indexed again as it was.
     """
     from pymongo import MongoClient
     from pymongo.errors import PyMongoError

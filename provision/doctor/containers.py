@@ -15,19 +15,12 @@ _DOCKER_SECONDS = 1.8
 
 @dataclass(frozen=True)
 class DockerFacts:
-    """What is known of Docker.
+    """What is known of Docker."""
 
-    Args:
-        installed: its command is on the PATH.
-        engine: version of the engine that answers; None: none does.
-        why: what the command said instead.
-        compose: version of `docker compose`; None: it is not there.
-    """
-
-    installed: bool
-    engine: str | None = None
-    why: str = ""
-    compose: str | None = None
+    installed: bool  # its command is on the PATH
+    engine: str | None = None  # version of the engine that answers; None: none does
+    why: str = ""  # what the command said instead
+    compose: str | None = None  # version of `docker compose`; None: it is not there
 
 
 def read_docker() -> DockerFacts:
@@ -63,13 +56,7 @@ def _outcome(process: subprocess.Popen[str]) -> tuple[str | None, str]:
 
 
 def judge_docker(facts: DockerFacts, needed_by: Sequence[str], machine: Machine) -> list[Finding]:
-    """Whether deployments in Docker could run. Never an error: `run` needs none. Pure.
-
-    Args:
-        facts: what is known of Docker.
-        needed_by: names of the deployments whose back end is Docker.
-        machine: this machine.
-    """
+    """Whether deployments in Docker could run. Never an error: `run` needs none. Pure."""
     level = warning if needed_by else ok
     use = f" needed by {', '.join(needed_by)}" if needed_by else " needed only by deployments in Docker"
     if not facts.installed:

@@ -25,40 +25,25 @@ _LOG_LINES = 400
 
 @dataclass(frozen=True)
 class NodeTrace:
-    """What is left of a node, or is there of it.
-
-    Args:
-        configured: the settings name it.
-        record: its record, if there is one.
-        process: the process that carries its mark, if there is one.
-        data: its data directory.
-        lock_pid: the process that ``mongod.lock`` in it names.
-        locked: that one runs and uses the data.
-        at_work: a command changes the deployment now.
-        corrupt: what its last run, or its data directory, says of corrupt data, with what can be done; None: nothing.
-    """
+    """What is left of a node, or is there of it."""
 
     deployment: str
     node: str
-    configured: bool
+    configured: bool  # the settings name it
     record: Record | None
-    process: int | None
-    data: Path
-    lock_pid: int | None
-    locked: bool
-    at_work: bool = False
+    process: int | None  # the process that carries its mark, if there is one
+    data: Path  # its data directory
+    lock_pid: int | None  # the process that ``mongod.lock`` in it names
+    locked: bool  # that one runs and uses the data
+    at_work: bool = False  # a command changes the deployment now
+    # what its last run or its data directory says of corrupt data, and what can be done; None: nothing
     corrupt: tuple[str, str] | None = None
 
 
 def read_nodes(
     loaded: Loaded, records: Sequence[Record], processes: Sequence[NodeProcess]
 ) -> list[NodeTrace]:
-    """Every node that the settings name or that has left a trace.
-
-    Args:
-        records: of nodes that were started.
-        processes: the nodes' processes.
-    """
+    """Every node that the settings name or that has left a trace."""
     configured = {
         (name, node.name)
         for name, settings in loaded.settings.deployments.items()
@@ -166,12 +151,7 @@ def judge_apps(apps: Iterable[AppProcess]) -> list[Finding]:
 
 
 def judge_files(temporary: Sequence[Path], downloads: Sequence[Path]) -> list[Finding]:
-    """Files and directories that killed runs left half made. Pure.
-
-    Args:
-        temporary: files under a temporary name.
-        downloads: half-made downloads in the cache.
-    """
+    """Files and directories that killed runs left half made. Pure."""
     findings = []
     if temporary:
         findings.append(
@@ -193,11 +173,7 @@ def judge_files(temporary: Sequence[Path], downloads: Sequence[Path]) -> list[Fi
 
 
 def read_secrets(paths: Paths) -> dict[Path, int]:
-    """The private files and directories that are there, with their permission bits.
-
-    Args:
-        paths: of the project.
-    """
+    """The private files and directories that are there, with their permission bits."""
     found = {}
     for path in records.private_files(paths):
         try:
@@ -208,12 +184,7 @@ def read_secrets(paths: Paths) -> dict[Path, int]:
 
 
 def judge_secrets(modes: dict[Path, int], state: Path) -> list[Finding]:
-    """Whether others may read secrets. Pure.
-
-    Args:
-        modes: private path → its permission bits.
-        state: the one of them that is a directory.
-    """
+    """Whether others may read secrets. Pure."""
     open_to_others = {path: mode for path, mode in modes.items() if mode & 0o077}
     if not open_to_others:
         return [ok("secrets", f"{len(modes)} private files and directories, for you alone.")] if modes else []

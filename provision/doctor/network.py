@@ -8,25 +8,19 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from provision.core.finding import Finding, error, ok, warning
+from provision.core.text import redact
 from provision.env.installers import pip_settings
-from provision.env.virtualenv import redact
 
 ANSWER_SECONDS = 1.5
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of asking a server.
+    """What came of asking a server."""
 
-    Args:
-        address: its URL, without user name and password; empty: none is configured.
-        reachable: it gave a usable answer.
-        why: why not, as a clause without a full stop.
-    """
-
-    address: str
-    reachable: bool
-    why: str = ""
+    address: str  # its URL, without user name and password; empty: none is configured
+    reachable: bool  # it gave a usable answer
+    why: str = ""  # why not, as a clause without a full stop
 
 
 def ask_index(environment: Mapping[str, str] = os.environ) -> Answer:
@@ -46,12 +40,7 @@ def _default_index() -> str:
 
 
 def ask(address: str, settings: Mapping[str, str]) -> Answer:
-    """Ask a web server for a page, and read no more than the head of its answer.
-
-    Args:
-        address: the page; ``user:password@`` works.
-        settings: pip's, of which proxy, cert, client-cert and trusted-host count.
-    """
+    """Ask a web server for a page, and read no more than the head of its answer."""
     import ssl
 
     import requests
@@ -89,12 +78,7 @@ def ask(address: str, settings: Mapping[str, str]) -> Answer:
 
 
 def judge_index(answer: Answer, needed_for: Sequence[str]) -> Finding:
-    """Whether packages can be installed. Pure.
-
-    Args:
-        answer: of the index.
-        needed_for: what still has to come from it; empty: nothing.
-    """
+    """Whether packages can be installed. Pure."""
     if not answer.address:
         return ok("package index", "pip is configured to use none (no-index).")
     if answer.reachable:

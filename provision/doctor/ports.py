@@ -21,37 +21,21 @@ _AIRPLAY_PORTS = (5000, 7000)
 
 @dataclass(frozen=True)
 class PortFacts:
-    """A port that something of ours wants.
+    """A port that something of ours wants."""
 
-    Args:
-        port: the TCP port.
-        wanted_by: what wants it: ``"mongod of local"``, ``"the app"``.
-        ours: the process that has it, if that is the very one that should; None otherwise.
-        holder: who else has it, as `port_holder` says it; None: nobody.
-        needed: `run` could not work without it.
-        way_out: the command with another, free port in it.
-        in_docker: it is a container's, and Docker itself holds the port while that runs.
-    """
-
-    port: int
-    wanted_by: str
-    ours: int | None
-    holder: str | None
-    needed: bool
-    way_out: str
-    in_docker: bool = False
+    port: int  # the TCP port
+    wanted_by: str  # what wants it: ``"mongod of local"``, ``"the app"``
+    ours: int | None  # the process that has it, if that is the very one that should; None otherwise
+    holder: str | None  # who else has it, as `port_holder` says it; None: nobody
+    needed: bool  # `run` could not work without it
+    way_out: str  # the command with another, free port in it
+    in_docker: bool = False  # it is a container's, and Docker itself holds the port while that runs
 
 
 def read_ports(
     loaded: Loaded, records: Sequence[Record], nodes: Sequence[NodeProcess], apps: Sequence[AppProcess]
 ) -> list[PortFacts]:
-    """Who has the ports of the nodes and of the app.
-
-    Args:
-        records: of the nodes that were started.
-        nodes: the nodes' processes.
-        apps: the app's processes.
-    """
+    """Who has the ports of the nodes and of the app."""
     found = []
     here = {n: each for n, each in loaded.settings.deployments.items() if each.capabilities.local}
     for name, settings in here.items():
@@ -97,11 +81,7 @@ def judge_host(host: str) -> Finding | None:
 def judge_ports(facts: Sequence[PortFacts], system: str = sys.platform) -> list[Finding]:
     """Whether the ports are free. Pure.
 
-    Args:
-        facts: who has them.
-        system: `sys.platform`.
-
-    Returns: One finding for all that are free, one for all that Docker has, one for each of the others.
+    One finding for all that are free, one for all that Docker has, one for each of the others.
     """
     free = [each for each in facts if each.ours is None and each.holder is None]
     docker = [each for each in facts if each not in free and _may_be_dockers(each)]

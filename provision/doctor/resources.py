@@ -39,44 +39,29 @@ _VOLATILE = frozenset({"tmpfs", "ramfs"})
 
 @dataclass(frozen=True)
 class DiskFacts:
-    """Room on the file system that some directories are on.
+    """Room on the file system that some directories are on."""
 
-    Args:
-        directories: which of ours are on it; the first is named in commands.
-        free: bytes that this user may still write.
-        inodes: how many files may still be made; None: it has no such limit.
-        setting: the key that moves the first directory; empty: none does.
-    """
-
-    directories: tuple[Path, ...]
-    free: int
-    inodes: int | None
-    setting: str = ""
+    directories: tuple[Path, ...]  # which of ours are on it; the first is named in commands
+    free: int  # bytes that this user may still write
+    inodes: int | None  # how many files may still be made; None: it has no such limit
+    setting: str = ""  # the key that moves the first directory; empty: none does
 
 
 @dataclass(frozen=True)
 class DirectoryFacts:
-    """A directory that the tool writes into.
-
-    Args:
-        kind: type of its file system, as the kernel calls it; empty: not known.
-        against: why it can't be written; empty: it can.
-        setting: the key that moves it; empty: none does.
-        data: MongoDB keeps its data there.
-    """
+    """A directory that the tool writes into."""
 
     path: Path
-    kind: str
-    against: str = ""
-    setting: str = ""
-    data: bool = False
+    kind: str  # type of its file system, as the kernel calls it; empty: not known
+    against: str = ""  # why it can't be written; empty: it can
+    setting: str = ""  # the key that moves it; empty: none does
+    data: bool = False  # MongoDB keeps its data there
 
 
 def read_disks(wanted: Mapping[Path, str]) -> list[DiskFacts]:
     """Room on each file system that the tool writes to, each once.
 
-    Args:
-        wanted: directory → the key that moves it. Where one is missing, its nearest parent counts.
+    `wanted` maps a directory to the key that moves it. Where one is missing, its nearest parent counts.
     """
     by_device: dict[int, list[Path]] = {}
     for path in wanted:
@@ -119,11 +104,7 @@ def judge_disk(facts: DiskFacts) -> list[Finding]:
 def judge_memory(available: int, swap: int, needs: Mapping[str, int], starting: int) -> Finding:
     """Whether memory is there for the deployments that do not run yet, each by itself. Pure.
 
-    Args:
-        available: bytes that are available without swapping, within this process's cgroup.
-        swap: bytes of swap that are free.
-        needs: deployment → bytes that its nodes may take: caches and what they need beside.
-        starting: how many nodes `run` would start.
+    `available` and `swap` are bytes; `needs` maps a deployment to the bytes that its nodes may take.
     """
     told = f"{size(available)} available"
     wanted = ", ".join(f"{name} {size(need)}" for name, need in needs.items())
@@ -157,10 +138,6 @@ def cgroup_headroom(
     """Bytes until this process's cgroup, or one above it, is out of memory; None: none has a limit.
 
     Version 2 alone: https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files
-
-    Args:
-        mount: where the hierarchy is mounted.
-        membership: the file that names the group.
     """
     try:
         line = next(
@@ -194,10 +171,7 @@ def judge_open_files(soft: int, hard: int, system: str) -> Finding:
 
     https://www.mongodb.com/docs/manual/reference/ulimit/
 
-    Args:
-        soft: the limit in force; -1 or a huge number: none.
-        hard: what it can be raised to without rights.
-        system: ``linux`` or ``macos``.
+    `soft` is -1 or a huge number where there is no limit.
     """
     if soft < 0 or soft >= _OPEN_FILES:
         return ok("open files", f"Up to {'any number' if soft < 0 else soft} for each process.")
@@ -221,9 +195,7 @@ def judge_huge_pages(enabled: str, version: str | None) -> Finding:
     MongoDB 8.0 and later are faster with them, earlier versions without:
     https://www.mongodb.com/docs/manual/administration/tcmalloc-performance/
 
-    Args:
-        enabled: text of ``/sys/kernel/mm/transparent_hugepage/enabled``: ``"always [madvise] never"``.
-        version: of the mongod in use; None: none yet.
+    `enabled` is the text of ``/sys/kernel/mm/transparent_hugepage/enabled``: ``"always [madvise] never"``.
     """
     present = enabled.partition("[")[2].partition("]")[0]
     if version is None:

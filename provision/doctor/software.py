@@ -16,7 +16,7 @@ from provision.env.virtualenv import MINIMUM_PYTHON, BootstrapError, Plan, decid
 from provision.env.virtualenv import examine as examine_virtualenv
 from provision.mongodb.binaries import recorded
 from provision.mongodb.binaries.cache import Cache
-from provision.mongodb.binaries.examine import examine
+from provision.mongodb.binaries.examine import PACKAGES, examine
 from provision.mongodb.binaries.machine import Machine, builds, install_commands, no_avx
 from provision.mongodb.binaries.model import NotServing
 from provision.mongodb.binaries.support import unsupported
@@ -26,10 +26,6 @@ from provision.settings.loading import Loaded
 
 # Soname → what it is; MongoDB's builds for current distributions are linked against these.
 _LIBRARIES = {"libcrypto.so.3": "OpenSSL 3", "libcurl.so.4": "libcurl 4"}
-_PACKAGES = {
-    "libcrypto.so.3": ("libssl3", "openssl-libs", "libopenssl3"),
-    "libcurl.so.4": ("libcurl4", "libcurl", "libcurl4"),
-}
 
 
 # --- Python and the virtualenvs ---------------------------------------------------------------------------
@@ -70,12 +66,7 @@ def read_app_virtualenv(loaded: Loaded) -> Plan | BootstrapError | None:
 
 
 def judge_virtualenv(check: str, found: Plan | BootstrapError, path: Path) -> Finding:
-    """Whether a virtualenv is current. Pure.
-
-    Args:
-        check: how it is called.
-        found: what would have to be done to it.
-    """
+    """Whether a virtualenv is current. Pure."""
     if isinstance(found, BootstrapError):
         return error(check, f"{found.cause}.", found.remedy)
     if found.virtualenv == "refuse":
@@ -96,27 +87,16 @@ def is_stale(found: Plan | BootstrapError | None) -> bool:
 
 @dataclass(frozen=True)
 class MongodFacts:
-    """What is known of a mongod for this project.
+    """What is known of a mongod for this project."""
 
-    Args:
-        path: one that is on this machine; None: none is.
-        version: its version, if it runs.
-        fault: why it can't run here.
-        chosen: `setup` has chosen it.
-        named: `mongodb.path` names it, so that no other is taken.
-        downloads: where there is one for this machine: ``archive``, ``wheel``.
-        against: why there is none there, each a clause.
-        install: commands that install MongoDB on this machine.
-    """
-
-    path: Path | None
-    version: str | None = None
-    fault: str | None = None
-    chosen: bool = False
-    named: bool = False
-    downloads: tuple[str, ...] = ()
-    against: tuple[str, ...] = ()
-    install: str = ""
+    path: Path | None  # one that is on this machine; None: none is
+    version: str | None = None  # its version, if it runs
+    fault: str | None = None  # why it can't run here
+    chosen: bool = False  # `setup` has chosen it
+    named: bool = False  # `mongodb.path` names it, so that no other is taken
+    downloads: tuple[str, ...] = ()  # where there is one for this machine: ``archive``, ``wheel``
+    against: tuple[str, ...] = ()  # why there is none there, each a clause
+    install: str = ""  # commands that install MongoDB on this machine
 
     @property
     def runs(self) -> bool:
@@ -149,13 +129,7 @@ def read_mongod(loaded: Loaded, machine: Machine) -> MongodFacts:
 
 
 def judge_mongod(facts: MongodFacts, answers: dict[str, Answer], state: Path) -> Finding:
-    """Whether there is a mongod that runs, or one to download. Pure.
-
-    Args:
-        facts: what is known.
-        answers: download source → whether its server can be reached.
-        state: the directory of records.
-    """
+    """Whether there is a mongod that runs, or one to download. Pure."""
     if facts.runs:
         how = "" if facts.chosen else "; `setup` has not chosen it yet"
         remedy = "" if facts.chosen else "./invoke setup"
@@ -185,12 +159,7 @@ def judge_mongod(facts: MongodFacts, answers: dict[str, Answer], state: Path) ->
 
 
 def judge_support(loaded: Loaded, install: str, today: date) -> Finding | None:
-    """Whether the mongod that was chosen still gets security fixes, unless somebody asked for that one.
-
-    Args:
-        install: commands that install a supported one on this machine.
-        today: the date.
-    """
+    """Whether the mongod that was chosen still gets security fixes, unless somebody asked for that one."""
     settings = loaded.settings.mongodb
     chosen = recorded(loaded.paths, settings)
     said = chosen and unsupported(chosen, settings, today)
@@ -203,10 +172,7 @@ def judge_support(loaded: Loaded, install: str, today: date) -> Finding | None:
 def judge_processor(machine: Machine, avx: bool | None, runs: bool) -> Finding:
     """Whether the CPU has what MongoDB needs. Pure.
 
-    Args:
-        machine: this machine.
-        avx: it has AVX; None: not known, or not that kind of CPU.
-        runs: a mongod was seen to run here, which settles it.
+    `avx` is None where it is not known. A mongod that was seen to run (`runs`) settles it.
     """
     if avx is False and not runs:
         return error(
@@ -220,10 +186,7 @@ def judge_processor(machine: Machine, avx: bool | None, runs: bool) -> Finding:
 def judge_libraries(machine: Machine, missing: Sequence[str], runs: bool) -> Finding:
     """Whether the C library and the shared libraries of MongoDB's builds are there. Pure.
 
-    Args:
-        machine: this machine, a Linux.
-        missing: sonames that can't be loaded.
-        runs: a mongod was seen to run here, which settles it.
+    A mongod that was seen to run (`runs`) settles it.
     """
     if machine.glibc is None and not runs:
         return error(
@@ -242,13 +205,7 @@ def judge_libraries(machine: Machine, missing: Sequence[str], runs: bool) -> Fin
 
 
 def judge_rseq(version: str | None, kernel: tuple[int, int], present: str) -> Finding | None:
-    """The trap of mongod 8 on recent kernels, https://github.com/google/tcmalloc/issues/292. Pure.
-
-    Args:
-        version: of the mongod in use; None: none yet.
-        kernel: major and minor of Linux.
-        present: ``GLIBC_TUNABLES`` as it is.
-    """
+    """The trap of mongod 8 on recent kernels, https://github.com/google/tcmalloc/issues/292. Pure."""
     if version is None:
         return None
     variables = tunables(version, kernel, present)
@@ -349,7 +306,7 @@ def _install(machine: Machine, sonames: Sequence[str]) -> str:
         column, command = 2, "sudo zypper install"
     else:
         return f"Install the packages of your distribution that have {' and '.join(sonames)}."
-    return f"{command} {' '.join(_PACKAGES[each][column] for each in sonames)}"
+    return f"{command} {' '.join(PACKAGES[each][column] for each in sonames)}"
 
 
 def _sentence(fault: str | None) -> str:

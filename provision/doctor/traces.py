@@ -31,58 +31,36 @@ _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
 
 @dataclass(frozen=True)
 class Record:
-    """The record of a node that was started.
+    """The record of a node that was started."""
 
-    Args:
-        deployment: the node's deployment.
-        pid: the process that was started.
-        port: the port it was given.
-        alive: that very process still runs.
-    """
-
-    deployment: str
+    deployment: str  # the node's deployment
     node: str
-    pid: int
-    port: int
-    alive: bool
+    pid: int  # the process that was started
+    port: int  # the port it was given
+    alive: bool  # that very process still runs
     file: Path
 
 
 @dataclass(frozen=True)
 class NodeProcess:
-    """A running process that carries this project's mark.
+    """A running process that carries this project's mark."""
 
-    Args:
-        deployment: the deployment that it is a node of.
-        pid: its process id.
-    """
-
-    deployment: str
+    deployment: str  # the deployment that it is a node of
     node: str
     pid: int
 
 
 @dataclass(frozen=True)
 class AppProcess:
-    """A running app that `invoke run` of this project launched.
-
-    Args:
-        pid: its process id.
-        ports: the TCP ports that it listens on.
-        orphan: the `invoke run` that launched it is certainly gone.
-    """
+    """A running app that `invoke run` of this project launched."""
 
     pid: int
-    ports: tuple[int, ...]
-    orphan: bool
+    ports: tuple[int, ...]  # the TCP ports that it listens on
+    orphan: bool  # the `invoke run` that launched it is certainly gone
 
 
 def records(paths: Paths) -> tuple[Record, ...]:
-    """Every node's record, also of deployments that the settings no longer name.
-
-    Args:
-        paths: of the project.
-    """
+    """Every node's record, also of deployments that the settings no longer name."""
     found = []
     nodes = ((name, file) for name in kinds.deployments(paths) for file in kinds.NODE.files(paths, name))
     for name, file in nodes:
@@ -104,11 +82,7 @@ def records(paths: Paths) -> tuple[Record, ...]:
 
 
 def node_processes(paths: Paths) -> tuple[NodeProcess, ...]:
-    """Every process of this user that carries the mark of this project in its environment.
-
-    Args:
-        paths: of the project.
-    """
+    """Every process of this user that carries the mark of this project in its environment."""
     import psutil
 
     found = []
@@ -128,11 +102,7 @@ def node_processes(paths: Paths) -> tuple[NodeProcess, ...]:
 
 
 def app_processes(directory: Path) -> tuple[AppProcess, ...]:
-    """Every app that `invoke run` launched in a directory.
-
-    Args:
-        directory: `app.path`, where the app runs.
-    """
+    """Every app that `invoke run` launched in a directory."""
     import psutil
 
     script = str(Path(launch.__file__).with_name("serve.py"))
@@ -164,29 +134,17 @@ def launched_by(environment: Mapping[str, str]) -> ProcessIdentity | None:
 
 
 def is_at_work(paths: Paths, deployment: str) -> bool:
-    """Whether a command changes a deployment now: its nodes may be between two states.
-
-    Args:
-        paths: of the project.
-    """
+    """Whether a command changes a deployment now: its nodes may be between two states."""
     return is_held(paths.lock(f"deployment-{deployment}"))
 
 
 def temporary_files(paths: Paths) -> tuple[Path, ...]:
-    """Files under a temporary name that a killed run left before it could move them into place.
-
-    Args:
-        paths: of the project.
-    """
+    """Files under a temporary name that a killed run left before it could move them into place."""
     return tuple(each for each in sorted(_temporary(paths)) if _is_stale(each))
 
 
 def stale_downloads(paths: Paths) -> tuple[Path, ...]:
-    """Half-made downloads in the cache that nobody is at work on.
-
-    Args:
-        paths: of the project.
-    """
+    """Half-made downloads in the cache that nobody is at work on."""
     from provision.mongodb.binaries.cache import Cache
 
     root = Cache(paths).root

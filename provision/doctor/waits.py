@@ -15,8 +15,7 @@ class Pending(Generic[T]):
 
     The thread does not keep the process from ending: one that hangs in a name look-up is left behind.
 
-    Args:
-        ask: gives the answer.
+    `ask`: gives the answer.
     """
 
     def __init__(self, ask: Callable[[], T]) -> None:
@@ -29,11 +28,7 @@ class Pending(Generic[T]):
     def result(self, deadline: float, otherwise: T) -> T:
         """The answer, waited for until a deadline.
 
-        Args:
-            deadline: on the clock of `time.monotonic`.
-            otherwise: what to return if none has come by then.
-
-        Raises BaseException: what asking raised.
+        `deadline` is on the clock of `time.monotonic`. Raises what asking raised.
         """
         self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._failures:

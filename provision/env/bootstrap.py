@@ -70,13 +70,6 @@ def app_environment(
 
     Its requirements need no hashes; it may run any Python from 3.8 on. Relative paths in the requirements
     count from the directory of the first file.
-
-    Args:
-        path: directory of the virtualenv.
-        requirements: requirements files; one that is missing is an error of `ensure`.
-        lock: lock file, one for each virtualenv.
-        python: as in `EnvironmentSpec`.
-        label: name in messages; the path by default.
     """
     files = tuple(file.resolve() for file in requirements)
     return EnvironmentSpec(
@@ -102,12 +95,7 @@ def _absolute(python: str | None, base: Path) -> str | None:
 def main(arguments: Sequence[str]) -> int:
     """Build or update `env/`, then become `env/bin/invoke`: the part of `./invoke` that is seldom needed.
 
-    Args:
-        arguments: Invoke's arguments, without the program.
-
-    Returns:
-        The exit code, where this process does not become another: 0 (a dry run without `env/`), 1 (an error,
-        explained on stderr) or 130 (Ctrl-C).
+    Returns 0 (a dry run without `env/`), 1 (an error, explained on stderr) or 130 (Ctrl-C).
     """
     import signal
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provision.core.signals import held, once
-from provision.env.virtualenv import BootstrapError, EnvironmentSpec, Interpreter, Progress, redact
+from provision.core.text import redact
+from provision.env.virtualenv import BootstrapError, EnvironmentSpec, Interpreter, Progress
 from provision.machine.access import cache_directory, home_directory, shared_cache_directory
 
 TYPE_CHECKING = False
@@ -32,15 +33,7 @@ class Runner:
     lock: int
 
     def run(self, command: Sequence[str], environment: Mapping[str, str], *, show: bool = False) -> str:
-        """Run a command to its end and return what it wrote.
-
-        Args:
-            command: program and arguments.
-            environment: its whole environment.
-            show: let it write to the terminal, where stderr is one; its output is then not returned.
-
-        Raises _ToolError: it could not be started, or its exit code is not 0.
-        """
+        """Run a command to its end and return what it wrote."""
         import subprocess
 
         shown = show and sys.stderr.isatty()

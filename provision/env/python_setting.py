@@ -20,9 +20,6 @@ def read_env_python(root: Path, environment: Mapping[str, str]) -> tuple[str | N
     INVOKE_ENV_PYTHON first, then the settings files, the nearest first (`settings_files`). A layer that has the key
     decides, even with null. A file in Python, or one that `-f` names, is not looked at.
 
-    Args:
-        root: the project's root directory.
-
     Raises BootstrapError: a file holds the key in a form this reader does not know.
     """
     if "INVOKE_ENV_PYTHON" in environment:
@@ -54,11 +51,8 @@ def find_env_python(text: str) -> tuple[bool, str | None]:
     Reads block and flow mappings, plain and quoted scalars, comments. A value is kept as it is written: 3.10
     is "3.10" here, though YAML calls it the number 3.1.
 
-    Args:
-        text: the YAML document.
-
-    Returns: Whether the key is there, and its value; None where it is empty or null.
-    Raises ValueError: the key is there in a form not known here (an alias, a tag, a block scalar).
+    Returns whether the key is there, and its value; None where it is empty or null. Raises ValueError: the
+    key is there in a form not known here (an alias, a tag, a block scalar).
     """
     lines = text.lstrip("\ufeff").splitlines()
     content = [(len(line) - len(line.lstrip(" ")), line.strip(), number) for number, line in enumerate(lines)]

@@ -26,15 +26,10 @@ FOLDER = "flaskbook"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a settings file may be.
+    """Where a settings file may be."""
 
-    Args:
-        stem: its path without the suffix.
-        ours_alone: False for files other projects share, whose unknown top-level keys are theirs.
-    """
-
-    stem: Path
-    ours_alone: bool
+    stem: Path  # its path without the suffix
+    ours_alone: bool  # False for files other projects share, whose unknown top-level keys are theirs
 
 
 def places(root: Path, environ: Mapping[str, str]) -> list[Place]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from provision.core.locks import exclusive
+from provision.core.text import indent, redact
 from provision.env.wrapper import pythons_on_path
 from provision.machine.access import explain
 
@@ -36,63 +37,48 @@ SCHEMA = 1
 class BootstrapError(Exception):
     """A failure to explain to a person, in three parts and without a traceback: ProvisionError before Invoke.
 
-    Args:
-        doing: the work that failed, e.g. "making the virtualenv env/".
-        cause: what stopped it, with the last lines of the tool that failed.
-        remedy: what to type or change next.
+    `doing`: the work that failed, e.g. "making the virtualenv env/".
+    `cause`: what stopped it, with the last lines of the tool that failed.
+    `remedy`: what to type or change next.
     """
 
     def __init__(self, doing: str, cause: str, remedy: str) -> None:
         self.doing, self.cause, self.remedy = doing, redact(cause), redact(remedy)
-        super().__init__(f"error: {doing}\n  why:  {_indent(self.cause)}\n  next: {_indent(self.remedy)}")
+        super().__init__(
+            f"error: {doing}\n  why:  {indent(self.cause.strip())}\n  next: {indent(self.remedy.strip())}"
+        )
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One step of the bootstrap, as it is reported to the re-executed process.
+    """One step of the bootstrap, as it is reported to the re-executed process."""
 
-    Args:
-        name: "virtualenv" or "requirements".
-        changed: whether something was done (in a dry run: would be done).
-        why: the reason, for people.
-        seconds: how long it took; 0.0 where nothing was done.
-    """
-
-    name: str
-    changed: bool
-    why: str
-    seconds: float = 0.0
+    name: str  # "virtualenv" or "requirements"
+    changed: bool  # whether something was done (in a dry run: would be done)
+    why: str  # the reason, for people
+    seconds: float = 0.0  # how long it took; 0.0 where nothing was done
 
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
-    """What a virtualenv has to be.
+    """What a virtualenv has to be."""
 
-    Args:
-        path: directory of the virtualenv.
-        requirements: requirements files to install, absolute; what they include by -r or -c counts as theirs.
-        optional: more of them, each of which is kept current where an earlier command has installed it.
-        lock: file locked while the virtualenv is examined for a change and changed.
-        python: interpreter wanted: an absolute path, a name on the PATH or a version such as "3.12"; None
-            takes any that serves, and stays with the one an existing virtualenv has.
-        require_hashes: install only what carries a hash.
-        minimum_python: oldest (major, minor) accepted.
-        working_directory: where uv and pip run: relative paths in the requirements count from it, and uv
-            takes the project settings it finds there. The file system's root has none.
-        label: the virtualenv's name in messages.
-        python_setting: where a person changes `python`, for messages.
-    """
-
-    path: Path
+    path: Path  # directory of the virtualenv
+    # requirements files to install, absolute; what they include by -r or -c counts as theirs
     requirements: tuple[Path, ...]
-    lock: Path
+    lock: Path  # file locked while the virtualenv is examined for a change and changed
+    # interpreter wanted: an absolute path, a name on the PATH or a version such as "3.12"; None takes
+    # any that serves, and stays with the one an existing virtualenv has
     python: str | None = None
-    require_hashes: bool = True
-    minimum_python: tuple[int, int] = MINIMUM_PYTHON
+    require_hashes: bool = True  # install only what carries a hash
+    minimum_python: tuple[int, int] = MINIMUM_PYTHON  # oldest (major, minor) accepted
+    # where uv and pip run: relative paths in the requirements count from it, and uv takes the project
+    # settings it finds there. The file system's root has none.
     working_directory: Path = Path("/")
+    # more of them, each of which is kept current where an earlier command has installed it
     optional: tuple[Path, ...] = ()
-    label: str = "env/"
-    python_setting: str = "env.python"
+    label: str = "env/"  # the virtualenv's name in messages
+    python_setting: str = "env.python"  # where a person changes `python`, for messages
 
     @property
     def interpreter(self) -> Path:
@@ -118,38 +104,25 @@ class Interpreter:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is there: read by `examine`, judged by `decide`.
+    """What is there: read by `examine`, judged by `decide`."""
 
-    Args:
-        kind: "missing" (or an empty directory), "foreign" (something that is not a virtualenv), "interrupted"
-            (our own build, killed), "unrecorded" (a virtualenv we have no record of) or "recorded".
-        record: the record of a "recorded" virtualenv.
-        moved: the record was written for another path.
-        version: the version of the virtualenv's interpreter, None where it does not run.
-        digests: sha256 of each requirements file by its absolute path.
-    """
-
+    # "missing" (or an empty directory), "foreign" (something that is not a virtualenv), "interrupted"
+    # (our own build, killed), "unrecorded" (a virtualenv we have no record of) or "recorded"
     kind: str
-    record: Mapping[str, Any] = field(default_factory=dict)
-    moved: bool = False
-    version: str | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)  # the record of a "recorded" virtualenv
+    moved: bool = False  # the record was written for another path
+    version: str | None = None  # the version of the virtualenv's interpreter, None where it does not run
+    # sha256 of each requirements file by its absolute path
     digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What has to be done, and why.
+    """What has to be done, and why."""
 
-    Args:
-        virtualenv: "keep", "make", "rebuild" or "refuse".
-        virtualenv_why: the reason.
-        requirements: whether they have to be installed.
-        requirements_why: the reason.
-    """
-
-    virtualenv: str
+    virtualenv: str  # "keep", "make", "rebuild" or "refuse"
     virtualenv_why: str
-    requirements: bool
+    requirements: bool  # whether they have to be installed
     requirements_why: str
 
     @property
@@ -437,11 +410,8 @@ def ensure(spec: EnvironmentSpec) -> tuple[StepRecord, ...]:
     A killed run leaves a record that says so, and the next run builds again. The lock is handed to uv and
     pip: it is held until they have ended, even where this process was killed over them.
 
-    Args:
-        spec: what the virtualenv has to be.
-
-    Returns: The steps "virtualenv" and "requirements", each changed or unchanged and why.
-    Raises BootstrapError: it could not be done. A virtualenv half made is removed.
+    Returns the steps "virtualenv" and "requirements". Raises BootstrapError: a virtualenv half made is
+    removed.
     """
     plan = decide(spec, examine(spec))
     refuse(spec, plan)
@@ -590,12 +560,3 @@ class Progress:
         sys.stderr.write(f"{'… ' if self.broken else ' '}done in {seconds:.1f} s\n")
         sys.stderr.flush()
         return round(seconds, 3)
-
-
-def redact(text: str) -> str:
-    """Return the text with the user name and password of every URL in it hidden."""
-    return re.sub(r"(\w://)[^/\s@]+@", r"\1***@", text)
-
-
-def _indent(text: str) -> str:
-    return text.strip().replace("\n", "\n        ")

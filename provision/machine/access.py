@@ -69,10 +69,6 @@ def base_directory(environment: Mapping[str, str], variable: str, below_home: st
     """Return a base directory of the user; None for a user without a home directory.
 
     A relative one is ignored: https://specifications.freedesktop.org/basedir-spec/latest/
-
-    Args:
-        variable: the one that names the directory: ``"XDG_CONFIG_HOME"``.
-        below_home: where it is otherwise: ``".config"``.
     """
     named = environment.get(variable, "")
     if named.startswith("/"):
@@ -84,12 +80,8 @@ def base_directory(environment: Mapping[str, str], variable: str, below_home: st
 def explain(path: Path, ours: Iterable[Path], otherwise: str) -> tuple[str, str]:
     """Say why a path cannot be used by this user, and what to type.
 
-    Args:
-        path: what could not be read, written or made.
-        ours: directories of the tool: only what is in them may change its owner or its permissions.
-        otherwise: the remedy where the obstacle is in none of them.
-
-    Returns: Cause and remedy.
+    Returns cause and remedy. Only what is in `ours` may change its owner or its permissions; elsewhere the
+    remedy is `otherwise`.
     """
     blocked = _obstacle(path)
     try:
@@ -116,11 +108,7 @@ def chown(paths: Iterable[Path]) -> str:
 def foreign(places: Iterable[Path], depth: int = 3) -> tuple[Path, int] | None:
     """Find something that belongs to another user and that this one can't use, as `sudo ./invoke …` leaves it.
 
-    Args:
-        places: the tool's files and directories.
-        depth: how many levels of directories are read.
-
-    Returns: The path and its owner's user id; None for root, who may use everything.
+    Returns the path and its owner's user id; None for root, who may use everything.
     """
     me = os.geteuid()
     if me == 0:

@@ -28,49 +28,29 @@ DOING = "reading the settings"
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with one place in a file, although the file can be read.
+    """What is wrong with one place in a file, although the file can be read."""
 
-    Args:
-        path: the keys that lead there.
-        cause: what is wrong, without file and line.
-        remedy: what to write instead.
-    """
-
-    path: KeyPath
-    cause: str
-    remedy: str
+    path: KeyPath  # the keys that lead there
+    cause: str  # what is wrong, without file and line
+    remedy: str  # what to write instead
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One place that settings come from.
+    """One place that settings come from."""
 
-    Args:
-        origin: how a person names it: ``"invoke.yaml"``, ``"INVOKE_APP_PORT"``.
-        values: nested mapping, as the file has it.
-        ours_alone: False for files other projects share, whose unknown top-level keys are theirs.
-        lines: keys → the line that they stand in; positions in lists are keys.
-        written: keys → how a value is written that YAML took for something other than text.
-        faults: what is wrong with it.
-    """
-
-    origin: str
-    values: Mapping[str, Any]
-    ours_alone: bool = True
+    origin: str  # how a person names it: ``"invoke.yaml"``, ``"INVOKE_APP_PORT"``
+    values: Mapping[str, Any]  # nested mapping, as the file has it
+    ours_alone: bool = True  # False for files other projects share, whose unknown top-level keys are theirs
+    # keys → the line that they stand in; positions in lists are keys
     lines: Mapping[KeyPath, int] = field(default_factory=dict)
+    # keys → how a value is written that YAML took for something other than text
     written: Mapping[KeyPath, str] = field(default_factory=dict)
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[Fault, ...] = ()  # what is wrong with it
 
 
 def read_layers(root: Path, environ: Mapping[str, str], runtime: str | None = None) -> list[Layer]:
-    """All settings files, lowest first.
-
-    Args:
-        root: the project's top folder, from which file names are shortened.
-        runtime: what ``invoke -f`` names; None: ``INVOKE_RUNTIME_CONFIG`` counts.
-
-    Raises ProvisionError: one is missing that was named, cannot be read, or is not a settings file.
-    """
+    """All settings files, lowest first."""
     layers = []
     for place in places(root, environ):
         path = file_at(place)

@@ -59,19 +59,12 @@ class Value:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The settings in force, their paths, and each value's origin.
-
-    Args:
-        settings: the values.
-        paths: what follows from them.
-        origins: keys → what set them: a file, a variable, a flag.
-        lines: keys → the line of that file.
-    """
+    """The settings in force, their paths, and each value's origin."""
 
     settings: Settings
-    paths: Paths
-    origins: Mapping[KeyPath, str]
-    lines: Mapping[KeyPath, int] = field(default_factory=dict)
+    paths: Paths  # what follows from them
+    origins: Mapping[KeyPath, str]  # keys → what set them: a file, a variable, a flag
+    lines: Mapping[KeyPath, int] = field(default_factory=dict)  # keys → the line of that file
 
     def deployment(self, name: str) -> DeploymentSettings:
         """The settings of one deployment.
@@ -117,18 +110,7 @@ def load(
     remember: bool = True,
     remembered: Mapping[KeyPath, tuple[str, Any]] | None = None,
 ) -> Loaded:
-    """Merge the layers, lowest first, then the environment, what is remembered, then flags, and validate the result.
-
-    Args:
-        layers: files' contents, lowest precedence first. Mappings merge key by key, other values replace.
-        environ: environment variables; those named ``INVOKE_<SECTION>_<KEY>`` count.
-        flags: dotted key → (the flag as typed, value); they win over everything.
-        remember: note in ``.state/`` that these values were accepted; False changes nothing on disk.
-        remembered: key → (where it came from, value): flags of earlier commands that hold for the later ones.
-
-    Returns: The validated settings with their origins.
-    Raises ProvisionError: naming file, key, what was given and what is allowed.
-    """
+    """Merge the layers, lowest first, then the environment, what is remembered, then flags, and validate the result."""
     # The one mapping whose defaults stay when a layer names some of its keys: null takes a variable away.
     merged: dict[str, Any] = {"app": {"env": dict(DEFAULT_APP_ENV)}}
     origins: dict[KeyPath, str] = {}
@@ -202,14 +184,7 @@ def _value(kind: Any, value: Any) -> Any:
 
 
 def layers_of(config: Any, root: Path) -> list[Layer]:
-    """The settings files, as layers.
-
-    Args:
-        config: the `invoke.Config` of a task's context, which knows what ``-f`` names.
-        root: the project's top folder, from which file names are shortened.
-
-    Raises ProvisionError: one is missing that was named, cannot be read, or is not a settings file.
-    """
+    """The settings files, as layers."""
     return read_layers(root, os.environ, config.get(RUNTIME_CONFIG))
 
 

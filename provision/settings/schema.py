@@ -17,25 +17,15 @@ DEPLOYMENT_NAME = r"^[a-z][a-z0-9-]{0,31}$"
 
 @dataclass(frozen=True)
 class Rule:
-    """What a setting means and which values it may have, beyond its type.
+    """What a setting means and which values it may have, beyond its type."""
 
-    Args:
-        help: what it is, as `invoke settings` and errors say it.
-        ge: least value.
-        gt: value that it must exceed.
-        le: greatest value.
-        min_length: least number of characters.
-        pattern: regular expression that text must match.
-        path: it is a path: ~ is expanded in it, and variables are not.
-    """
-
-    help: str
-    ge: float | None = None
-    gt: float | None = None
-    le: float | None = None
-    min_length: int | None = None
-    pattern: str | None = None
-    path: bool = False
+    help: str  # what it is, as `invoke settings` and errors say it
+    ge: float | None = None  # least value
+    gt: float | None = None  # value that it must exceed
+    le: float | None = None  # greatest value
+    min_length: int | None = None  # least number of characters
+    pattern: str | None = None  # regular expression that text must match
+    path: bool = False  # it is a path: ~ is expanded in it, and variables are not
 
 
 @dataclass(frozen=True, kw_only=True)

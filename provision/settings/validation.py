@@ -30,13 +30,7 @@ def validate(
 ) -> dict[str, Any]:
     """Check merged settings and fill in the defaults.
 
-    Args:
-        merged: nested values of all layers.
-        origins: where each came from, for the message.
-        lines: and in which line of that file.
-
-    Returns: The complete settings as nested dictionaries, of the right types.
-    Raises ProvisionError: one message over all that is wrong: file, line, key, what was given, what is allowed.
+    Raises one ProvisionError over all that is wrong: file, line, key, what was given, what is allowed.
     """
     try:
         return _model(Settings).model_validate(merged).model_dump()

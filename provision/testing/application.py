@@ -41,10 +41,7 @@ def named(factory: str) -> str:
 def environment(lines: Iterable[str]) -> dict[str, str | None]:
     """The templates of the app's environment: those that `invoke run` has by default, and those of `app_env`.
 
-    Args:
-        lines: ``NAME=VALUE``; without a value, the variable is taken away.
-
-    Raises ProvisionError: one is none.
+    A line is ``NAME=VALUE``; without a value, the variable is taken away.
     """
     templates = dict(AppSettings().env)
     for line in lines:
@@ -71,17 +68,9 @@ def built(
 ) -> Iterator[Flask]:
     """An app on a database, with the environment that `invoke run` gives it.
 
-    Args:
-        factory: ``module:factory`` or ``module:app``, as for ``flask --app``. An app object is made when its module is
-            imported, so it is the same one, on the same database, in all tests of a process; a factory makes
-            a new one each time.
-        directory: it is imported from there.
-        templates: as for `render_environment`.
-        uri: connection string with the database.
-        config: given to a factory that takes an argument, and set on the app otherwise.
-        scratch: for the file with its secret key.
-
-    Raises ProvisionError: the app can't be found or built.
+    An app object is made when its module is imported, so it is the same one, on the same database, in all
+    tests of a process; a factory makes a new one each time. `config` is given to a factory that takes an
+    argument, and set on the app otherwise.
     """
     key = scratch / "secret_key"
     write_atomically(key, secrets.token_hex(32), 0o600)

@@ -44,19 +44,12 @@ _OWN_SECRETS = f'chown -R 999:999 {_SECRETS}; chmod 400 {_SECRETS}/*; exec docke
 
 @dataclass(frozen=True)
 class Spec:
-    """What runs in the container.
+    """What runs in the container."""
 
-    Args:
-        image: Docker image that behaves as the official `mongo` does.
-        replica_set: name of the replica set that it forms by itself; None: it stands alone.
-        root: the root user that it is to have; None: no authentication.
-        key: text of the key file that a replica set with users needs.
-    """
-
-    image: str
-    replica_set: str | None
-    root: Credentials | None
-    key: str = field(default="", repr=False)
+    image: str  # Docker image that behaves as the official `mongo` does
+    replica_set: str | None  # name of the replica set that it forms by itself; None: it stands alone
+    root: Credentials | None  # the root user that it is to have; None: no authentication
+    key: str = field(default="", repr=False)  # text of the key file that a replica set with users needs
 
     def command(self) -> list[str]:
         """The container's command. Pure; it holds no secret."""
@@ -88,15 +81,7 @@ class Spec:
 
 
 def obtain(request: Request, folder: Path, run: Run) -> Found:
-    """Start the container, or find it started by another worker.
-
-    Args:
-        request: `image`, `standalone` and `auth` count.
-        folder: for its record; this process holds its lock.
-        run: the run it belongs to.
-
-    Raises ProvisionError: testcontainers or Docker is missing, or the container does not come up.
-    """
+    """Start the container, or find it started by another worker."""
     record = folder / "server.json"
     before = read_json(record)
     if before and "container" in before:
@@ -122,12 +107,7 @@ def obtain(request: Request, folder: Path, run: Run) -> Found:
 def start(spec: Spec, labels: Mapping[str, str]) -> Any:
     """Start a container and wait until its mongod takes writes.
 
-    Args:
-        spec: what runs in it.
-        labels: of the container.
-
-    Returns: testcontainers' `DockerContainer`.
-    Raises ProvisionError: it does not come up; then it is removed again.
+    Returns testcontainers' `DockerContainer`. A container that does not come up is removed again.
     """
     try:
         from docker.errors import APIError, DockerException, ImageNotFound
@@ -179,9 +159,7 @@ def start(spec: Spec, labels: Mapping[str, str]) -> Any:
 def remove_all(run: str, server: str = "") -> None:
     """Remove the containers of a run, with their data.
 
-    Args:
-        run: the run's id.
-        server: of this server alone; empty: of all.
+    Without a server, of all of them.
     """
     import docker
     from docker.errors import DockerException, NotFound

@@ -18,11 +18,7 @@ _ABANDON_SECONDS = 5
 
 
 def new_name(run: str) -> str:
-    """A name that no other test has: the run is part of it.
-
-    Args:
-        run: the run's id.
-    """
+    """A name that no other test has: the run is part of it."""
     return f"{_PREFIX}{run}_{secrets.token_hex(4)}"
 
 
@@ -39,12 +35,8 @@ def drop(database: Database[dict[str, Any]], sharded: bool, abandon: bool) -> No
     records of databases, so there it is that command.
     https://www.mongodb.com/docs/manual/reference/command/dropDatabase/
 
-    Args:
-        database: what to drop.
-        sharded: it is in a sharded cluster.
-        abandon: the server ends with this run. If it does not answer any more, nothing is left to be dropped.
-
-    Raises PyMongoError: it could not be dropped.
+    With `abandon` the server ends with this run: if it does not answer any more, nothing is left to be
+    dropped.
     """
     import pymongo
     from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
@@ -94,10 +86,6 @@ def uri_with(uri: str, database: str) -> str:
 
     The default database is where a user is looked up unless `authSource` says otherwise, so that is said.
     https://www.mongodb.com/docs/manual/reference/connection-string/
-
-    Args:
-        uri: a valid connection string.
-        database: its new default database.
     """
     scheme, _, rest = uri.partition("://")
     address, _, options = rest.partition("?")

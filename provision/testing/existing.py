@@ -26,15 +26,7 @@ _DOING = "using the MongoDB that --mongodb names"
 
 
 def obtain(request: Request, folder: Path, run: Run) -> Found:
-    """Connect, and drop what killed runs of this machine have left there.
-
-    Args:
-        request: `source` is the connection string.
-        folder: for the record that this run has databases there.
-        run: the run.
-
-    Raises ProvisionError: it does not answer, or refuses.
-    """
+    """Connect, and drop what killed runs of this machine have left there."""
     from pymongo import MongoClient
     from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure, PyMongoError
 

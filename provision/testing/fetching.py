@@ -12,8 +12,7 @@ _MB = 1_000_000
 class Fetching:
     """Progress on standard error, past pytest's capturing: a line, and where that is a terminal, how far it has come.
 
-    Args:
-        shown: inside such a context, what is written is shown and not captured.
+    `shown`: inside such a context, what is written is shown and not captured.
     """
 
     def __init__(self, shown: Callable[[], AbstractContextManager[None]]) -> None:

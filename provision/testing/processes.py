@@ -45,12 +45,10 @@ class NoRouter(ProvisionError):
 
 @dataclass(frozen=True)
 class Binaries:
-    """Finds mongod. No settings file and no variable of anybody's project count here, only pytest's options.
+    """Finds mongod. No settings file and no variable of anybody's project count here, only pytest's options."""
 
-    Args:
-        mongod: the mongod that ``--mongod`` names, absolute; empty: the one of this machine, or else one that is fetched.
-    """
-
+    # the mongod that ``--mongod`` names, absolute; empty: the one of this machine, or else one that is
+    # fetched
     mongod: str = ""
     progress: Progress = field(default_factory=Silent)
 
@@ -93,18 +91,7 @@ class Binaries:
 
 
 def obtain(request: Request, folder: Path, run: Run, binaries: Binaries) -> Found:
-    """Start the deployment, or what of it does not run.
-
-    Args:
-        request: what it consists of.
-        folder: for its data, logs and records; this process holds its lock.
-        run: the run it belongs to.
-        binaries: finds mongod.
-
-    Raises:
-        NoRouter: mongos is needed, and there is none beside mongod.
-        ProvisionError: it can't be started.
-    """
+    """Start the deployment, or what of it does not run."""
     # Importing the driver takes about as long as mongod takes to start.
     importing = threading.Thread(target=_import_driver, daemon=True)
     importing.start()

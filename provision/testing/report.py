@@ -17,11 +17,8 @@ SHOWN = 100
 def section(server: Server, start: datetime, end: datetime, databases: Container[str]) -> str:
     """The report's section: the state of the server, then its log of the test's time span.
 
-    Args:
-        server: which.
-        start: when the test began, with time zone.
-        end: when it failed.
-        databases: those that the test may have used; what happened to other tests' databases is not its doing.
+    `databases` are those that the test may have used; what happened to other tests' databases is not its
+    doing.
     """
     streams = {name: of_databases(lines, databases) for name, lines in server.logs(start).items()}
     lines = [*status(server), *log_lines(streams, start, end)]
@@ -44,12 +41,7 @@ def of_databases(lines: Iterable[str], databases: Container[str]) -> list[str]:
 def log_lines(streams: Mapping[str, Sequence[str]], start: datetime, end: datetime) -> list[str]:
     """The nodes' logs of a time span as one, by time, readable. Pure.
 
-    Args:
-        streams: node name → its raw log lines.
-        start: the first moment.
-        end: the last moment.
-
-    Returns: A line each, after a heading; the names of the nodes stand before them where there are several.
+    A line each, after a heading; the names of the nodes stand before them where there are several.
     """
     inside = {name: logs.between(lines, start, end) for name, lines in streams.items()}
     width = max(map(len, streams), default=0) if len(streams) > 1 else 0

@@ -18,25 +18,18 @@ class RequestError(ValueError):
 
 @dataclass(frozen=True)
 class Request:
-    """A server.
+    """A server."""
 
-    Args:
-        source: ``processes``, ``container``, or the connection string of a server that is running.
-        topology: ``single``, ``replica-set`` or ``sharded``.
-        shards: shards of a sharded cluster.
-        members: data-bearing members of a replica set, or of each shard; None: 3, or 1 for each shard.
-        standalone: a single mongod that is not a replica set; it has no transactions and no change streams.
-        auth: it has a root user, whose password is made for this run.
-        image: Docker image of a container.
-    """
-
+    # ``processes``, ``container``, or the connection string of a server that is running
     source: str = "processes"
-    topology: Topology = "single"
-    shards: int = 2
+    topology: Topology = "single"  # ``single``, ``replica-set`` or ``sharded``
+    shards: int = 2  # shards of a sharded cluster
+    # data-bearing members of a replica set, or of each shard; None: 3, or 1 for each shard
     members: int | None = None
+    # a single mongod that is not a replica set; it has no transactions and no change streams
     standalone: bool = False
-    auth: bool = False
-    image: str = ""
+    auth: bool = False  # it has a root user, whose password is made for this run
+    image: str = ""  # Docker image of a container
 
     @property
     def kind(self) -> Literal["processes", "container", "uri"]:
@@ -95,14 +88,7 @@ class Request:
         return self
 
     def changed_by(self, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Request:
-        """The request with what a marker ``@pytest.mark.mongodb(...)`` says.
-
-        Args:
-            arguments: the marker's positional arguments; it takes none.
-            keywords: its keywords: topology, shards, members, standalone, auth.
-
-        Raises RequestError: the marker is wrong.
-        """
+        """The request with what a marker ``@pytest.mark.mongodb(...)`` says."""
         unknown = [*map(repr, arguments), *(name for name in keywords if name not in _MARKER_KEYS)]
         if unknown:
             raise RequestError(

@@ -37,15 +37,10 @@ _GONE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Owner:
-    """The process that a run is: it means something on one machine, in one namespace of process ids.
+    """The process that a run is: it means something on one machine, in one namespace of process ids."""
 
-    Args:
-        host: the machine's name.
-        namespace: of process ids; 0 where the system has but one.
-    """
-
-    host: str
-    namespace: int
+    host: str  # the machine's name
+    namespace: int  # of process ids; 0 where the system has but one
     process: ProcessIdentity
 
     @classmethod
@@ -86,17 +81,11 @@ class Owner:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of pytest, with all its workers.
+    """One run of pytest, with all its workers."""
 
-    Args:
-        id: names it: its folder, its containers' label, its databases.
-        base: where the folders of this user's runs are.
-        owner: the process that the workers work for.
-    """
-
-    id: str
-    base: Path
-    owner: Owner
+    id: str  # names it: its folder, its containers' label, its databases
+    base: Path  # where the folders of this user's runs are
+    owner: Owner  # the process that the workers work for
 
     @classmethod
     def new(cls) -> Run:
@@ -126,11 +115,7 @@ class Run:
     def starting(self, key: str) -> Iterator[Path]:
         """Hold a server of this run: who comes second finds what the first has started.
 
-        Args:
-            key: which server.
-
-        Returns: The server's folder.
-        Raises ProvisionError: the run is over, or its folder can't be made.
+        Yields the server's folder.
         """
         self._make()
         with exclusive(self.folder / f"{key}.lock", f"starting MongoDB ({key}) for tests", lambda _: None):

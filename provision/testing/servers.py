@@ -29,19 +29,12 @@ Logs = Callable[[datetime], Mapping[str, list[str]]]
 
 @dataclass(frozen=True)
 class Found:
-    """A server that takes writes.
+    """A server that takes writes."""
 
-    Args:
-        uri: its connection string, with password and without a database.
-        logs: reads its nodes' logs.
-        deployment: of nodes that are processes; None: of others.
-        ours: it was started for this run and ends with it.
-    """
-
-    uri: str = field(repr=False)
-    logs: Logs
-    deployment: Deployment | None = None
-    ours: bool = True
+    uri: str = field(repr=False)  # its connection string, with password and without a database
+    logs: Logs  # reads its nodes' logs
+    deployment: Deployment | None = None  # of nodes that are processes; None: of others
+    ours: bool = True  # it was started for this run and ends with it
 
 
 @dataclass(frozen=True)
@@ -50,25 +43,19 @@ class Server:
 
     All tests of a run share it: take a database of your own (`database`, or `new_database`), and leave its nodes
     alone.
-
-    Args:
-        uri: its connection string, without a database. It holds a password where there is one.
-        client: a PyMongo client connected to it.
-        version: MongoDB's version: ``"8.0.17"``.
-        topology: ``standalone``, ``replica-set`` or ``sharded``: what clients see. A single mongod is a replica
-            set of one member unless something else was asked for.
-        request: what was asked for.
-        deployment: its nodes, where they are processes of this run; None: in a container, or at a given URI.
-        ready: when this process had it.
     """
 
+    # its connection string, without a database. It holds a password where there is one.
     uri: str = field(repr=False)
-    client: MongoClient[dict[str, Any]] = field(repr=False)
-    version: str
+    client: MongoClient[dict[str, Any]] = field(repr=False)  # a PyMongo client connected to it
+    version: str  # MongoDB's version: ``"8.0.17"``
+    # ``standalone``, ``replica-set`` or ``sharded``: what clients see. A single mongod is a replica set
+    # of one member unless something else was asked for.
     topology: str
-    request: Request = field(repr=False)
+    request: Request = field(repr=False)  # what was asked for
+    # its nodes, where they are processes of this run; None: in a container, or at a given URI
     deployment: Deployment | None = field(repr=False)
-    ready: datetime = field(repr=False)
+    ready: datetime = field(repr=False)  # when this process had it
     _run: Run = field(repr=False)
     _found: Found = field(repr=False)
     _ended: dict[str, float] = field(repr=False, default_factory=dict)
@@ -94,8 +81,7 @@ class Server:
     def databases_since(self, moment: float) -> frozenset[str]:
         """The databases of this process's tests that were there at a moment, or have been made since.
 
-        Args:
-            moment: in seconds of the monotonic clock.
+        The moment is in seconds of the monotonic clock.
         """
         return frozenset(name for name, ended in self._ended.items() if ended >= moment)
 
@@ -107,9 +93,8 @@ class Server:
 class Servers:
     """The servers that this process has asked for.
 
-    Args:
-        run: the run they belong to.
-        binaries: finds mongod.
+    `run`: the run they belong to.
+    `binaries`: finds mongod.
     """
 
     def __init__(self, run: Run, binaries: Binaries) -> None:
@@ -136,8 +121,7 @@ class Servers:
     def close(self, end: bool) -> None:
         """Close the clients.
 
-        Args:
-            end: end the nodes that this process has started, too; False: they stay, for the other workers.
+        With `end`, end the nodes that this process has started, too; else they stay for the other workers.
         """
         import pymongo
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from provision.core.text import redact
 from provision.mongodb.binaries import Choice, Mongod, Refusal, Source, plan, recorded
 from provision.mongodb.binaries.archive import url
 from provision.mongodb.binaries.examine import Attempt, explain_unrunnable
 from provision.mongodb.binaries.machine import Machine, builds, install_commands
-from provision.mongodb.binaries.model import NotServing, redacted, unsupported, version_in
+from provision.mongodb.binaries.model import NotServing, unsupported, version_in
 from provision.mongodb.binaries.record import file_facts, remember
 from provision.mongodb.binaries.tunables import tunables
 from provision.mongodb.binaries.wheel import explain_failure, wheel_for
@@ -257,7 +258,7 @@ def test_the_version_is_read_from_what_mongod_prints() -> None:
 
 
 def test_urls_are_shown_without_their_passwords() -> None:
-    text = redacted("get https://me:secret@mirror.example/linux/x.tgz now")
+    text = redact("get https://me:secret@mirror.example/linux/x.tgz now")
     assert text == "get https://***@mirror.example/linux/x.tgz now"
 
 

@@ -26,7 +26,8 @@ from pathlib import Path
 from provision.app import launch
 from provision.core.errors import ProvisionError
 from provision.core.steps import Decision, Progress
-from provision.env.virtualenv import MINIMUM_PYTHON, redact
+from provision.core.text import redact
+from provision.env.virtualenv import MINIMUM_PYTHON
 from provision.hosts.link import File, HostError, Link, Ran, archive, is_full
 from provision.hosts.scripts import script
 from provision.settings.loading import Loaded

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from provision.core.steps import Progress
-from provision.mongodb.binaries.model import NO_SOCKS, NotServing, Reason, redacted
+from provision.core.text import redact
+from provision.mongodb.binaries.model import NO_SOCKS, NotServing, Reason
 
 if TYPE_CHECKING:
     import requests
@@ -99,7 +100,7 @@ def download(address: str, sha256: str, folder: Path, progress: Progress) -> Non
         raise _explained(problem, address) from None
     except ValueError:
         raise NotServing(
-            f"{redacted(address)} does not have the sha256 that is published beside it ({sha256[:16]}…): "
+            f"{redact(address)} does not have the sha256 that is published beside it ({sha256[:16]}…): "
             "damaged or tampered with, and not used"
         ) from None
     unpack(folder / name, folder / "bin")
@@ -184,7 +185,7 @@ def _checksum(address: str) -> str:
     found = re.match(r"\s*([0-9a-fA-F]{64})\b", text)
     if found is None:
         raise NotServing(
-            f"{redacted(address)} is not a checksum: a proxy or login page may have answered instead"
+            f"{redact(address)} is not a checksum: a proxy or login page may have answered instead"
         )
     return found.group(1).lower()
 
@@ -196,7 +197,7 @@ def _explained(problem: requests.RequestException, address: str) -> NotServing:
         status = problem.response.status_code
         # The host of the archives answers 403 for what it does not have.
         if status in (403, 404):
-            return Absent(f"{redacted(address.removesuffix('.sha256'))} is not there (HTTP {status})")
+            return Absent(f"{redact(address.removesuffix('.sha256'))} is not there (HTTP {status})")
         return NotServing(f"{_host(address)} answered HTTP {status}")
     if isinstance(problem, requests.exceptions.ConnectTimeout):
         return NotServing(
@@ -216,8 +217,8 @@ def _innermost(problem: BaseException) -> str:
         problem = inner
     if isinstance(problem, OSError) and problem.strerror:
         return problem.strerror
-    return redacted(str(problem)) or type(problem).__name__
+    return redact(str(problem)) or type(problem).__name__
 
 
 def _host(address: str) -> str:
-    return redacted(address.rpartition("/")[0].rpartition("/")[0])
+    return redact(address.rpartition("/")[0].rpartition("/")[0])

@@ -18,7 +18,7 @@ _ANSWER_SECONDS = 30
 # macOS calls it EBADARCH; Python's errno knows it there alone.
 _EBADARCH = 86
 # Shared library → the package that has it, on Debian and Ubuntu, on the Red Hat family, on SUSE.
-_PACKAGES = {
+PACKAGES = {
     "libcrypto.so.3": ("libssl3", "openssl-libs", "libopenssl3"),
     "libssl.so.3": ("libssl3", "openssl-libs", "libopenssl3"),
     "libcurl.so.4": ("libcurl4", "libcurl", "libcurl4"),
@@ -196,7 +196,7 @@ def _missing_library(library: str, machine: Machine) -> str:
     command = _library_command(library, machine)
     if command is None:
         return f"{missing}; install the package of your distribution that has it"
-    if library in _PACKAGES:
+    if library in PACKAGES:
         return f"{missing}: `{command}`"
     return f"{missing}; `{command}` names the package that has it"
 
@@ -214,7 +214,7 @@ def _library_command(library: str, machine: Machine) -> str | None:
         column, install, ask = 2, "sudo zypper install", "zypper search --provides"
     else:
         return None
-    return f"{install} {_PACKAGES[library][column]}" if library in _PACKAGES else f"{ask} {library}"
+    return f"{install} {PACKAGES[library][column]}" if library in PACKAGES else f"{ask} {library}"
 
 
 def _too_old_library(kind: str, version: str, machine: Machine) -> str:

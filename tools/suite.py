@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shlex
 import sys
@@ -49,6 +50,9 @@ def command(root: Path, require: str, only: str, workers: int, arguments: str) -
 def run(root: Path, command: list[str]) -> NoReturn:
     """Become pytest: its exit status, its last line and its handling of Ctrl-C are the task's."""
     os.chdir(root)
+    # The tests' clones copy it. Each of them would otherwise compile all of this at its first command.
+    for package in ("provision", "flaskbook"):
+        compileall.compile_dir(root / package, quiet=2, workers=0)
     sys.stdout.flush()
     # pytest's workers are started without the flags of their parent.
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}

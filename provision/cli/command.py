@@ -152,8 +152,11 @@ def brought_up(done: Up, timings: bool = False) -> Result[shapes.BroughtUp]:
     return Result(shapes.BroughtUp(done.deployment, done.started, done.uri, moments, done.notices), show)
 
 
-def agreed(question: str, doing: str, yes: bool, flag: str = "--yes") -> bool:
-    """Ask a person before something is deleted; `yes`: they agreed on the command line, with `flag`.
+def agreed(question: str, doing: str, yes: bool, or_else: str = "") -> bool:
+    """Ask a person before something is deleted; only a yes is one. `yes`: they agreed on the command line.
+
+    Args:
+        or_else: what they can type instead, for the error.
 
     Raises ProvisionError: nobody can answer.
     """
@@ -162,8 +165,8 @@ def agreed(question: str, doing: str, yes: bool, flag: str = "--yes") -> bool:
     if not sys.stdin.isatty():
         raise ProvisionError(
             doing,
-            "It asks before it deletes data, and standard input is not a terminal. Nothing was deleted.",
-            f"Add {flag} to agree beforehand.",
+            "It asks before it deletes anything, and standard input is not a terminal. Nothing was deleted.",
+            f"Add --yes to agree beforehand{or_else}.",
         )
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()

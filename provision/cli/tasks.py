@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
-from provision.cli.command import ON, brought_up, command, need
+from provision.cli.command import ON, agreed, brought_up, command, need
 from provision.cli.numeric_flags import Amount
 
 if TYPE_CHECKING:
@@ -240,8 +239,8 @@ def clean(
     kept = [shapes.KeptItem(str(item.path), item.why) for item in plan.kept]
     if not session.quiet:
         display.removal(shapes.Removal(False, plan.bytes, items, kept))
-    done = bool(plan.items) and not dry_run and (yes or cleaning.confirmed(sys.stdin, sys.stderr))
-    if done:
+    done = bool(plan.items) and not dry_run
+    if done and (done := agreed("Remove all this?", "cleaning", yes, ", or --dry-run to only look")):
         cleaning.carry_out(plan)
     text = "Removed." if done else "Nothing was removed."
     return Result(

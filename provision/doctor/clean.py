@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from provision.backends.processes import data_user
 from provision.core.errors import ProvisionError
@@ -82,22 +81,6 @@ def plan(loaded: Loaded, data: bool = False, cache: bool = False) -> CleanPlan:
     search.state(data)
     search.environment()
     return CleanPlan(loaded, tuple(search.items), tuple(search.kept), search.locks())
-
-
-def confirmed(stdin: IO[str], stderr: IO[str]) -> bool:
-    """Ask a person whether to go on; only a yes is one.
-
-    Raises ProvisionError: nobody can answer, because it is not a terminal.
-    """
-    if not stdin.isatty():
-        raise ProvisionError(
-            _DOING,
-            "It asks before it removes anything, and standard input is not a terminal. Nothing was removed.",
-            "Type `invoke clean --yes` to remove without being asked, or `invoke clean --dry-run` to only look.",
-        )
-    stderr.write("Remove all this? [y/N] ")
-    stderr.flush()
-    return stdin.readline().strip().lower() in ("y", "yes")
 
 
 def carry_out(plan: CleanPlan) -> None:

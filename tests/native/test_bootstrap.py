@@ -45,6 +45,7 @@ MODULES = [
     "cli/numeric_flags",
     "core/locks",
     "core/signals",
+    "core/text",
 ]
 BASE = getattr(sys, "_base_executable", sys.executable)
 TASKS = """\

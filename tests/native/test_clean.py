@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import io
 import json
 import os
 import shutil
@@ -380,25 +379,6 @@ def test_a_download_that_a_process_runs_from_is_left(loaded: Loaded) -> None:
             process.kill()
     assert whys(planned)[ours.parent.parent] == f"process {process.pid} runs from it"
     assert ours.exists()
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.mark.parametrize(
-    ("typed", "agreed"), [("y\n", True), ("YES\n", True), ("\n", False), ("n\n", False), ("", False)]
-)
-def test_only_a_yes_is_one(typed: str, agreed: bool) -> None:
-    asked = io.StringIO()
-    assert clean.confirmed(Terminal(typed), asked) is agreed
-    assert "[y/N]" in asked.getvalue()
-
-
-def test_where_nobody_can_answer_nothing_is_removed() -> None:
-    with pytest.raises(ProvisionError, match="--yes"):
-        clean.confirmed(io.StringIO("y\n"), io.StringIO())
 
 
 def test_the_task_asks_and_without_a_terminal_removes_nothing(clone: Clone) -> None:

@@ -1,4 +1,5 @@
-"""Writes docs/json/: the JSON schema of what each command prints with --json, made from the type that it returns.
+"""Writes docs/json/: the JSON schema of what each command prints with --json, made from the type that it returns; and
+the schema of invoke.yaml, made from the settings, which comes with the tool.
 
 `python -m tools.schemas` writes them; a test compares them with the types, and each test that reads a command's JSON
 compares that with its schema.
@@ -19,8 +20,11 @@ from invoke.collection import Collection
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from provision.settings.validation import json_schema
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "json"
+OF_SETTINGS = ROOT / "provision" / "settings" / "invoke.schema.json"
 
 
 def commands() -> dict[str, Callable[..., Any]]:
@@ -77,6 +81,11 @@ def schemas() -> dict[str, str]:
     }
 
 
+def of_settings() -> str:
+    """The schema of invoke.yaml."""
+    return json.dumps(json_schema(), indent=2) + "\n"
+
+
 def differences(command: str, printed: str) -> str:
     """What is wrong with JSON that a command has printed; empty: it is as its schema says, with no other keys."""
     adapter = adapters().get(command)
@@ -95,6 +104,7 @@ def main() -> None:
         (FOLDER / stale).unlink()
     for name, text in texts.items():
         (FOLDER / name).write_text(text, encoding="utf-8")
+    OF_SETTINGS.write_text(of_settings(), encoding="utf-8")
 
 
 if __name__ == "__main__":

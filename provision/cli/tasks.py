@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from provision.cli.command import ON, agreed, brought_up, command, need
 from provision.cli.numeric_flags import Amount
@@ -42,13 +42,25 @@ def setup(
     return Result(steps.run_steps(planned, session.steps(timings=timings), dry_run), lambda: None)
 
 
-@command(only_prints=True, help={"key": "only the settings whose key begins with this"}, optional=["key"])
-def settings(session: Session, key: str = "") -> Result[list[Value]]:
+@command(
+    only_prints=True,
+    help={
+        "key": "only the settings whose key begins with this",
+        "schema": "print the JSON schema of invoke.yaml instead, with which an editor completes and explains it",
+    },
+    optional=["key"],
+)
+def settings(session: Session, key: str = "", schema: bool = False) -> Result[list[Value] | dict[str, Any]]:
     """List every setting, its value and where it came from: the layer that won, a file with its line."""
     from provision.cli import display
-    from provision.cli.result import Result
+    from provision.cli.result import Result, as_text
     from provision.settings.layers import located
 
+    if schema:
+        from provision.settings.validation import json_schema
+
+        found = json_schema()
+        return Result(found, lambda: display.line(as_text(found)))
     values = [value for value in session.loaded.values() if value.key.startswith(key)]
     rows = [(v.key, "null" if v.value is None else v.value, located(v.origin, v.line)) for v in values]
     return Result(values, lambda: display.table(("SETTING", "VALUE", "FROM"), rows))

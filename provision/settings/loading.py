@@ -27,6 +27,7 @@ from provision.settings.layers import Layer as Layer
 from provision.settings.paths import Paths
 from provision.settings.schema import (
     DEFAULT_APP_ENV,
+    INVOKES_SECTIONS,
     SECTIONS,
     DeploymentSettings,
     HostSettings,
@@ -41,9 +42,6 @@ from provision.settings.schema import (
 
 OWN_FILE = "invoke.local.yaml"
 """The file that is named to people who want to set something for themselves, in this clone."""
-
-# Invoke's own sections: they may stand in the same files and are none of our business.
-_INVOKES_SECTIONS = frozenset({"debug", "run", "runners", "sudo", "tasks", "timeouts"})
 
 
 @dataclass(frozen=True)
@@ -199,7 +197,7 @@ def _ours(layer: Layer) -> Mapping[str, Any]:
     return {
         section: value
         for section, value in layer.values.items()
-        if section not in _INVOKES_SECTIONS and (section in SECTIONS or layer.ours_alone)
+        if section not in INVOKES_SECTIONS and (section in SECTIONS or layer.ours_alone)
     }
 
 

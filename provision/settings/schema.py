@@ -370,3 +370,5 @@ def hint_at(path: Sequence[str]) -> Any:
 
 
 SECTIONS = tuple(hints(Settings))
+# They may stand in the same files and are none of our business.
+INVOKES_SECTIONS = frozenset({"debug", "run", "runners", "sudo", "tasks", "timeouts"})

@@ -18,11 +18,12 @@ from pydantic import (
     ValidationError,
     create_model,
 )
+from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticCustomError
 
 from provision.core.errors import ProvisionError, did_you_mean, shown
 from provision.settings.layers import DOING, located
-from provision.settings.schema import KeyPath, Settings, bare, hint_at, hints, rule
+from provision.settings.schema import INVOKES_SECTIONS, KeyPath, Settings, bare, hint_at, hints, rule
 
 
 def validate(
@@ -38,21 +39,43 @@ def validate(
         raise _explain(error, origins, lines) from None
 
 
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of invoke.yaml, for editors: every setting with its description."""
+    schema = _model(Settings).model_json_schema(schema_generator=_Schema)
+    # Invoke's own sections may stand in the same file.
+    schema["properties"] |= {name: {"description": "Invoke's own"} for name in sorted(INVOKES_SECTIONS)}
+    return {"$schema": _Schema.schema_dialect, **schema, "title": "invoke.yaml"}
+
+
+class _Schema(GenerateJsonSchema):
+    """JSON schemas without the titles that pydantic makes of names."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
 def _model(kind: Any) -> type[BaseModel]:
     """The pydantic model of a settings dataclass."""
     columns: dict[str, Any] = {}
     types = hints(kind)
     for each in fields(kind):
         hint = types[each.name]
+        limits = rule(hint)
+        told = limits.help if limits else _first_line(bare(hint))
         default: Any
         if each.default is MISSING and each.default_factory is MISSING:
-            default = Field()
+            default = Field(description=told)
         elif each.default_factory is not MISSING:
-            default = Field(default_factory=each.default_factory)
+            default = Field(default_factory=each.default_factory, description=told)
         else:
-            default = Field(default=each.default)
+            default = Field(default=each.default, description=told)
         columns[each.name] = (_type(hint), default)
-    return create_model(kind.__name__, __config__=ConfigDict(extra="forbid", from_attributes=True), **columns)
+    config = ConfigDict(extra="forbid", from_attributes=True)
+    return create_model(kind.__name__, __config__=config, __doc__=_first_line(kind), **columns)
+
+
+def _first_line(kind: Any) -> str:
+    return (getattr(kind, "__doc__", None) or "").partition("\n")[0] if is_dataclass(kind) else ""
 
 
 def _type(hint: Any) -> Any:
@@ -73,9 +96,10 @@ def _type(hint: Any) -> Any:
         return list.__class_getitem__(_type(arguments[0]))
     if kind in (str, str | None):
         # `version: 3.12` is a number in YAML, and means what it says.
+        text = BeforeValidator(_text, json_schema_input_type=Annotated[kind, Field(**given)] | float)
         if limits and limits.path:
-            return Annotated[kind, Field(**given), BeforeValidator(_text), AfterValidator(_path)]
-        return Annotated[kind, Field(**given), BeforeValidator(_text)]
+            return Annotated[kind, Field(**given), text, AfterValidator(_path)]
+        return Annotated[kind, Field(**given), text]
     return Annotated[kind, Field(**given)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from provision.cli import result, shapes
 from provision.cli.result import Result
 from provision.core.errors import ProvisionError
 from provision.deployments.status import BalancerStatus, NodeStatus, ShardStatus, Status
+from provision.settings.schema import INVOKES_SECTIONS, SECTIONS
 from tools import schemas
 
 STATUS = Status(
@@ -89,3 +91,34 @@ def test_a_result_that_failed_is_shown_before_its_error(capsys: pytest.CaptureFi
         command._render(ended, json=True)
     assert leaving.value.code == 1
     assert json.loads(capsys.readouterr().out) == {"deployment": "local", "stopped": []}
+
+
+def test_the_schema_of_invoke_yaml_is_that_of_the_settings() -> None:
+    assert schemas.OF_SETTINGS.read_text("utf-8") == schemas.of_settings(), (
+        "Type: env/bin/python -m tools.schemas"
+    )
+    first = (schemas.ROOT / "invoke.yaml").read_text("utf-8").partition("\n")[0]
+    assert first == f"# yaml-language-server: $schema={schemas.OF_SETTINGS.relative_to(schemas.ROOT)}"
+
+
+def test_every_setting_has_a_description_and_no_other_key_is_allowed() -> None:
+    schema = json.loads(schemas.of_settings())
+
+    def described(value: dict[str, Any]) -> bool:
+        kind = schema["$defs"].get(value.get("$ref", "").rpartition("/")[2], {})
+        return bool(value.get("description") or kind.get("description"))
+
+    for name, kind in {"invoke.yaml": schema, **schema["$defs"]}.items():
+        assert kind["additionalProperties"] is False, name
+        assert [key for key, value in kind["properties"].items() if not described(value)] == [], name
+
+
+def test_the_schema_of_invoke_yaml_has_every_setting_and_its_limits() -> None:
+    schema = json.loads(schemas.of_settings())
+    assert set(schema["properties"]) == {*SECTIONS, *INVOKES_SECTIONS}
+    port = schema["$defs"]["AppSettings"]["properties"]["port"]
+    assert (port["minimum"], port["maximum"], port["default"]) == (1, 65535, 8000)
+    source = schema["$defs"]["MongodbSettings"]["properties"]["source"]
+    assert source["enum"] == ["auto", "path", "system", "cache", "archive", "wheel"]
+    version = schema["$defs"]["MongodbSettings"]["properties"]["version"]["anyOf"]
+    assert {kind["type"] for kind in version} == {"string", "number"}

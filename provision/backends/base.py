@@ -17,22 +17,14 @@ from provision.settings.capabilities import Capabilities
 
 @dataclass(frozen=True)
 class Observed:
-    """What is known of a node's process from outside: it runs, it does not run, or that is unknown.
+    """What is known of a node's process from outside: it runs, it does not run, or that is unknown."""
 
-    Args:
-        running: it is there, and it is ours.
-        pid: its process id where it has one of its own on this machine.
-        exit_status: how it ended, if that is known: negative for a signal.
-        paused: it runs and is frozen; None: that was not looked at.
-        remote_pid: its process id on the other machine that it runs on.
-        unknown: why nobody could look, so that it may run or not; None: somebody did.
-    """
-
-    running: bool
-    pid: int | None = None
-    exit_status: int | None = None
-    paused: bool | None = None
-    remote_pid: int | None = None
+    running: bool  # it is there, and it is ours
+    pid: int | None = None  # its process id where it has one of its own on this machine
+    exit_status: int | None = None  # how it ended, if that is known: negative for a signal
+    paused: bool | None = None  # it runs and is frozen; None: that was not looked at
+    remote_pid: int | None = None  # its process id on the other machine that it runs on
+    # why nobody could look, so that it may run or not; None: somebody did
     unknown: ProvisionError | None = None
 
     @property

@@ -18,17 +18,11 @@ _ROUTER_MB = 512
 
 @dataclass(frozen=True)
 class ComposeOptions:
-    """What a compose file says beside the topology.
+    """What a compose file says beside the topology."""
 
-    Args:
-        image: Docker image, where MONGODB_IMAGE does not say otherwise.
-        key_file: nodes have a key file.
-        default: it is the project's `compose.yaml`, which `docker compose` finds by itself.
-    """
-
-    image: str
-    key_file: bool
-    default: bool
+    image: str  # Docker image, where MONGODB_IMAGE does not say otherwise
+    key_file: bool  # nodes have a key file
+    default: bool  # it is the project's `compose.yaml`, which `docker compose` finds by itself
 
 
 def project(deployment: str) -> str:

@@ -57,25 +57,15 @@ def _label(name: str) -> str:
 
 @dataclass(frozen=True)
 class Container:
-    """A container as the engine lists it.
+    """A container as the engine lists it."""
 
-    Args:
-        id: its whole id.
-        state: ``created``, ``running``, ``paused``, ``restarting``, ``removing``, ``exited`` or ``dead``.
-        exit_status: of an exited one.
-        networks: names of the networks it is connected to.
-        node: the node it runs.
-        directory: where compose was started from.
-        ports: the ports of this machine that lead to it.
-    """
-
-    id: str
-    state: str
-    exit_status: int | None
-    networks: tuple[str, ...]
-    node: str
-    directory: str
-    ports: frozenset[int] = frozenset()
+    id: str  # its whole id
+    state: str  # ``created``, ``running``, ``paused``, ``restarting``, ``removing``, ``exited`` or ``dead``
+    exit_status: int | None  # of an exited one
+    networks: tuple[str, ...]  # names of the networks it is connected to
+    node: str  # the node it runs
+    directory: str  # where compose was started from
+    ports: frozenset[int] = frozenset()  # the ports of this machine that lead to it
 
     FORMAT = "\t".join(
         (
@@ -725,19 +715,12 @@ class Docker:
 
 @dataclass(frozen=True)
 class Existing:
-    """What there is of a compose project.
+    """What there is of a compose project."""
 
-    Args:
-        containers: their ids.
-        volumes: their names.
-        networks: their ids.
-        directory: where the engine keeps its data; on another machine than this one it isn't there.
-    """
-
-    containers: frozenset[str]
-    volumes: frozenset[str]
-    networks: frozenset[str]
-    directory: Path
+    containers: frozenset[str]  # their ids
+    volumes: frozenset[str]  # their names
+    networks: frozenset[str]  # their ids
+    directory: Path  # where the engine keeps its data; on another machine than this one it isn't there
 
 
 def bound_ports(lines: Iterable[str]) -> list[int]:

@@ -21,15 +21,10 @@ LocalPort = int
 
 @dataclass(frozen=True)
 class Takes:
-    """Which numbers a flag takes.
+    """Which numbers a flag takes."""
 
-    Args:
-        least: the smallest; None: any.
-        greatest: the largest; None: any.
-    """
-
-    least: int | None = None
-    greatest: int | None = None
+    least: int | None = None  # the smallest; None: any
+    greatest: int | None = None  # the largest; None: any
 
     def read(self, flag: str, text: str, example: int) -> int:
         """The number that was typed.

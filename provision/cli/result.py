@@ -17,18 +17,12 @@ class Result(Generic[Data]):
     """The end of a command. `command` renders it once, as text or as JSON.
 
     `docs/json/` has the schema of each command's data, made from the type that its function returns.
-
-    Args:
-        data: what `--json` prints: a dataclass, or a list of them.
-        show: prints the same for people.
-        error: ends the command after the data are shown.
-        status: exit status where the data themselves are the bad news.
     """
 
-    data: Data
-    show: Callable[[], None]
-    error: ProvisionError | None = None
-    status: int = 0
+    data: Data  # what `--json` prints: a dataclass, or a list of them
+    show: Callable[[], None]  # prints the same for people
+    error: ProvisionError | None = None  # ends the command after the data are shown
+    status: int = 0  # exit status where the data themselves are the bad news
 
 
 def as_text(data: object) -> str:

@@ -25,34 +25,21 @@ _LINE = 110
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the tour.
+    """One step of the tour."""
 
-    Args:
-        title: what is done, in a few words.
-        lesson: what there is to learn from it, one sentence.
-        python: source with ``db`` bound, shown and executed; its last expression is the result.
-        mongosh: the same in mongosh's JavaScript, shown only.
-    """
-
-    title: str
-    lesson: str
-    python: str
-    mongosh: str
+    title: str  # what is done, in a few words
+    lesson: str  # what there is to learn from it, one sentence
+    python: str  # source with ``db`` bound, shown and executed; its last expression is the result
+    mongosh: str  # the same in mongosh's JavaScript, shown only
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """A stage that was executed.
+    """A stage that was executed."""
 
-    Args:
-        number: its place in the tour, from 1.
-        stage: what was executed.
-        value: what came of it, as BSON's types: documents, lists, text, numbers.
-    """
-
-    number: int
-    stage: Stage
-    value: Any
+    number: int  # its place in the tour, from 1
+    stage: Stage  # what was executed
+    value: Any  # what came of it, as BSON's types: documents, lists, text, numbers
 
     def as_json(self) -> dict[str, Any]:
         """The stage and its result for scripts; the result as relaxed Extended JSON."""

@@ -59,22 +59,14 @@ class _CancelledError(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a bring-up works on.
-
-    Args:
-        secrets: who to be, and the users to create; None: no authentication.
-        app_database: the database on which the app's user has rights.
-        collections: the collections to shard.
-        initiated: names of the sets that are known to have been initiated before.
-        timeout: seconds until it gives up.
-    """
+    """What a bring-up works on."""
 
     topology: Topology
-    secrets: users.Secrets | None
-    app_database: str
-    collections: tuple[ShardedCollection, ...]
-    initiated: frozenset[str]
-    timeout: float
+    secrets: users.Secrets | None  # who to be, and the users to create; None: no authentication
+    app_database: str  # the database on which the app's user has rights
+    collections: tuple[ShardedCollection, ...]  # the collections to shard
+    initiated: frozenset[str]  # names of the sets that are known to have been initiated before
+    timeout: float  # seconds until it gives up
 
 
 class BringUp:

@@ -45,16 +45,11 @@ _LOG_LINES = 400
 
 @dataclass(frozen=True)
 class Look:
-    """Which nodes of a deployment run.
+    """Which nodes of a deployment run."""
 
-    Args:
-        running: those that run.
-        ended: those that don't.
-        unknown: those that nobody could look at, and why: their host is away, and they may run or not.
-    """
-
-    running: tuple[Node, ...]
-    ended: tuple[Node, ...]
+    running: tuple[Node, ...]  # those that run
+    ended: tuple[Node, ...]  # those that don't
+    # those that nobody could look at, and why: their host is away, and they may run or not
     unknown: tuple[tuple[Node, ProvisionError], ...]
 
     def certain(self, doing: str, done: Sequence[Node] = (), again: str = "") -> None:
@@ -83,20 +78,13 @@ class Look:
 
 @dataclass(frozen=True)
 class Up:
-    """What `up` did.
-
-    Args:
-        started: names of the nodes that it started; empty: all were running.
-        uri: the connection string without a password, proved by a majority write.
-        timings: what was reached when.
-        notices: what was found and left as it is.
-    """
+    """What `up` did."""
 
     deployment: str
-    started: tuple[str, ...]
-    uri: str
-    timings: tuple[Timing, ...]
-    notices: tuple[str, ...] = ()
+    started: tuple[str, ...]  # names of the nodes that it started; empty: all were running
+    uri: str  # the connection string without a password, proved by a majority write
+    timings: tuple[Timing, ...]  # what was reached when
+    notices: tuple[str, ...] = ()  # what was found and left as it is
 
 
 class Deployment:

@@ -43,15 +43,10 @@ _AFTER = {
 
 @dataclass(frozen=True)
 class Event:
-    """Something that was reached.
+    """Something that was reached."""
 
-    Args:
-        kind: what.
-        subject: the node, replica set or namespace that it is about; empty: the whole deployment.
-    """
-
-    kind: Kind
-    subject: str = ""
+    kind: Kind  # what
+    subject: str = ""  # the node, replica set or namespace that it is about; empty: the whole deployment
 
     @property
     def text(self) -> str:

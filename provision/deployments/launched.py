@@ -21,21 +21,14 @@ from provision.state import records
 
 @dataclass(frozen=True)
 class Launched:
-    """What one node was launched with.
+    """What one node was launched with."""
 
-    Args:
-        program: what it runs: ``"mongod 8.0.17"``, or a Docker image; empty: a mongod that is not chosen yet.
-        options: setting → value, as `NodeOptions` has them.
-        data: its data directory, as it sees it.
-        log: its log; None: standard output.
-        template: digest of the text of ``mongod.conf.j2``.
-    """
-
+    # what it runs: ``"mongod 8.0.17"``, or a Docker image; empty: a mongod that is not chosen yet
     program: str
-    options: Mapping[str, Any]
-    data: str
-    log: str | None
-    template: str
+    options: Mapping[str, Any]  # setting → value, as `NodeOptions` has them
+    data: str  # its data directory, as it sees it
+    log: str | None  # its log; None: standard output
+    template: str  # digest of the text of ``mongod.conf.j2``
 
     @classmethod
     def of(cls, node: Node, layout: Layout, program: str, template: str) -> Launched:

@@ -164,22 +164,15 @@ def _moving(loaded: Loaded, on: str, doing: str, again: str, say: Say) -> Iterat
 
 @dataclass
 class _Mover:
-    """Carries moves out, one after another.
-
-    Args:
-        doing: the work, for errors.
-        again: the command to type after a failure.
-        current: the deployment as it is on record.
-        lost: a host that is gone for good.
-    """
+    """Carries moves out, one after another."""
 
     loaded: Loaded
     name: str
-    doing: str
-    again: str
+    doing: str  # the work, for errors
+    again: str  # the command to type after a failure
     say: Say
-    current: Deployment
-    lost: str | None = None
+    current: Deployment  # the deployment as it is on record
+    lost: str | None = None  # a host that is gone for good
     done: list[Move] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
 

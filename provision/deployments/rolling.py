@@ -178,19 +178,12 @@ def check_interruptions(
 
 @dataclass
 class Roll:
-    """One rolling restart. The caller holds the deployment's lock, and has had its configuration rendered.
+    """One rolling restart. The caller holds the deployment's lock, and has had its configuration rendered."""
 
-    Args:
-        deployment: the deployment, as its nodes should be when they are back.
-        record: file that has the node in hand, for the next attempt.
-        doing: the work, for errors.
-        again: the command to type after a failure.
-    """
-
-    deployment: Deployment
-    record: Path
-    doing: str
-    again: str
+    deployment: Deployment  # the deployment, as its nodes should be when they are back
+    record: Path  # file that has the node in hand, for the next attempt
+    doing: str  # the work, for errors
+    again: str  # the command to type after a failure
     say: Say
     restarted: list[str] = field(default_factory=list)
     handed_over: list[HandOver] = field(default_factory=list)

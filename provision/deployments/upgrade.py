@@ -38,28 +38,18 @@ _CONFIRMED_SINCE = (7, 0)  # setFeatureCompatibilityVersion wants `confirm: true
 
 @dataclass(frozen=True)
 class Features:
-    """The feature compatibility version of a replica set or a standalone mongod.
+    """The feature compatibility version of a replica set or a standalone mongod."""
 
-    Args:
-        version: ``"6.0"``.
-        changing: raising or lowering it was interrupted.
-    """
-
-    version: str
-    changing: bool = False
+    version: str  # ``"6.0"``
+    changing: bool = False  # raising or lowering it was interrupted
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an upgrade has to do.
+    """What an upgrade has to do."""
 
-    Args:
-        nodes: names of the nodes that run another version, or don't run.
-        raise_to: the feature compatibility version to be set at the end; None: it stays.
-    """
-
-    nodes: tuple[str, ...]
-    raise_to: str | None
+    nodes: tuple[str, ...]  # names of the nodes that run another version, or don't run
+    raise_to: str | None  # the feature compatibility version to be set at the end; None: it stays
 
 
 @dataclass(frozen=True)
@@ -258,17 +248,11 @@ def upgrade(
 
 @dataclass
 class _Chosen:
-    """A version that was chosen.
+    """A version that was chosen."""
 
-    Args:
-        loaded: the settings with it.
-        version: what it calls itself.
-        flags: what is remembered of the choice.
-    """
-
-    loaded: Loaded
-    version: str
-    flags: Mapping[str, Flag]
+    loaded: Loaded  # the settings with it
+    version: str  # what it calls itself
+    flags: Mapping[str, Flag]  # what is remembered of the choice
     name: str
     kept: bool = False
 

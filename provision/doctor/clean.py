@@ -43,18 +43,12 @@ class Kept:
 
 @dataclass(frozen=True)
 class CleanPlan:
-    """What `carry_out` does.
-
-    Args:
-        items: what it removes, in this order.
-        kept: what stays, and why.
-        locks: what other commands hold while they work here.
-    """
+    """What `carry_out` does."""
 
     loaded: Loaded
-    items: tuple[Item, ...]
-    kept: tuple[Kept, ...]
-    locks: tuple[Path, ...]
+    items: tuple[Item, ...]  # what it removes, in this order
+    kept: tuple[Kept, ...]  # what stays, and why
+    locks: tuple[Path, ...]  # what other commands hold while they work here
 
     @property
     def bytes(self) -> int:

@@ -40,20 +40,13 @@ class Way(StrEnum):
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to be removed.
-
-    Args:
-        what: what it is, for people.
-        bytes: what is in it.
-        way: how it is removed.
-        spared: paths inside it that stay.
-    """
+    """One thing to be removed."""
 
     path: Path
-    what: str
-    bytes: int
-    way: Way
-    spared: frozenset[Path] = frozenset()
+    what: str  # what it is, for people
+    bytes: int  # what is in it
+    way: Way  # how it is removed
+    spared: frozenset[Path] = frozenset()  # paths inside it that stay
 
 
 def remove(item: Item) -> None:

@@ -33,19 +33,12 @@ _PRIVATE = 0o600
 
 @dataclass(frozen=True)
 class Authority:
-    """A certificate authority: what vouches for the hosts of one deployment.
+    """A certificate authority: what vouches for the hosts of one deployment."""
 
-    Args:
-        deployment: whose it is.
-        certificate: file with its certificate, PEM.
-        key: file with its private key, PEM.
-        trusted: where the certificate is kept for those who connect: the same file, if the tool makes it.
-    """
-
-    deployment: str
-    certificate: Path
-    key: Path
-    trusted: Path
+    deployment: str  # whose it is
+    certificate: Path  # file with its certificate, PEM
+    key: Path  # file with its private key, PEM
+    trusted: Path  # where the certificate is kept for those who connect: the same file, if the tool makes it
 
     def ensure(self) -> bool:
         """Make it, where it is the tool's own and missing: certificate 0644, key 0600. Keep a copy of the user's.

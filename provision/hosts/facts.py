@@ -16,63 +16,34 @@ TOOLS = ("tar", "sha256sum", "setsid", "tail")
 
 @dataclass(frozen=True)
 class Facts:
-    """A host as it was found.
+    """A host as it was found."""
 
-    Args:
-        system: ``Linux``.
-        machine: ``x86_64``.
-        distribution: its name for people; empty: not known.
-        libc: ``glibc 2.36``; empty: not known.
-        avx: its processor has AVX; None: not known.
-        processors: how many it has.
-        memory: MB in all.
-        available: MB that are available.
-        user: who we are there.
-        root: that is root.
-        sudo: that user may use sudo without a password.
-        home: that user's home directory.
-        data_dir: `data_dir`, absolute.
-        exists: it is there.
-        writable: it, or where it would be made, can be written.
-        free: MB free there.
-        size: MB of that file system.
-        clock: seconds that its clock is ahead of this machine's.
-        round_trip: seconds that the question took; the clock is known no better than half of that.
-        files: most files that a process may have open.
-        huge_pages: transparent huge pages: ``always``, ``madvise``, ``never``; empty: not known.
-        listening: TCP ports in use there.
-        ours: those of them that programs listen on which this tool has started.
-        systemd: ``system``, ``user`` or empty: where units of this user can run, beyond his session.
-        missing: tools that it lacks.
-        python: version of its Python; empty: none.
-    """
-
-    system: str
-    machine: str
-    distribution: str
-    libc: str
-    avx: bool | None
-    processors: int
-    memory: int
-    available: int
-    user: str
-    root: bool
-    sudo: bool
-    home: str
-    data_dir: str
-    exists: bool
-    writable: bool
-    free: int
-    size: int
-    clock: float
-    round_trip: float
-    files: int | None
-    huge_pages: str
-    listening: frozenset[int]
-    ours: frozenset[int]
-    systemd: str
-    missing: tuple[str, ...]
-    python: str
+    system: str  # ``Linux``
+    machine: str  # ``x86_64``
+    distribution: str  # its name for people; empty: not known
+    libc: str  # ``glibc 2.36``; empty: not known
+    avx: bool | None  # its processor has AVX; None: not known
+    processors: int  # how many it has
+    memory: int  # MB in all
+    available: int  # MB that are available
+    user: str  # who we are there
+    root: bool  # that is root
+    sudo: bool  # that user may use sudo without a password
+    home: str  # that user's home directory
+    data_dir: str  # `data_dir`, absolute
+    exists: bool  # it is there
+    writable: bool  # it, or where it would be made, can be written
+    free: int  # MB free there
+    size: int  # MB of that file system
+    clock: float  # seconds that its clock is ahead of this machine's
+    round_trip: float  # seconds that the question took; the clock is known no better than half of that
+    files: int | None  # most files that a process may have open
+    huge_pages: str  # transparent huge pages: ``always``, ``madvise``, ``never``; empty: not known
+    listening: frozenset[int]  # TCP ports in use there
+    ours: frozenset[int]  # those of them that programs listen on which this tool has started
+    systemd: str  # ``system``, ``user`` or empty: where units of this user can run, beyond his session
+    missing: tuple[str, ...]  # tools that it lacks
+    python: str  # version of its Python; empty: none
 
 
 def read(link: Link) -> Facts:

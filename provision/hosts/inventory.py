@@ -19,56 +19,34 @@ _AT_ONCE = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Hop:
-    """An sshd, and how to log in there: a host, or one on the way to it.
+    """An sshd, and how to log in there: a host, or one on the way to it."""
 
-    Args:
-        address: its name or address.
-        port: of its sshd.
-        user: who to be there; None: the name of this machine's user.
-        keys: private key files to offer, and those of an agent.
-        key_given: invoke.yaml names the key, which must exist; those that `ssh` names need not.
-        identities_only: the keys of an agent are offered only where they are among `keys`.
-        known_hosts: files with the host keys that are trusted.
-        known_as: the name that its key is known by; None: its address.
-        accepts_new: a host key that is not known is accepted and recorded.
-        identity_agent: socket of an agent that `ssh` would ask, and nobody asks here; None: that of SSH_AUTH_SOCK.
-        proxy: command that leads there, in place of a connection; None: none.
-        ssh: the command that a person reaches it with.
-        asked_ssh: `ssh` itself said so; False: there is none on this machine.
-    """
-
-    address: str
-    port: int = ssh.PORT
-    user: str | None = None
-    keys: tuple[str, ...] = ()
-    key_given: bool = False
-    identities_only: bool = False
-    known_hosts: tuple[str, ...] = ()
-    known_as: str | None = None
-    accepts_new: bool = False
+    address: str  # its name or address
+    port: int = ssh.PORT  # of its sshd
+    user: str | None = None  # who to be there; None: the name of this machine's user
+    keys: tuple[str, ...] = ()  # private key files to offer, and those of an agent
+    key_given: bool = False  # invoke.yaml names the key, which must exist; those that `ssh` names need not
+    identities_only: bool = False  # the keys of an agent are offered only where they are among `keys`
+    known_hosts: tuple[str, ...] = ()  # files with the host keys that are trusted
+    known_as: str | None = None  # the name that its key is known by; None: its address
+    accepts_new: bool = False  # a host key that is not known is accepted and recorded
+    # socket of an agent that `ssh` would ask, and nobody asks here; None: that of SSH_AUTH_SOCK
     identity_agent: str | None = None
-    proxy: str | None = None
-    ssh: str = "ssh"
-    asked_ssh: bool = True
+    proxy: str | None = None  # command that leads there, in place of a connection; None: none
+    ssh: str = "ssh"  # the command that a person reaches it with
+    asked_ssh: bool = True  # `ssh` itself said so; False: there is none on this machine
 
 
 @dataclass(frozen=True, kw_only=True)
 class Host(Hop):
-    """One host: its address is for SSH, for the other hosts and for clients.
+    """One host: its address is for SSH, for the other hosts and for clients."""
 
-    Args:
-        name: how invoke.yaml calls it.
-        via: what it is reached through, in order.
-        data_dir: where all that the tool puts there is; ``~`` is that user's home directory.
-        python: its Python, for what needs one.
-        units: ``auto``, ``system``, ``user`` or ``process``: what keeps its nodes running.
-    """
-
-    name: str
-    via: tuple[Hop, ...] = ()
+    name: str  # how invoke.yaml calls it
+    via: tuple[Hop, ...] = ()  # what it is reached through, in order
+    # where all that the tool puts there is; ``~`` is that user's home directory
     data_dir: PurePosixPath = field(default=PurePosixPath("~/mongodb"))
-    python: str = "python3"
-    units: str = "auto"
+    python: str = "python3"  # its Python, for what needs one
+    units: str = "auto"  # ``auto``, ``system``, ``user`` or ``process``: what keeps its nodes running
 
 
 def hosts(loaded: Loaded, names: Iterable[str] | None = None) -> dict[str, Host]:

@@ -25,17 +25,11 @@ _CLOCK_ERROR = 60.0
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a host will be asked to carry.
+    """What a host will be asked to carry."""
 
-    Args:
-        nodes: how many nodes; 0: not known.
-        ports: their ports.
-        app: it will serve the app, too.
-    """
-
-    nodes: int = 0
-    ports: tuple[int, ...] = ()
-    app: bool = False
+    nodes: int = 0  # how many nodes; 0: not known
+    ports: tuple[int, ...] = ()  # their ports
+    app: bool = False  # it will serve the app, too
 
 
 @dataclass(frozen=True)

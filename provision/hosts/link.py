@@ -58,17 +58,11 @@ class Unreachable(HostError):
 
 @dataclass(frozen=True)
 class Ran:
-    """What became of a command.
+    """What became of a command."""
 
-    Args:
-        status: its exit status.
-        out: what it printed.
-        err: what it printed on standard error.
-    """
-
-    status: int
-    out: str
-    err: str
+    status: int  # its exit status
+    out: str  # what it printed
+    err: str  # what it printed on standard error
 
     @property
     def said(self) -> str:
@@ -79,17 +73,11 @@ class Ran:
 
 @dataclass(frozen=True)
 class File:
-    """A file to be put on a host.
+    """A file to be put on a host."""
 
-    Args:
-        name: its name, or relative path, in the directory it goes to.
-        content: its bytes.
-        mode: its permission bits.
-    """
-
-    name: str
-    content: bytes
-    mode: int
+    name: str  # its name, or relative path, in the directory it goes to
+    content: bytes  # its bytes
+    mode: int  # its permission bits
 
 
 class Link:

@@ -27,19 +27,12 @@ _FETCH_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Binary:
-    """A mongod or mongos of this machine that hosts are to have.
+    """A mongod or mongos of this machine that hosts are to have."""
 
-    Args:
-        name: ``mongod`` or ``mongos``.
-        path: the file here.
-        sha256: of its content.
-        size: in bytes.
-    """
-
-    name: str
-    path: Path
-    sha256: str
-    size: int
+    name: str  # ``mongod`` or ``mongos``
+    path: Path  # the file here
+    sha256: str  # of its content
+    size: int  # in bytes
 
     @classmethod
     def of(cls, path: Path, name: str) -> Binary:
@@ -82,13 +75,9 @@ def _binary(name: str, path: Path, _changed: int) -> Binary:
 
 @dataclass(frozen=True)
 class Archive:
-    """Where a host may get the same binaries by itself.
+    """Where a host may get the same binaries by itself."""
 
-    Args:
-        url: MongoDB's archive for the platform.
-    """
-
-    url: str
+    url: str  # MongoDB's archive for the platform
 
 
 @dataclass(frozen=True)
@@ -245,17 +234,11 @@ class HostStep:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `hosts.setup` did.
+    """What `hosts.setup` did."""
 
-    Args:
-        steps: the steps of all hosts, those of hosts that failed up to there.
-        errors: host name → why it failed.
-        seconds: wall time.
-    """
-
-    steps: tuple[HostStep, ...]
-    errors: Mapping[str, ProvisionError]
-    seconds: float
+    steps: tuple[HostStep, ...]  # the steps of all hosts, those of hosts that failed up to there
+    errors: Mapping[str, ProvisionError]  # host name → why it failed
+    seconds: float  # wall time
 
     def error(self) -> ProvisionError | None:
         """One error over all hosts that failed; None: none did."""

@@ -32,21 +32,13 @@ _ACCEPT_NEW = ("accept-new", "no", "off", "false")
 
 @dataclass(frozen=True)
 class Question:
-    """Which host is asked about, with what invoke.yaml says of it: that wins over the configuration.
+    """Which host is asked about, with what invoke.yaml says of it: that wins over the configuration."""
 
-    Args:
-        alias: as `ssh` is given it.
-        user: who to be there.
-        port: of its sshd.
-        key: private key file.
-        jump: what it is reached through, as ``-J`` takes it; ``none``: nothing.
-    """
-
-    alias: str
-    user: str | None = None
-    port: int | None = None
-    key: str | None = None
-    jump: str | None = None
+    alias: str  # as `ssh` is given it
+    user: str | None = None  # who to be there
+    port: int | None = None  # of its sshd
+    key: str | None = None  # private key file
+    jump: str | None = None  # what it is reached through, as ``-J`` takes it; ``none``: nothing
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -69,54 +61,31 @@ class Question:
 
 @dataclass(frozen=True)
 class Local:
-    """What tokens say of this machine and its user.
+    """What tokens say of this machine and its user."""
 
-    Args:
-        user: name of the user.
-        uid: their number.
-        home: their home directory, as the user database has it: `ssh` does not look at $HOME.
-        hostname: of this machine.
-        environment: variables, for ``${NAME}``.
-    """
-
-    user: str
-    uid: int
-    home: str
-    hostname: str
-    environment: Mapping[str, str] = field(default_factory=dict)
+    user: str  # name of the user
+    uid: int  # their number
+    home: str  # their home directory, as the user database has it: `ssh` does not look at $HOME
+    hostname: str  # of this machine
+    environment: Mapping[str, str] = field(default_factory=dict)  # variables, for ``${NAME}``
 
 
 @dataclass(frozen=True)
 class SshOptions:
-    """What `ssh` would do to reach a host; paths and commands have their tokens expanded.
+    """What `ssh` would do to reach a host; paths and commands have their tokens expanded."""
 
-    Args:
-        hostname: the name or address that is dialled.
-        user: who to be there; None: the name of this machine's user.
-        port: of its sshd.
-        identity_files: private keys to offer, whether they exist or not.
-        identities_only: no other keys of an agent are offered.
-        proxy_jump: the hosts on the way, in order.
-        proxy_command: a command that leads there instead.
-        known_hosts: files with the host keys that are trusted; new ones go into the first.
-        host_key_alias: the name that its key is known by; None: its own.
-        accepts_new: a host key that is not known is accepted and recorded.
-        identity_agent: socket of another agent than that of SSH_AUTH_SOCK.
-        asked_ssh: `ssh` itself said so.
-    """
-
-    hostname: str
-    user: str | None = None
-    port: int = PORT
-    identity_files: tuple[str, ...] = ()
-    identities_only: bool = False
-    proxy_jump: tuple[Question, ...] = ()
-    proxy_command: str | None = None
-    known_hosts: tuple[str, ...] = ()
-    host_key_alias: str | None = None
-    accepts_new: bool = False
-    identity_agent: str | None = None
-    asked_ssh: bool = True
+    hostname: str  # the name or address that is dialled
+    user: str | None = None  # who to be there; None: the name of this machine's user
+    port: int = PORT  # of its sshd
+    identity_files: tuple[str, ...] = ()  # private keys to offer, whether they exist or not
+    identities_only: bool = False  # no other keys of an agent are offered
+    proxy_jump: tuple[Question, ...] = ()  # the hosts on the way, in order
+    proxy_command: str | None = None  # a command that leads there instead
+    known_hosts: tuple[str, ...] = ()  # files with the host keys that are trusted; new ones go into the first
+    host_key_alias: str | None = None  # the name that its key is known by; None: its own
+    accepts_new: bool = False  # a host key that is not known is accepted and recorded
+    identity_agent: str | None = None  # socket of another agent than that of SSH_AUTH_SOCK
+    asked_ssh: bool = True  # `ssh` itself said so
 
 
 def parse(text: str, alias: str, local: Local) -> SshOptions:

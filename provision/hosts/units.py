@@ -21,17 +21,11 @@ _END_MARGIN = 30.0
 
 @dataclass(frozen=True)
 class Unit:
-    """A program that is kept running: a node, or the app.
+    """A program that is kept running: a node, or the app."""
 
-    Args:
-        name: its name; what belongs to it in the deployment's directory is called after it.
-        port: the port that it listens on.
-        command: absolute path of the program on the host, and its arguments; no secrets.
-    """
-
-    name: str
-    port: int
-    command: tuple[str, ...]
+    name: str  # its name; what belongs to it in the deployment's directory is called after it
+    port: int  # the port that it listens on
+    command: tuple[str, ...]  # absolute path of the program on the host, and its arguments; no secrets
 
 
 def unit_name(deployment: str, node: str) -> str:
@@ -107,18 +101,12 @@ def parse_observed(text: str) -> dict[str, Observed]:
 
 @dataclass(frozen=True)
 class Supervisor:
-    """What keeps the units of one deployment running on one host.
-
-    Args:
-        here: the deployment's directory there, absolute.
-        kind: ``process``, ``system`` or ``user``.
-        deployment: its name, for errors.
-    """
+    """What keeps the units of one deployment running on one host."""
 
     link: Link
-    here: str
-    kind: str
-    deployment: str
+    here: str  # the deployment's directory there, absolute
+    kind: str  # ``process``, ``system`` or ``user``
+    deployment: str  # its name, for errors
 
     @classmethod
     def settle(cls, link: Link, deployment: str) -> Supervisor:

@@ -18,34 +18,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TlsFiles:
-    """What a node encrypts with; it takes no connection without TLS.
+    """What a node encrypts with; it takes no connection without TLS."""
 
-    Args:
-        certificate_key_file: its certificate and private key, PEM.
-        ca_file: certificate of the authority that vouches for the other nodes, PEM.
-    """
-
-    certificate_key_file: str
-    ca_file: str
+    certificate_key_file: str  # its certificate and private key, PEM
+    ca_file: str  # certificate of the authority that vouches for the other nodes, PEM
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a node's things are, as the node itself sees them (in a container: inside it).
+    """Where a node's things are, as the node itself sees them (in a container: inside it)."""
 
-    Args:
-        data: its `storage.dbPath`.
-        log: its `systemLog.path`; None: it logs to standard output.
-        bind_ip: the addresses it listens on, comma-separated.
-        key_file: its `security.keyFile`; None: no authentication.
-        tls: its `net.tls`; None: no TLS.
-    """
-
-    data: str
-    log: str | None
-    bind_ip: str
-    key_file: str | None = None
-    tls: TlsFiles | None = None
+    data: str  # its `storage.dbPath`
+    log: str | None  # its `systemLog.path`; None: it logs to standard output
+    bind_ip: str  # the addresses it listens on, comma-separated
+    key_file: str | None = None  # its `security.keyFile`; None: no authentication
+    tls: TlsFiles | None = None  # its `net.tls`; None: no TLS
 
 
 def render(node: Node, layout: Layout, template: str, template_name: str = "mongod.conf.j2") -> str:

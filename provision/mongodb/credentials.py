@@ -7,13 +7,8 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Credentials:
-    """Who to be on a server.
-
-    Args:
-        password: its password; kept out of every representation.
-        source: the database that knows the user.
-    """
+    """Who to be on a server."""
 
     username: str
-    password: str = field(repr=False)
-    source: str = "admin"
+    password: str = field(repr=False)  # its password; kept out of every representation
+    source: str = "admin"  # the database that knows the user

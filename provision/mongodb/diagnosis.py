@@ -24,20 +24,13 @@ _CORRUPT = re.compile(
 
 @dataclass(frozen=True)
 class Salvage:
-    """What can be done about data that are corrupt depends on these.
-
-    Args:
-        here: the data are in a directory of this machine.
-        mongod: the binary that repairs them.
-        others: other members of its replica set hold the same data.
-        replica_set: name of the set that it forms; None: it stands alone.
-    """
+    """What can be done about data that are corrupt depends on these."""
 
     deployment: str
-    here: bool
-    mongod: str
-    others: bool
-    replica_set: str | None
+    here: bool  # the data are in a directory of this machine
+    mongod: str  # the binary that repairs them
+    others: bool  # other members of its replica set hold the same data
+    replica_set: str | None  # name of the set that it forms; None: it stands alone
 
 
 def is_corrupt(log: Sequence[str]) -> bool:

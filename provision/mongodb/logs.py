@@ -58,27 +58,16 @@ _WRAPPERS = frozenset(
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of the log.
+    """One entry of the log."""
 
-    Args:
-        time: when, with time zone, to the millisecond.
-        severity: ``F``, ``E``, ``W``, ``I``, or ``D1`` to ``D5``.
-        component: what it is about: ``"REPL"``; ``"-"``: nothing in particular.
-        context: the thread that wrote it: ``"conn12"``.
-        id: identifies the statement in the server's source.
-        message: what happened.
-        attributes: the particulars, as MongoDB's relaxed Extended JSON.
-        tags: ``"startupWarnings"`` and the like.
-    """
-
-    time: datetime
-    severity: str
-    component: str
-    context: str
-    id: int
-    message: str
-    attributes: Mapping[str, Any]
-    tags: tuple[str, ...] = ()
+    time: datetime  # when, with time zone, to the millisecond
+    severity: str  # ``F``, ``E``, ``W``, ``I``, or ``D1`` to ``D5``
+    component: str  # what it is about: ``"REPL"``; ``"-"``: nothing in particular
+    context: str  # the thread that wrote it: ``"conn12"``
+    id: int  # identifies the statement in the server's source
+    message: str  # what happened
+    attributes: Mapping[str, Any]  # the particulars, as MongoDB's relaxed Extended JSON
+    tags: tuple[str, ...] = ()  # ``"startupWarnings"`` and the like
 
     @property
     def severity_word(self) -> str:

@@ -32,16 +32,11 @@ _KEPT = ("priority", "hidden", "tags", "secondaryDelaySecs", "buildIndexes", "ar
 
 @dataclass(frozen=True)
 class Member:
-    """A member of a replica set as its primary sees it.
+    """A member of a replica set as its primary sees it."""
 
-    Args:
-        address: ``host:port``.
-        state: MongoDB's name for its state; ``(not reachable/healthy)`` for one that does not answer.
-        written: how far its data go: seconds since 1970, and a count within that second; an arbiter's are zeros.
-    """
-
-    address: str
-    state: str
+    address: str  # ``host:port``
+    state: str  # MongoDB's name for its state; ``(not reachable/healthy)`` for one that does not answer
+    # how far its data go: seconds since 1970, and a count within that second; an arbiter's are zeros
     written: tuple[int, int]
 
     @property
@@ -51,16 +46,11 @@ class Member:
 
 @dataclass(frozen=True)
 class Seen:
-    """A replica set as its primary sees it.
+    """A replica set as its primary sees it."""
 
-    Args:
-        members: address → member.
-        voters: how many of them vote now.
-        votes: how many have a vote in its configuration. A member that was added gets it when its data are complete.
-    """
-
-    members: Mapping[str, Member]
-    voters: int
+    members: Mapping[str, Member]  # address → member
+    voters: int  # how many of them vote now
+    # how many have a vote in its configuration. A member that was added gets it when its data are complete
     votes: int
 
     def lacks(self, addresses: Collection[str]) -> list[str]:

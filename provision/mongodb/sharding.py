@@ -24,39 +24,25 @@ _SHARDED = {"unsplittable": {"$ne": True}}
 
 @dataclass(frozen=True)
 class Zone:
-    """A range of a shard key's values that belongs on certain shards.
-
-    Args:
-        shards: the shards that hold it.
-        min: lower bound, inclusive: shard key field → value, or the text ``MinKey``.
-        max: upper bound, exclusive: shard key field → value, or the text ``MaxKey``.
-    """
+    """A range of a shard key's values that belongs on certain shards."""
 
     zone: str
-    shards: tuple[str, ...]
-    min: Mapping[str, Any]
-    max: Mapping[str, Any]
+    shards: tuple[str, ...]  # the shards that hold it
+    min: Mapping[str, Any]  # lower bound, inclusive: shard key field → value, or the text ``MinKey``
+    max: Mapping[str, Any]  # upper bound, exclusive: shard key field → value, or the text ``MaxKey``
 
 
 @dataclass(frozen=True)
 class ShardedCollection:
-    """How a collection is sharded.
+    """How a collection is sharded."""
 
-    Args:
-        namespace: ``database.collection``.
-        key: the shard key: field → 1 or ``hashed``.
-        unique: the key is unique (not with a hashed one).
-        chunks: number of initial chunks of a hashed key on an empty collection; None: MongoDB's own choice.
-        split: shard key documents to split an empty, ranged collection at.
-        zones: its zones.
-    """
-
-    namespace: str
-    key: Mapping[str, int | str]
-    unique: bool = False
+    namespace: str  # ``database.collection``
+    key: Mapping[str, int | str]  # the shard key: field → 1 or ``hashed``
+    unique: bool = False  # the key is unique (not with a hashed one)
+    # number of initial chunks of a hashed key on an empty collection; None: MongoDB's own choice
     chunks: int | None = None
-    split: tuple[Mapping[str, Any], ...] = ()
-    zones: tuple[Zone, ...] = field(default=())
+    split: tuple[Mapping[str, Any], ...] = ()  # shard key documents to split an empty, ranged collection at
+    zones: tuple[Zone, ...] = field(default=())  # its zones
 
 
 def add_shard(router: Server, shard: ReplicaSet, wait: Wait) -> bool:

@@ -31,44 +31,27 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class NodeOptions:
-    """What a node is given of the machine.
+    """What a node is given of the machine."""
 
-    Args:
-        cache_size_gb: WiredTiger's cache, in GB; without it every node would take half of the memory.
-        oplog_size_mb: size of a replica set member's oplog, in MB.
-        journal_commit_interval_ms: milliseconds between journal commits; None: MongoDB's own.
-        set_parameter: server parameters.
-    """
-
+    # WiredTiger's cache, in GB; without it every node would take half of the memory
     cache_size_gb: float = 0.25
-    oplog_size_mb: int = 64
-    journal_commit_interval_ms: int | None = None
-    set_parameter: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+    oplog_size_mb: int = 64  # size of a replica set member's oplog, in MB
+    journal_commit_interval_ms: int | None = None  # milliseconds between journal commits; None: MongoDB's own
+    set_parameter: Mapping[str, bool | int | float | str] = field(default_factory=dict)  # server parameters
 
 
 @dataclass(frozen=True)
 class Node:
-    """One mongod or mongos.
+    """One mongod or mongos."""
 
-    Args:
-        name: unique in its topology, fit for a file or a container: ``"shard1-2"``.
-        role: what it is.
-        host: the name under which the other nodes and its clients know it.
-        port: the port it listens on.
-        replica_set: name of the replica set it belongs to; None: none.
-        options: what it is given of the machine.
-        config_db: of a router: ``set/host:port,…`` of the config servers.
-        arbiter: it votes and holds no data.
-    """
-
-    name: str
-    role: Role
-    host: str
-    port: int
-    replica_set: str | None = None
-    options: NodeOptions = NodeOptions()
-    config_db: str | None = None
-    arbiter: bool = False
+    name: str  # unique in its topology, fit for a file or a container: ``"shard1-2"``
+    role: Role  # what it is
+    host: str  # the name under which the other nodes and its clients know it
+    port: int  # the port it listens on
+    replica_set: str | None = None  # name of the replica set it belongs to; None: none
+    options: NodeOptions = NodeOptions()  # what it is given of the machine
+    config_db: str | None = None  # of a router: ``set/host:port,…`` of the config servers
+    arbiter: bool = False  # it votes and holds no data
 
     @property
     def address(self) -> str:
@@ -87,14 +70,10 @@ class Node:
 
 @dataclass(frozen=True)
 class ReplicaSet:
-    """Nodes that hold the same data. The first member is the one that the set is initiated with.
-
-    Args:
-        members: its nodes; no arbiter is first.
-    """
+    """Nodes that hold the same data. The first member is the one that the set is initiated with."""
 
     name: str
-    members: tuple[Node, ...]
+    members: tuple[Node, ...]  # its nodes; no arbiter is first
 
     @property
     def seed_list(self) -> str:
@@ -104,20 +83,14 @@ class ReplicaSet:
 
 @dataclass(frozen=True)
 class Topology:
-    """A whole deployment.
-
-    Args:
-        standalones: mongods that belong to no replica set.
-        config: the config servers of a sharded cluster.
-        replica_sets: the replica sets that hold data: the shards of a sharded cluster, or a set of its own.
-        routers: the mongos of a sharded cluster.
-    """
+    """A whole deployment."""
 
     name: str
-    standalones: tuple[Node, ...] = ()
-    config: ReplicaSet | None = None
+    standalones: tuple[Node, ...] = ()  # mongods that belong to no replica set
+    config: ReplicaSet | None = None  # the config servers of a sharded cluster
+    # the replica sets that hold data: the shards of a sharded cluster, or a set of its own
     replica_sets: tuple[ReplicaSet, ...] = ()
-    routers: tuple[Node, ...] = ()
+    routers: tuple[Node, ...] = ()  # the mongos of a sharded cluster
 
     @property
     def all_sets(self) -> tuple[ReplicaSet, ...]:
@@ -186,23 +159,14 @@ class Topology:
 
 @dataclass(frozen=True)
 class Size:
-    """How many of each there are.
+    """How many of each there are."""
 
-    Args:
-        members: data-bearing members of each replica set.
-        arbiters: arbiters of each replica set of data.
-        config_servers: members of the config servers' set.
-        shards: shards of a sharded cluster.
-        routers: routers of a sharded cluster.
-        removed_shards: numbers that no shard has.
-    """
-
-    members: int = 1
-    arbiters: int = 0
-    config_servers: int = 1
-    shards: int = 1
-    routers: int = 1
-    removed_shards: tuple[int, ...] = ()
+    members: int = 1  # data-bearing members of each replica set
+    arbiters: int = 0  # arbiters of each replica set of data
+    config_servers: int = 1  # members of the config servers' set
+    shards: int = 1  # shards of a sharded cluster
+    routers: int = 1  # routers of a sharded cluster
+    removed_shards: tuple[int, ...] = ()  # numbers that no shard has
 
     @property
     def shard_numbers(self) -> tuple[int, ...]:

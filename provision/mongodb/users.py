@@ -25,18 +25,13 @@ _MAJORITY = {"w": "majority", "wtimeout": 30_000}
 
 @dataclass(frozen=True)
 class Secrets:
-    """The secrets of one deployment.
+    """The secrets of one deployment."""
 
-    Args:
-        key: text of the key file.
-        root: the user who may do everything.
-        app: the user of the app: reads and writes its database, and sees the state of the deployment.
-        authority: certificate of the authority that its nodes are trusted by; None: it has none.
-    """
-
-    key: str = field(repr=False)
-    root: Credentials
+    key: str = field(repr=False)  # text of the key file
+    root: Credentials  # the user who may do everything
+    # the user of the app: reads and writes its database, and sees the state of the deployment
     app: Credentials
+    # certificate of the authority that its nodes are trusted by; None: it has none
     authority: Path | None = None
 
     @property

@@ -15,20 +15,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Wait:
-    """How long to wait, and what makes waiting pointless.
+    """How long to wait, and what makes waiting pointless."""
 
-    Args:
-        deadline: when to give up, on the clock of `time.monotonic`.
-        seconds: how long that was from the beginning, for the message.
-        check_alive: raises `ProvisionError` once what is awaited can no longer happen.
-        log_tail: the last readable log lines of the node that is waited for.
-        poll: seconds between two tries; more where many wait at once, so that they leave the processor to the nodes.
-    """
-
-    deadline: float
-    seconds: float
-    check_alive: Callable[[], None]
-    log_tail: Callable[[], list[str]]
+    deadline: float  # when to give up, on the clock of `time.monotonic`
+    seconds: float  # how long that was from the beginning, for the message
+    check_alive: Callable[[], None]  # raises `ProvisionError` once what is awaited can no longer happen
+    log_tail: Callable[[], list[str]]  # the last readable log lines of the node that is waited for
+    # seconds between two tries; more where many wait at once, so that they leave the processor to the nodes
     poll: float = POLL_SECONDS
 
     def until(self, what: str, attempt: Callable[[], T | None]) -> T:

@@ -15,18 +15,12 @@ _TEMPLATES = _PACKAGE / "templates"
 
 @dataclass(frozen=True)
 class Paths:
-    """Where things are, for one project on this machine.
-
-    Args:
-        data: parent of every node's data directory, absolute.
-        log: parent of every node's log file, absolute.
-        cache: this user's cache, shared by all clones: downloaded MongoDB binaries.
-    """
+    """Where things are, for one project on this machine."""
 
     root: Path
-    data: Path
-    log: Path
-    cache: Path
+    data: Path  # parent of every node's data directory, absolute
+    log: Path  # parent of every node's log file, absolute
+    cache: Path  # this user's cache, shared by all clones: downloaded MongoDB binaries
 
     @classmethod
     def of(cls, root: Path, data: str, log: str, cache: str | None) -> Paths:

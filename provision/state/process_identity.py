@@ -33,16 +33,11 @@ _SAME_SECOND = 0.05
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """One process.
+    """One process."""
 
-    Args:
-        pid: its process id.
-        boot_id: the boot of the machine that it belongs to; empty: the system does not tell.
-        start_ticks: when it began, in clock ticks since that boot; on macOS in hundredths of a second since 1970.
-    """
-
-    pid: int
-    boot_id: str
+    pid: int  # its process id
+    boot_id: str  # the boot of the machine that it belongs to; empty: the system does not tell
+    # when it began, in clock ticks since that boot; on macOS in hundredths of a second since 1970
     start_ticks: int
 
     def as_record(self) -> dict[str, Any]:

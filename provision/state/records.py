@@ -32,19 +32,15 @@ _EVERY: list[Record] = []
 
 @dataclass(frozen=True)
 class Record:
-    """One kind of file.
+    """One kind of file."""
 
-    Args:
-        place: where it is; the deployment is empty where it belongs to the whole project. `*` in the file's name
-            stands for a node or a host. A place that is a directory stands for all that is in it.
-        schema: the version that is written. A file of version 1 does not name it. None: the file has no version.
-        private: nobody else may read it.
-    """
-
+    # where it is; the deployment is empty where it belongs to the whole project. `*` in the file's name stands for a
+    # node or a host. A place that is a directory stands for all that is in it
     place: Callable[[Paths, str], Path]
     lifetime: Lifetime = Lifetime.PROJECT
     of_deployment: bool = True
-    private: bool = False
+    private: bool = False  # nobody else may read it
+    # the version that is written. A file of version 1 does not name it. None: the file has no version
     schema: int | None = None
 
     def __post_init__(self) -> None:

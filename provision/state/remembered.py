@@ -57,15 +57,10 @@ class Move:
 
 @dataclass(frozen=True)
 class Flag:
-    """A value that a command was given for a key of a deployment.
+    """A value that a command was given for a key of a deployment."""
 
-    Args:
-        value: the validated value.
-        typed: the command that gave it: ``"cluster.up --shards 3"``.
-    """
-
-    value: Any
-    typed: str
+    value: Any  # the validated value
+    typed: str  # the command that gave it: ``"cluster.up --shards 3"``
 
 
 def remember(paths: Paths, deployment: str, given: Mapping[str, Flag]) -> dict[str, Any] | None:
@@ -112,33 +107,20 @@ def gaps(numbers: Sequence[int]) -> list[int]:
 
 @dataclass(frozen=True)
 class Extent:
-    """What a deployment consists of, and how clients and nodes reach each other in it.
+    """What a deployment consists of, and how clients and nodes reach each other in it."""
 
-    Args:
-        topology: ``single``, ``replica-set`` or ``sharded``.
-        backend: what its nodes run on.
-        port: its first port.
-        members: data-bearing members of each set.
-        arbiters: arbiters of each set.
-        config_servers: config servers.
-        routers: routers.
-        shards: the shards' numbers.
-        replica_set: name of its replica set; None: it has none, or several.
-        auth: it has a key file and users; None: not known, as it was recorded by an older version of the tool.
-        tls: its connections are encrypted; None: likewise.
-    """
-
-    topology: str
-    backend: str
-    port: int
-    members: int = 1
-    arbiters: int = 0
-    config_servers: int = 0
-    routers: int = 0
-    shards: tuple[int, ...] = ()
-    replica_set: str | None = None
+    topology: str  # ``single``, ``replica-set`` or ``sharded``
+    backend: str  # what its nodes run on
+    port: int  # its first port
+    members: int = 1  # data-bearing members of each set
+    arbiters: int = 0  # arbiters of each set
+    config_servers: int = 0  # config servers
+    routers: int = 0  # routers
+    shards: tuple[int, ...] = ()  # the shards' numbers
+    replica_set: str | None = None  # name of its replica set; None: it has none, or several
+    # it has a key file and users; None: not known, as it was recorded by an older version of the tool
     auth: bool | None = None
-    tls: bool | None = None
+    tls: bool | None = None  # its connections are encrypted; None: likewise
 
     @classmethod
     def of(cls, settings: DeploymentSettings) -> Self:
@@ -231,17 +213,11 @@ class Extent:
 
 @dataclass(frozen=True)
 class Change:
-    """One key of a deployment's settings that is not what the deployment was launched with.
+    """One key of a deployment's settings that is not what the deployment was launched with."""
 
-    Args:
-        key: of `DeploymentSettings`.
-        present: its value as the deployment was launched.
-        asked: its value now.
-    """
-
-    key: str
-    present: Any
-    asked: Any
+    key: str  # of `DeploymentSettings`
+    present: Any  # its value as the deployment was launched
+    asked: Any  # its value now
 
     @property
     def needs_new_data(self) -> bool:
@@ -265,21 +241,14 @@ class There(StrEnum):
 
 @dataclass(frozen=True)
 class Combined:
-    """What a deployment is, given its settings and what it has reached.
+    """What a deployment is, given its settings and what it has reached."""
 
-    Args:
-        settings: the settings of what there is and will be.
-        extent: the same as an extent.
-        notices: where it is left as it is although the settings ask for something else.
-        conflict: why `up` can't bring the settings about now, with what to type; None: it can.
-        restart: a restart brings them about.
-    """
-
-    settings: DeploymentSettings
-    extent: Extent
-    notices: tuple[str, ...] = ()
+    settings: DeploymentSettings  # the settings of what there is and will be
+    extent: Extent  # the same as an extent
+    notices: tuple[str, ...] = ()  # where it is left as it is although the settings ask for something else
+    # why `up` can't bring the settings about now, with what to type; None: it can
     conflict: ProvisionError | None = None
-    restart: bool = True
+    restart: bool = True  # a restart brings them about
 
 
 def combine(

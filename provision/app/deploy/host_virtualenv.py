@@ -45,17 +45,11 @@ _PRIVATE = 0o600
 
 @dataclass(frozen=True)
 class Requirements:
-    """What the app's virtualenv is to have.
+    """What the app's virtualenv is to have."""
 
-    Args:
-        lines: one requirement or option of pip each.
-        constraints: the same for what constrains them.
-        installer: the line that pins pip, which installs where a host's Python brings none.
-    """
-
-    lines: tuple[str, ...]
-    constraints: tuple[str, ...]
-    installer: str
+    lines: tuple[str, ...]  # one requirement or option of pip each
+    constraints: tuple[str, ...]  # the same for what constrains them
+    installer: str  # the line that pins pip, which installs where a host's Python brings none
 
     @property
     def hashed(self) -> bool:
@@ -73,26 +67,16 @@ class Requirements:
 
 @dataclass(frozen=True)
 class HostPython:
-    """The Python of a host, as it describes itself.
+    """The Python of a host, as it describes itself."""
 
-    Args:
-        executable: its path there.
-        version: ``3.11.7``.
-        abi: tag of its extension modules: ``cp311``.
-        glibc: minor version of the C library, 36 of 2.36; None: it is another one.
-        machine: ``x86_64``.
-        venv: it has the module venv.
-        ensurepip: it can put pip into a virtualenv.
-        markers: environment markers, as requirements name them: ``sys_platform`` → ``linux``.
-    """
-
-    executable: str
-    version: str
-    abi: str
-    glibc: int | None
-    machine: str
-    venv: bool
-    ensurepip: bool
+    executable: str  # its path there
+    version: str  # ``3.11.7``
+    abi: str  # tag of its extension modules: ``cp311``
+    glibc: int | None  # minor version of the C library, 36 of 2.36; None: it is another one
+    machine: str  # ``x86_64``
+    venv: bool  # it has the module venv
+    ensurepip: bool  # it can put pip into a virtualenv
+    # environment markers, as requirements name them: ``sys_platform`` → ``linux``
     markers: Mapping[str, str] = field(hash=False, compare=False)
 
     @property
@@ -356,16 +340,11 @@ def _pins(wheels: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class AppEnvironment:
-    """The app's virtualenv on a host.
-
-    Args:
-        requirements: what it is to have.
-        wheels: where those come from that the host can't get by itself.
-    """
+    """The app's virtualenv on a host."""
 
     link: Link
-    requirements: Requirements
-    wheels: Wheels
+    requirements: Requirements  # what it is to have
+    wheels: Wheels  # where those come from that the host can't get by itself
     name: str = "virtualenv"
 
     @functools.cached_property

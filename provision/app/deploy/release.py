@@ -43,26 +43,17 @@ MANIFEST = "MANIFEST"
 
 @dataclass(frozen=True)
 class Release:
-    """What the app of a deployment is to run with, the same on all of its hosts.
-
-    Args:
-        code: the app's files.
-        factory: the app, as for ``flask --app``.
-        port: where gunicorn listens, on the host's loopback.
-        environment: the app's environment, given the release's directory on the host.
-        authority: certificate of the database's authority, PEM; None: the database has no TLS.
-        secret_key: content of the file with Flask's SECRET_KEY.
-        requirements: text of what the virtualenv has.
-    """
+    """What the app of a deployment is to run with, the same on all of its hosts."""
 
     deployment: str
-    code: tuple[File, ...]
-    factory: str
-    port: int
+    code: tuple[File, ...]  # the app's files
+    factory: str  # the app, as for ``flask --app``
+    port: int  # where gunicorn listens, on the host's loopback
+    # the app's environment, given the release's directory on the host
     environment: Callable[[str], Mapping[str, str | None]]
-    authority: bytes | None
-    secret_key: bytes
-    requirements: str
+    authority: bytes | None  # certificate of the database's authority, PEM; None: the database has no TLS
+    secret_key: bytes  # content of the file with Flask's SECRET_KEY
+    requirements: str  # text of what the virtualenv has
 
     @functools.cached_property
     def id(self) -> str:
@@ -246,16 +237,11 @@ def _walk(place: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Target:
-    """One host that the app goes to.
-
-    Args:
-        release: what it is to have.
-        environment: its virtualenv there.
-    """
+    """One host that the app goes to."""
 
     link: Link
-    release: Release
-    environment: AppEnvironment
+    release: Release  # what it is to have
+    environment: AppEnvironment  # its virtualenv there
 
     @functools.cached_property
     def supervisor(self) -> Supervisor:

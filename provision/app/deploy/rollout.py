@@ -199,15 +199,10 @@ def taken_down(loaded: Loaded, on: str) -> ProvisionError | None:
 
 @dataclass(frozen=True)
 class Serving:
-    """Where the app runs.
+    """Where the app runs."""
 
-    Args:
-        host: name of the host.
-        port: where it listens, on the host's loopback.
-    """
-
-    host: str
-    port: int
+    host: str  # name of the host
+    port: int  # where it listens, on the host's loopback
 
 
 def running_on(loaded: Loaded, on: str) -> Serving | None:
@@ -265,20 +260,13 @@ def service(deployment: str) -> str:
 
 @dataclass(frozen=True)
 class RunningApp:
-    """A release that runs on a host and answers; one that does not makes way for the one before.
-
-    Args:
-        target: the host, and the release that is wanted there.
-        rollback: the one before is wanted instead.
-        after: names of the hosts whose turn is later, for the error.
-        ready_seconds: how long a release may take until it answers.
-    """
+    """A release that runs on a host and answers; one that does not makes way for the one before."""
 
     loaded: Loaded
-    target: Target
-    rollback: bool
-    after: tuple[str, ...]
-    ready_seconds: float
+    target: Target  # the host, and the release that is wanted there
+    rollback: bool  # the one before is wanted instead
+    after: tuple[str, ...]  # names of the hosts whose turn is later, for the error
+    ready_seconds: float  # how long a release may take until it answers
     name: str = _APP
 
     @property

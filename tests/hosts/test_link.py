@@ -15,7 +15,8 @@ import pytest
 from paramiko.common import cMSG_CHANNEL_EOF
 
 from provision.hosts import inventory, ssh
-from provision.hosts.link import _PUT, File, HostError, Link, Unreachable, archive
+from provision.hosts.link import File, HostError, Link, Unreachable, archive
+from provision.hosts.scripts import script
 from provision.settings.schema import HostSettings
 from tests.hosts.conftest import Project, at_home, hosts_of_their_own
 from tests.hosts.lab import Lab, keygen
@@ -226,7 +227,7 @@ def test_two_commands_put_files_into_one_directory_at_once(all_on: Lab, trusting
             return super().read(size)
 
     with linked(all_on) as link, linked(all_on) as second:
-        ran = link.script(_PUT, "/srv/both", feed=Slowly(first))
+        ran = link.script(script("put.sh"), "/srv/both", feed=Slowly(first))
         assert (ran.status, ran.err) == (0, "")
         # What a shell left that is gone goes with the next command.
         (placed / ".incoming.4194303-1").mkdir()

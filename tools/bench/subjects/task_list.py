@@ -26,7 +26,7 @@ def _theirs(lab: Lab) -> float:
 SUBJECT = Subject(
     "list",
     "./invoke --list",
-    Bound(2.5, "x"),
+    Bound(1.4, "x"),
     _ours,
     _theirs,
     "env/bin/invoke --list with an empty tasks file",

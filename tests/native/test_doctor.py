@@ -192,6 +192,12 @@ def test_an_app_that_has_outlived_its_run_is_found(clone: Clone) -> None:
     running.says("Serving")
     app = next(each for each in clone.processes() if "serve.py" in " ".join(each.cmdline()))
     app.suspend()  # or it would end with its parent
+    # One thread takes the signal and stops the others: on a busy machine the one that watches the parent may run on.
+    tasks = Path(f"/proc/{app.pid}/task")
+    until(
+        "all threads of the app to stand still",
+        lambda: all(") T " in (task / "stat").read_text() for task in tasks.iterdir()),
+    )
     running.process.kill()
     running.process.wait()
     done = clone.invoke("doctor", "--json", env={"PIP_NO_INDEX": "1"})

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -434,3 +437,18 @@ def test_a_wrong_answer_under_load_is_no_figure(answers: int, path: str, marked:
 def test_a_summary_holds_all_requests() -> None:
     assert Summary.of([0.1, 0.3, 0.2], 0.4) == Summary(3, 0.4, 0.3)
     assert Summary.from_json('{"requests": 3, "seconds": 0.4, "p99": 0.3}') == Summary(3, 0.4, 0.3)
+
+
+def test_programs_in_strings_name_modules_that_are_there() -> None:
+    named = re.compile(
+        r"(?:from|import) ((?:provision|tools|flaskbook)[\w.]*)|^((?:tools|flaskbook)\.[\w.]+)(?::\w+)?$"
+    )
+    found = {
+        match[1] or match[2]
+        for path in (Path(__file__).parents[2] / "tools").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        for match in named.finditer(node.value)
+    }
+    assert {"provision.data.seed", "tools.bench.load", "tools.bench.bare", "tools.bench.fixture"} <= found
+    assert [name for name in sorted(found) if importlib.util.find_spec(name) is None] == []

@@ -13,7 +13,7 @@ _PEOPLE = 100_000
 _BARE = """
 import sys, time
 from pymongo import MongoClient
-from provision.seed import people
+from provision.data.seed import people
 with MongoClient(sys.argv[1]) as client:
     found = client.flaskbook.user
     found.drop()

@@ -14,6 +14,7 @@ import typing
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from invoke.collection import Collection
@@ -44,25 +45,30 @@ def commands() -> dict[str, Callable[..., Any]]:
 
 def type_of(body: Callable[..., Any]) -> Any:
     """The type of the data that a command's function returns: what stands in the brackets of its `Result`."""
-    module = sys.modules[body.__module__]
+    result = typing.get_type_hints(body, names_in(sys.modules[body.__module__]))["return"]
+    return typing.get_args(result)[0]
+
+
+def names_in(module: ModuleType) -> dict[str, Any]:
+    """What a module's annotations can name: also what it imports for the type checker alone, because that is slow."""
     names = dict(vars(module))
-    # Slow imports are made for the type checker alone; here they are needed.
     for node in ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             exec(compile(ast.Module(node.body, []), str(module.__file__), "exec"), names)
-    result = typing.get_type_hints(body, names)["return"]
-    return typing.get_args(result)[0]
+    return names
 
 
 @cache
 def adapters() -> dict[str, TypeAdapter[Any]]:
     """Name of a command → what it prints, a failure included."""
     from provision.app.tunnel import Opened
-    from provision.cli.shapes import Failure
+    from provision.cli import shapes
+
+    vars(shapes).update(names_in(shapes))
 
     types = {name: type_of(body) for name, body in commands().items()}
     types["tunnel"] = Opened  # the one command that prints its result first and then goes on
-    return {name: TypeAdapter(shape | Failure) for name, shape in types.items()}
+    return {name: TypeAdapter(shape | shapes.Failure) for name, shape in types.items()}
 
 
 def schemas() -> dict[str, str]:

@@ -1,13 +1,17 @@
-"""What commands print as JSON, where that is not already a type of the room that did the work."""
+"""What commands print as JSON, where that is not already a type of the room that did the work.
+
+Commands import this on their way, so it imports nothing slow. `tools/schemas.py` looks the other types up.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from provision.deployments.events import Moment
-from provision.hosts.setup import HostStep
-from provision.mongodb.sharding import ShardShare
+if TYPE_CHECKING:
+    from provision.deployments.events import Moment
+    from provision.hosts.setup import HostStep
+    from provision.mongodb.sharding import ShardShare
 
 
 @dataclass(frozen=True)

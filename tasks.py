@@ -25,7 +25,7 @@ if bootstrap.launched_by_invoke():  # by itself, as `env/bin/invoke`: entry.py h
 bootstrap.ensure_environment()
 
 from provision.cli import collection  # noqa: E402
-from provision.cli.command import command, need  # noqa: E402
+from provision.cli.command import command  # noqa: E402
 from provision.cli.numeric_flags import Amount, Count  # noqa: E402
 from provision.cli.uncaught import install_excepthook  # noqa: E402
 from provision.core.signals import repeat_lost  # noqa: E402
@@ -52,22 +52,23 @@ repeat_lost()
 
 
 @command(
+    needs=("hosts", "test"),
     help={
         "require": "fail where the machine lacks one of these, for example docker,browser; --help of pytest lists them",
         "only": "only these parts: unit,native,docker,hosts,browser",
         "workers": "processes to run the tests in (default: two for each processor)",
         "args": "more arguments for pytest",
-    }
+    },
 )
 def test(_session: Session, require: str = "", only: str = "", workers: Amount = 0, args: str = "") -> None:
     """Run the test suite. Shows the slowest tests, and what this machine lacks and could therefore not run."""
-    need("hosts", "test")
     from tools import suite
 
     suite.run(ROOT, suite.command(ROOT, require, only, workers, args))
 
 
 @command(
+    needs=("hosts", "test"),
     help={
         "only": "measure only this figure; may be repeated",
         "runs": "measured pairs of each",
@@ -84,7 +85,6 @@ def bench(
 
     Exits with 1 if a figure could not be measured. A bound that is missed is shown, and is not a failure.
     """
-    need("hosts", "test")
     from tools import bench as benchmarks
 
     if list:
@@ -92,14 +92,12 @@ def bench(
     return benchmarks.measured(session.load(remember=False), only, runs, write)
 
 
-@command()
+@command(needs=("test",))
 def screenshots(session: Session) -> Result[list[str]]:
     """Take the documentation's pictures of every page, in light and dark, into docs/screenshots/."""
     from provision.cli import display
     from provision.cli.result import Result
     from provision.deployments import setup_steps
-
-    need("test")
     from tools import screenshots as pictures
 
     setup_steps.ensure_for_start(session.loaded, session.steps(sys.stderr))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,13 +31,16 @@ ON_CLUSTER = {"on": "which deployment of invoke.yaml (default: cluster)"}
 JSON = {"json": "print the result as JSON, for scripts"}
 
 
-def command(*, only_prints: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+def command(
+    *, only_prints: bool = False, needs: Sequence[str] = (), **options: Any
+) -> Callable[[Callable[..., Any]], Any]:
     """Make a task of a function that takes a `Session` and returns a `Result`, or None where it speaks for others.
 
     A function with a result gets the flag `--json`. Errors are shown as JSON to those who asked for JSON.
 
     Args:
         only_prints: the task does nothing but print, so that it has failed where its output was lost.
+        needs: groups of packages; the command begins anew with those that are missing.
         options: Invoke's.
     """
 
@@ -50,7 +53,10 @@ def command(*, only_prints: bool = False, **options: Any) -> Callable[[Callable[
                 output.work_begins()
             json = bool(kwargs.pop("json", False) if gives_result else kwargs.get("json"))
             try:
-                _render(body(_session(ctx, json), *args, **kwargs), json)
+                session = _session(ctx, json)
+                if needs:
+                    need(*needs)
+                _render(body(session, *args, **kwargs), json)
             except ProvisionError as raised:
                 error = _begun_anew(raised)
                 if json:

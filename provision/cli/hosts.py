@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from invoke.collection import Collection
 
-from provision.cli.command import command, need
+from provision.cli.command import command
 
 if TYPE_CHECKING:
     from provision.cli import shapes
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from provision.hosts.judge import HostFinding
     from provision.hosts.placement import Placed
 
+_NEEDS = ("hosts",)
 _ON = {"on": "the hosts of this deployment (default: all hosts of invoke.yaml)"}
 _DEPLOYMENT = {"on": "the deployment"}
 
 
-@command(only_prints=True, help=_ON)
+@command(needs=_NEEDS, only_prints=True, help=_ON)
 def check(session: Session, on: str | None = None) -> Result[list[HostFinding]]:
     """Check whether hosts are ready: SSH, rights, system, disk, memory, clock, ports, limits. Changes nothing.
 
     Ends with 1 if something is in the way.
     """
-    need("hosts")
     from provision.app.deploy import host_setup
     from provision.cli import display
     from provision.cli.result import Result
@@ -44,13 +44,12 @@ def check(session: Session, on: str | None = None) -> Result[list[HostFinding]]:
     return Result(found, lambda: display.host_findings(found), None if judge.works(found) else error)
 
 
-@command(help={"dry-run": "say what would be done and change nothing", **_ON})
+@command(needs=_NEEDS, help={"dry-run": "say what would be done and change nothing", **_ON})
 def setup(session: Session, on: str | None = None, dry_run: bool = False) -> Result[shapes.HostsSetUp]:
     """Make hosts ready: their directory, mongod and mongos, and the app's virtualenv on `app_hosts`. All at once.
 
     Typing it again changes nothing. What was stopped halfway is finished.
     """
-    need("hosts")
     from provision.app.deploy import host_setup
     from provision.cli import display, shapes
     from provision.cli.result import Result
@@ -64,10 +63,9 @@ def setup(session: Session, on: str | None = None, dry_run: bool = False) -> Res
     return Result(shapes.HostsSetUp(done.steps, errors, done.seconds), lambda: None, done.error())
 
 
-@command(only_prints=True, help=_DEPLOYMENT, positional=["on"])
+@command(needs=_NEEDS, only_prints=True, help=_DEPLOYMENT, positional=["on"])
 def plan(session: Session, on: str) -> Result[list[Placed]]:
     """Show on which host each node of a deployment is, or would be. Asks no host."""
-    need("hosts")
     return planned(session, on)
 
 
@@ -89,6 +87,7 @@ def planned(session: Session, on: str) -> Result[list[Placed]]:
 
 
 @command(
+    needs=_NEEDS,
     help={
         "on": "the deployment",
         "dry-run": "say what would be done and change nothing",
@@ -104,7 +103,6 @@ def deploy(
     A host where it does not answer gets its previous release back, and the hosts after it keep theirs. Typing it again
     changes nothing. What was stopped halfway is finished.
     """
-    need("hosts")
     from provision.app.deploy import rollout
     from provision.cli import display, shapes
     from provision.cli.result import Result
@@ -124,10 +122,9 @@ def deploy(
     )
 
 
-@command(help=_DEPLOYMENT, positional=["on"])
+@command(needs=_NEEDS, help=_DEPLOYMENT, positional=["on"])
 def undeploy(session: Session, on: str) -> Result[shapes.Undeployed]:
     """Stop the app of a deployment on its hosts, and remove it there."""
-    need("hosts")
     from provision.app.deploy import rollout
     from provision.cli import display, shapes
     from provision.cli.result import Result
@@ -137,10 +134,9 @@ def undeploy(session: Session, on: str) -> Result[shapes.Undeployed]:
     return Result(shapes.Undeployed(on, list(removed)), lambda: display.line(text))
 
 
-@command(name="rotate-certificates", help=_DEPLOYMENT, positional=["on"])
+@command(needs=_NEEDS, name="rotate-certificates", help=_DEPLOYMENT, positional=["on"])
 def rotate_certificates(session: Session, on: str) -> Result[Rotation]:
     """Give every host of a deployment a new certificate, without a restart."""
-    need("hosts")
     from provision.cli import display
     from provision.cli.result import Result
     from provision.deployments import on_hosts
@@ -159,13 +155,14 @@ def rotate_certificates(session: Session, on: str) -> Result[Rotation]:
     return Result(done, show)
 
 
-@command(help={"node": "which node", "to": "the host it goes to", **_DEPLOYMENT}, positional=["node"])
+@command(
+    needs=_NEEDS, help={"node": "which node", "to": "the host it goes to", **_DEPLOYMENT}, positional=["node"]
+)
 def move(session: Session, node: str, to: str = "", on: str = "") -> Result[Moved]:
     """Move a node to another host while the deployment goes on serving; its data go with it.
 
     What was interrupted is finished by typing it again, or undone by naming the host that the node came from.
     """
-    need("hosts")
     from provision.deployments import moving
 
     again = f"invoke hosts.move {node} --to {to} --on {on}"
@@ -176,6 +173,7 @@ def move(session: Session, node: str, to: str = "", on: str = "") -> Result[Move
 
 
 @command(
+    needs=_NEEDS,
     help={
         "host": "which host",
         "lost": "the host is gone for good: its members leave their sets, and new ones start on other hosts",
@@ -186,7 +184,6 @@ def move(session: Session, node: str, to: str = "", on: str = "") -> Result[Move
 )
 def drain(session: Session, host: str, on: str = "", lost: bool = False, yes: bool = False) -> Result[Moved]:
     """Move every node of a deployment off a host while it goes on serving."""
-    need("hosts")
     from provision.deployments import moving
 
     again = f"invoke hosts.drain {host} {'--lost ' if lost else ''}--on {on or 'NAME'}"
@@ -195,10 +192,9 @@ def drain(session: Session, host: str, on: str = "", lost: bool = False, yes: bo
     return _moved(moving.drain(session.loaded, on, host, lost, yes, session.say, again))
 
 
-@command(help={"dry-run": "say what would be moved and change nothing", **_DEPLOYMENT})
+@command(needs=_NEEDS, help={"dry-run": "say what would be moved and change nothing", **_DEPLOYMENT})
 def spread(session: Session, on: str = "", dry_run: bool = False) -> Result[Moved]:
     """Spread a deployment over its hosts, with the fewest moves: after a host was added to it."""
-    need("hosts")
     from provision.deployments import moving
 
     again = f"invoke hosts.spread --on {on or 'NAME'}"

@@ -654,18 +654,18 @@ class Docker:
     def _compose_file(self) -> Path:
         """The project's compose.yaml where that is what the settings give, else one of the deployment's own."""
         text = self.render_compose()
-        root = self._paths.root / "compose.yaml"
+        root = self._paths.compose_file
         if root.is_file() and root.read_text(encoding="utf-8") == text:
             return root
-        own = self._paths.deployment(self._deployment) / "compose.yaml"
+        own = self._paths.own_compose_file(self._deployment)
         if not own.is_file() or own.read_text(encoding="utf-8") != text:
             write_atomically(own, text)
         return own
 
     def _any_compose_file(self) -> Path:
         """A file of the project as it was last rendered: `down` takes away what bears the project's label."""
-        own = self._paths.deployment(self._deployment) / "compose.yaml"
-        root = self._paths.root / "compose.yaml"
+        own = self._paths.own_compose_file(self._deployment)
+        root = self._paths.compose_file
         return next((file for file in (own, root) if file.is_file()), None) or self._compose_file()
 
     def _must(self, doing: str, *arguments: str) -> str:

@@ -24,7 +24,7 @@ from provision.core.errors import ProvisionError, did_you_mean, shown
 from provision.core.files import read_json, write_json
 from provision.settings.layers import DOING, RUNTIME_CONFIG, located, read_layers
 from provision.settings.layers import Layer as Layer
-from provision.settings.paths import Paths
+from provision.settings.paths import Paths, accepted_settings
 from provision.settings.schema import (
     DEFAULT_APP_ENV,
     INVOKES_SECTIONS,
@@ -146,7 +146,7 @@ def _accepted(
     remember: bool,
 ) -> Settings:
     """The merged values as settings: judged by pydantic, unless they were accepted as they are before."""
-    record = Paths.of(root, "data", "log", None).accepted_settings
+    record = accepted_settings(root)
     here = Path(__file__)
     rules = [here.with_name(name).stat() for name in ("schema.py", "validation.py")]
     version = [[each.st_mtime_ns, each.st_size] for each in rules]

@@ -105,7 +105,7 @@ class Paths:
     @property
     def accepted_settings(self) -> Path:
         """The merged settings that were valid when they were last read."""
-        return self.state / "settings.json"
+        return accepted_settings(self.root)
 
     @property
     def env_lock(self) -> Path:
@@ -173,6 +173,10 @@ class Paths:
         """Which nodes are being moved from one host to another."""
         return self.deployment(deployment) / "moving.json"
 
+    def own_compose_file(self, deployment: str) -> Path:
+        """The compose file of a deployment that does not have the one at the root."""
+        return self.deployment(deployment) / "compose.yaml"
+
     def volumes_record(self, deployment: str) -> Path:
         """Which Docker volumes have the deployment's data."""
         return self.deployment(deployment) / "volumes.json"
@@ -229,6 +233,11 @@ class Paths:
     def node_output(self, deployment: str, node: str) -> Path:
         """What a node printed outside its log: what a mongod that dies before logging says."""
         return self.log / deployment / f"{node}.out"
+
+
+def accepted_settings(root: Path) -> Path:
+    """See `Paths.accepted_settings`: needed before the settings say where all else is."""
+    return root / ".state" / "settings.json"
 
 
 def project_root(start: Path) -> Path:

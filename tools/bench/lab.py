@@ -92,7 +92,7 @@ class Lab:
             # Ctrl-C; a handler they do not inherit.
             signal.signal(signal.SIGINT, lambda _number, _frame: None)
         with contextlib.ExitStack() as entering:
-            scratch = paths.state / "bench"
+            scratch = paths.benchmarks
             for folder in (paths.state, scratch):
                 folder.mkdir(mode=0o700, exist_ok=True)
             entering.enter_context(exclusive(paths.lock("bench"), "measuring", self._say))

@@ -54,7 +54,7 @@ def _unwritable(search: Search, place: str) -> str:
 
 
 def _other_cache(search: Search) -> str:
-    own = search.paths.state / "cache"
+    own = search.paths.own_cache
     other = own if search.paths.cache != own else Path("/path/to/a/folder")
     return f"INVOKE_PATHS_CACHE={shlex.quote(str(other))} ./invoke setup\nTo keep it so, set paths.cache."
 

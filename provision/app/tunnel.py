@@ -225,7 +225,7 @@ def _best(deployment: Deployment, doing: str) -> Node:
 def _candidate(deployment: Deployment) -> Node | None:
     """A router that runs; of a replica set, its primary; None: there is none now."""
     if not deployment.topology.routers:
-        return deployment.primary()
+        return deployment.primary(seconds=1.0)
     return next(iter(deployment.running(deployment.topology.routers)), None)
 
 

@@ -242,6 +242,8 @@ def clean(
 
     What is not known to be the tool's stays in any case, and is named.
     """
+    from dataclasses import replace
+
     from provision.cli import display, shapes
     from provision.cli.result import Result
     from provision.doctor import clean as cleaning
@@ -249,12 +251,11 @@ def clean(
     plan = cleaning.plan(session.load(remember=False), data, cache)
     items = [shapes.RemovedItem(str(item.path), item.what, item.bytes) for item in plan.items]
     kept = [shapes.KeptItem(str(item.path), item.why) for item in plan.kept]
+    planned = shapes.Removal(False, plan.bytes, items, kept)
     if not session.quiet:
-        display.removal(shapes.Removal(False, plan.bytes, items, kept))
+        display.removal(planned)
     done = bool(plan.items) and not dry_run
     if done and (done := agreed("Remove all this?", "cleaning", yes, ", or --dry-run to only look")):
         cleaning.carry_out(plan)
     text = "Removed." if done else "Nothing was removed."
-    return Result(
-        shapes.Removal(done, plan.bytes, items, kept), lambda: display.line(text) if items else None
-    )
+    return Result(replace(planned, done=done), lambda: display.line(text) if items else None)

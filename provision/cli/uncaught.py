@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import sys
 import traceback
@@ -65,8 +66,8 @@ def _explain_disk(error: OSError) -> ProvisionError:
         from provision.settings.paths import project_root
 
         # Typed elsewhere, `./invoke` says where the search for the project begins.
-        _, _, elsewhere = "\0".join(sys.argv).partition("\0--search-root\0")
-        project = project_root(Path(elsewhere.partition("\0")[0]))
+        following = dict(itertools.pairwise(sys.argv))
+        project = project_root(Path(following.get("--search-root", ".")))
         ours = (*(project / name for name in (".state", "env", "data", "log")), cache_directory(os.environ))
         remedy = "Give yourself rights to it, then type the command again."
         cause, remedy = explain(Path(os.fsdecode(error.filename)), ours, remedy)

@@ -203,7 +203,7 @@ class Deployment:
             addresses = {node.name: "{}:{}".format(*self.backend.address(node)) for node in seeds}
             if not self.topology.is_sharded and direct is None:
                 # The driver would go on to names that this machine can't resolve.
-                direct = self.primary() or seeds[0]
+                direct = self.primary(seconds=1.0) or seeds[0]
         tls_ca = str(self._paths.ca_certificate(self.name)) if self._certify is not None else None
         return self.topology.uri(
             database, credentials=credentials, addresses=addresses, direct=direct, tls_ca=tls_ca

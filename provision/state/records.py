@@ -74,11 +74,11 @@ class Record:
         record = read_json(file)
         if record is None:
             return None
-        version = record.pop("schema", 1)
-        if version != self.schema and not (isinstance(version, int) and version < (self.schema or 1)):
+        version, known = record.pop("schema", 1), self.schema or 1
+        if not isinstance(version, int) or version > known:
             raise ProvisionError(
                 f"reading {file}",
-                f"A newer version of this tool has written it (schema {version}; this one knows {self.schema or 1}).",
+                f"A newer version of this tool has written it (schema {version}; this one knows {known}).",
                 f"Use that version again (git pull), or do without the record: rm {shlex.quote(str(file))}",
             )
         return record

@@ -5,6 +5,7 @@ https://www.mongodb.com/docs/manual/reference/replication/
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable
@@ -202,8 +203,9 @@ def complete(replica_set: ReplicaSet, connection: Server, dial: Dial, wait: Wait
 
 
 def healthy(replica_set: ReplicaSet, connection: Server, dial: Dial, wait: Wait) -> None:
-    """Wait until every member is a primary, a secondary or an arbiter, and has its vote.
+    """Wait until every member is a primary, a secondary or an arbiter, follows the same primary, and has its vote.
 
+    A primary that was paused says it is one until it hears of the one that was elected since; then it rolls back.
     A member that was added gets its vote only when the primary has seen its data complete; until then, the set could
     not elect another primary if it lost this one.
 
@@ -214,12 +216,22 @@ def healthy(replica_set: ReplicaSet, connection: Server, dial: Dial, wait: Wait)
 
     Raises ProvisionError: a member died, or was not healthy in time.
     """
-    for member in replica_set.members:
-        with steady(member, dial, wait) as direct:
+    with contextlib.ExitStack() as opened:
+        members = [opened.enter_context(steady(member, dial, wait)) for member in replica_set.members]
+
+        def agree() -> bool | None:
+            hellos = [_hello(each) for each in members]
+            followed = {hello.get("primary") for hello in hellos}
+            return (
+                len(followed) == 1 and None not in followed and all(_well(each) for each in hellos)
+            ) or None
+
+        for member, direct in zip(replica_set.members, members, strict=True):
             wait.until(
                 f"{member.name} to become a healthy member of {replica_set.name}",
-                lambda c=direct: state(_hello(c)) in HEALTHY or None,  # type: ignore[misc]
+                lambda c=direct: _well(_hello(c)) or None,  # type: ignore[misc]
             )
+        wait.until(f"the members of {replica_set.name} to follow one primary", agree)
     voters = min(len(replica_set.members), MOST_VOTERS)
 
     def have_votes() -> bool | None:
@@ -228,6 +240,10 @@ def healthy(replica_set: ReplicaSet, connection: Server, dial: Dial, wait: Wait)
 
     wait.until(f"the members of {replica_set.name} to have their votes", have_votes)
     wait.until(f"{replica_set.name} to settle", lambda: _settle(connection))
+
+
+def _well(hello: dict[str, Any]) -> bool:
+    return state(hello) in HEALTHY
 
 
 def _settle(connection: Server) -> bool | None:

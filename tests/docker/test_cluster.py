@@ -214,6 +214,17 @@ def test_up_lets_a_paused_node_go_on(cluster: Cluster) -> None:
     assert cluster.identities() == before
 
 
+def test_up_returns_when_a_primary_that_was_paused_follows_the_new_one(cluster: Cluster) -> None:
+    deployment = cluster.deployment
+    old = cluster.primary("shard1")
+    deployment.backend.pause(deployment.node(old), True)
+    until("another primary", lambda: cluster.primary("shard1") != old)
+    deployment.up()
+    assert deployment.status().state == "running"
+    of_shard1 = {name: state for name, state in cluster.states().items() if name.startswith("shard1")}
+    assert sorted(of_shard1.values()) == ["PRIMARY", "SECONDARY", "SECONDARY"]
+
+
 def test_down_and_up_again_keeps_what_was_acknowledged(cluster: Cluster) -> None:
     """Also what no journal had to have yet: a client writes to both shards until its router is gone."""
     acknowledged: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from provision.core.errors import ProvisionError
 from provision.deployments.assembly import plan
 from provision.deployments.bringup import BringUp, Plan
 from provision.mongodb import replica_set as replication
+from provision.mongodb.waiting import Wait
 from provision.settings.schema import DeploymentSettings
 
 
@@ -56,3 +58,36 @@ def test_a_part_that_fails_leaves_no_connection_of_the_others_open(monkeypatch: 
         begun.run(topology.nodes, until_healthy=True)
     assert there.is_set()
     assert opened.closed
+
+
+class Answers:
+    """Stands for a member: what it says to `hello` each time, the last for ever; a set of its own that is complete."""
+
+    def __init__(self, *hellos: dict[str, Any]) -> None:
+        self.hellos = list(hellos)
+
+    def command(self, _: str, command: dict[str, Any], *_more: Any) -> dict[str, Any]:
+        if "hello" in command:
+            return self.hellos.pop(0) if len(self.hellos) > 1 else self.hellos[0]
+        return {"config": {"settings": {}}, "votingMembersCount": 3}
+
+    def close(self) -> None: ...
+
+
+def test_a_set_is_healthy_when_a_primary_that_was_paused_follows_the_new_one() -> None:
+    topology = plan("rs", DeploymentSettings(topology="replica-set", members=3, port=4000))
+    (replica_set,) = topology.all_sets
+    deposed, elected, other = (member.address for member in replica_set.members)
+    secondary = {"secondary": True, "setName": "rs", "primary": elected}
+    stale = {"isWritablePrimary": True, "setName": "rs", "primary": deposed}
+    rollback = {"isWritablePrimary": False, "setName": "rs", "primary": elected}
+    members = {
+        deposed: Answers(stale, stale, stale, rollback, rollback, secondary),
+        elected: Answers({"isWritablePrimary": True, "setName": "rs", "primary": elected}),
+        other: Answers(secondary),
+    }
+    dial: Any = lambda node: members[node.address]  # noqa: E731
+    connection: Any = members[elected]
+    wait = Wait(time.monotonic() + 10.0, 10.0, lambda: None, list)
+    replication.healthy(replica_set, connection, dial, wait)
+    assert members[deposed].hellos == [secondary]

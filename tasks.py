@@ -6,8 +6,6 @@ itself there.
 
 from __future__ import annotations
 
-import atexit
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,31 +22,17 @@ if bootstrap.launched_by_invoke():  # by itself, as `env/bin/invoke`: entry.py h
     output.guard()
 bootstrap.ensure_environment()
 
-from provision.cli import collection  # noqa: E402
+from provision.cli import collection, interrupts  # noqa: E402
 from provision.cli.command import command  # noqa: E402
 from provision.cli.numeric_flags import Amount, Count  # noqa: E402
 from provision.cli.uncaught import install_excepthook  # noqa: E402
-from provision.core.signals import repeat_lost  # noqa: E402
 
 if TYPE_CHECKING:
     from provision.cli.result import Result
     from provision.cli.session import Session
 
 install_excepthook()
-
-
-def _interrupted(number: int, _frame: object) -> None:
-    output.hurry()
-    # Invoke turns KeyboardInterrupt into status 1; a shell expects 128 + the signal's number.
-    sys.exit(128 + number)
-
-
-for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-    if signal.getsignal(_number) is not signal.SIG_IGN:
-        signal.signal(_number, _interrupted)
-        # What is done is done: Python, as it ends, would let a late signal say otherwise.
-        atexit.register(signal.signal, _number, signal.SIG_IGN)
-repeat_lost()
+interrupts.install()
 
 
 @command(

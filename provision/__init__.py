@@ -1,1 +1,3 @@
 """The development environment of a Flask + MongoDB app: set-up, MongoDB, and the running app."""
+
+VERSION = "0.1.0"

@@ -23,6 +23,7 @@ class ComposeOptions:
     image: str  # Docker image, where MONGODB_IMAGE does not say otherwise
     key_file: bool  # nodes have a key file
     default: bool  # it is the project's `compose.yaml`, which `docker compose` finds by itself
+    shown: bool = True  # the project has `mongod.conf` at its top
 
 
 def project(deployment: str) -> str:
@@ -67,7 +68,7 @@ def render(topology: Topology, options: ComposeOptions, template: str) -> str:
         image=options.image,
         key_file=options.key_file,
         state=f"{STATE}/{name}",
-        conf={node.name: f"./{conf_place(name, node.name)}" for node in topology.nodes},
+        conf={node.name: f"./{conf_place(name, node.name, options.shown)}" for node in topology.nodes},
         memory_mb={node.name: memory_mb(node) for node in topology.nodes},
         file_option=""
         if options.default

@@ -173,8 +173,9 @@ class Docker:
 
     def render_compose(self) -> str:
         """The text of the compose file."""
-        default = self._deployment == "cluster"
-        options = compose.ComposeOptions(self._image, self._auth, default)
+        shown = self._paths.shows_configuration
+        default = shown and self._deployment == "cluster"
+        options = compose.ComposeOptions(self._image, self._auth, default, shown)
         return compose.render(self._topology, options, self._template)
 
     def version(self) -> str:

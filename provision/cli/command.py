@@ -18,6 +18,7 @@ from invoke.tasks import Task, task
 from provision.cli.numeric_flags import checked
 from provision.core import output
 from provision.core.errors import PackagesMissing, ProvisionError
+from provision.core.typed import as_typed, runs_as
 from provision.settings.layers import RUNTIME_CONFIG, START
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def command(
         gives_result = own.return_annotation != "None"
 
         def run(ctx: Context, *args: Any, **kwargs: Any) -> None:
+            _begin(body.__name__)
             if not only_prints:
                 output.work_begins()
             json = bool(kwargs.pop("json", False) if gives_result else kwargs.get("json"))
@@ -71,6 +73,29 @@ def command(
         return task(klass=_Task, **options)(run)
 
     return decorate
+
+
+def _begin(name: str) -> None:
+    """Have errors and Ctrl-C handled as the tool's own program does, also where plain Invoke runs somebody's `tasks.py`."""
+    if "provision.cli.program" in sys.modules:
+        return
+    from provision.cli import interrupts
+    from provision.cli.uncaught import install_excepthook
+
+    output.guard()
+    install_excepthook()
+    interrupts.install()
+    runs_as("invoke", _prefix(name.replace("_", "-"), sys.argv[1:]))
+
+
+def _prefix(name: str, arguments: Sequence[str]) -> str:
+    """What stands before the tool's own names for its tasks, as typed: ``"db."`` where somebody has added them as ``db``."""
+    ours = ("cluster.", "hosts.")
+    for each in arguments:
+        before = each.removesuffix(name)
+        if before != each and before[-1:] in ("", "."):
+            return next((before.removesuffix(own) for own in ours if before.endswith(own)), before)
+    return ""
 
 
 def _with_json(signature: inspect.Signature) -> inspect.Signature:
@@ -106,7 +131,7 @@ def _print_json(data: object) -> None:
     from provision.cli import display
     from provision.cli.result import as_text
 
-    display.line(as_text(data))
+    display.line(as_typed(as_text(data)))
 
 
 def _begun_anew(error: ProvisionError) -> ProvisionError:

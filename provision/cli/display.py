@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from provision.core.steps import Progress, Silent, StepResult
+from provision.core.typed import as_typed
 
 if TYPE_CHECKING:
     from provision.cli.result import Result
@@ -57,7 +58,7 @@ def line(text: str) -> None:
 
 def note(text: str) -> None:
     """One line about what is going on, on standard error: scripts read standard output alone."""
-    print(paint(text, "dim", sys.stderr), file=sys.stderr, flush=True)  # noqa: T201
+    print(paint(as_typed(text), "dim", sys.stderr), file=sys.stderr, flush=True)  # noqa: T201
 
 
 class StepLines:
@@ -88,7 +89,7 @@ class StepLines:
         if self._quiet:
             return
         word = ("would change" if dry_run else "changed") if result.changed else "unchanged"
-        first, *others = result.why.split("\n")
+        first, *others = as_typed(result.why).split("\n")
         seconds = f" ({result.seconds:.2f} s)" if self._timings else ""
         word = paint(f"{word:<12}", "yellow" if result.changed else "green", self._stream)
         print(f"{result.name:<14} {word} {first}{seconds}", file=self._stream, flush=True)
@@ -301,7 +302,7 @@ def findings(found: Sequence[Finding]) -> None:
     for each in found:
         mark, colour = marks[each.level]
         line(f"{paint(mark, colour)} {each.check:<{width}}  {each.what}")
-        for remedy in each.remedy.splitlines():
+        for remedy in as_typed(each.remedy).splitlines():
             line(" " * (width + 4) + paint(remedy, "cyan" if each.level != "ok" else "dim"))
     count = {level: sum(each.level == level for each in found) for level in marks}
     line(
@@ -342,7 +343,7 @@ def host_findings(found: Sequence[HostFinding]) -> None:
         if each.remedy and each.level != "ok":
             line("")
             line(f"{each.host}, {each.check}:")
-            for remedy in each.remedy.splitlines():
+            for remedy in as_typed(each.remedy).splitlines():
                 line("  " + paint(remedy, "cyan"))
 
 

@@ -1,4 +1,4 @@
-"""Becomes Invoke; a script run by env/'s own interpreter.
+"""How a command begins: as a script that becomes Invoke in a clone of the tool, and as the console script `provision`.
 
 Until the tasks have said what Ctrl-C means, it ends the process as it ends any other: without a traceback out of
 half-imported modules.
@@ -26,14 +26,17 @@ def _encode_as_asked() -> None:
                 stream.reconfigure(encoding=encoding or None, errors=errors or None)
 
 
-if __name__ == "__main__":
-    _encode_as_asked()
+def main() -> str | int | None:
+    """Run the tasks of the tool, and of no `tasks.py`: the console script `provision`, and `python -m provision`."""
+    from provision.core.typed import runs_as
+
+    runs_as("provision")
+    return _run("installed")
+
+
+def _run(program: str) -> str | int | None:
     if {"--dry-run", "-R", "--dry"} & set(sys.argv):
         sys.dont_write_bytecode = True
-    # What env/bin/invoke would have: its own name. Isolated (env/wrapper.py), Python puts no directory of ours on the path.
-    sys.argv[0] = str(Path(sys.prefix, "bin", "invoke"))
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
     from provision.core import output
 
     output.guard()
@@ -46,11 +49,19 @@ if __name__ == "__main__":
 
     import_invoke()
 
-    from provision.cli.program import program
+    from provision.cli import program as programs
 
     try:
-        program.run()
+        getattr(programs, program).run()
         code: str | int | None = 0
     except SystemExit as leaving:
         code = leaving.code
-    sys.exit(output.status(code))
+    return output.status(code)
+
+
+if __name__ == "__main__":
+    _encode_as_asked()
+    # What env/bin/invoke would have: its own name. Isolated (env/wrapper.py), Python puts no directory of ours on the path.
+    sys.argv[0] = str(Path(sys.prefix, "bin", "invoke"))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    sys.exit(_run("program"))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import sys
+from collections.abc import Callable
 from typing import Any
 
 from invoke import __version__  # type: ignore[attr-defined]
@@ -9,7 +13,9 @@ from invoke.config import Config
 from invoke.parser.argument import Argument
 from invoke.program import Program
 
+from provision import VERSION
 from provision.cli.numeric_flags import checked
+from provision.core.typed import as_typed
 from provision.settings.layers import RUNTIME_CONFIG, START
 
 
@@ -43,10 +49,35 @@ class _Program(Program):
         self.config[START] = self.args["search-root"].value
 
 
+class _Installed(_Program):
+    """Has the tool's own tasks wherever it is typed, and reads no `tasks.py`."""
+
+    def load_collection(self) -> None:
+        from provision.cli import collection
+
+        self.collection = collection()
+
+    def print_task_help(self, name: str) -> None:
+        _print_as_typed(lambda: super(_Installed, self).print_task_help(name))
+
+    def list_tasks(self) -> None:
+        _print_as_typed(super().list_tasks)
+
+
+def _print_as_typed(show: Callable[[], None]) -> None:
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        show()
+    sys.stdout.write(as_typed(shown.getvalue()))
+
+
 program: Any = _Program(
     name="Invoke",
     binary="inv[oke]",
     binary_names=["invoke", "inv"],
     version=__version__,
     config_class=_Config,
+)
+installed: Any = _Installed(
+    name="provision", binary="provision", binary_names=["provision"], version=VERSION, config_class=_Config
 )

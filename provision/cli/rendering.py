@@ -54,7 +54,8 @@ def compose(session: Session, on: str, check: bool) -> Result[Rendered]:
     text = backend.render_compose()
     if not check:
         return Result(Rendered(on, text, {}), lambda: display.line(text.rstrip("\n")))
-    file = loaded.paths.compose_file if on == "cluster" else loaded.paths.own_compose_file(on)
+    at_top = on == "cluster" and loaded.paths.shows_configuration
+    file = loaded.paths.compose_file if at_top else loaded.paths.own_compose_file(on)
     shown = str(file.relative_to(loaded.paths.root))
     if file.is_file() and file.read_text(encoding="utf-8") == text:
         fine = f"{shown} is what templates/compose.yaml.j2 and invoke.yaml give."

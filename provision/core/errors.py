@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from provision.core.text import indent
+from provision.core.typed import as_typed
 
 USER_ERROR = 1
 OUR_BUG = 3
@@ -45,18 +46,18 @@ class ProvisionError(Exception):
 
     def text(self) -> str:
         """The message as it is printed: a line each for what failed, why, the log if any, and the remedy."""
-        lines = [f"error: {self.doing}", f"  why:  {indent(self.cause)}"]
+        lines = [f"error: {self.doing}", f"  why:  {indent(as_typed(self.cause))}"]
         if self.log_lines:
             lines.append("  log:  " + indent("\n".join(self.log_lines)))
-        lines.append(f"  next: {indent(self.remedy)}")
+        lines.append(f"  next: {indent(as_typed(self.remedy))}")
         return "\n".join(lines)
 
     def parts(self) -> dict[str, Any]:
         """The message in parts: `doing`, `cause` and `remedy` are text, `log` is a list of lines."""
         return {
             "doing": self.doing,
-            "cause": self.cause,
-            "remedy": self.remedy,
+            "cause": as_typed(self.cause),
+            "remedy": as_typed(self.remedy),
             "log": list(self.log_lines),
         }
 

@@ -14,6 +14,7 @@ from provision.core.steps import Decision, Progress, Reporter, Step, run_steps
 from provision.deployments import assembly
 from provision.deployments.deployment import Deployment
 from provision.env import bootstrap
+from provision.env.groups import keeps_env
 from provision.env.virtualenv import StepRecord
 from provision.machine.access import explain
 from provision.mongodb import binaries
@@ -193,6 +194,8 @@ def steps(loaded: Loaded) -> list[Step]:
 
 
 def _virtualenv(loaded: Loaded) -> Sequence[StepRecord]:
+    if not keeps_env(loaded.paths.root):
+        return ()
     return bootstrap.take_report() or bootstrap.inspect(loaded.paths.root).steps()
 
 

@@ -85,7 +85,8 @@ def _software(
 ) -> Iterator[Finding]:
     paths = loaded.paths
     own, app = software.read_virtualenv(loaded), software.read_app_virtualenv(loaded)
-    yield software.judge_virtualenv("virtualenv", own, paths.env)
+    if own is not None:
+        yield software.judge_virtualenv("virtualenv", own, paths.env)
     if app is not None:
         yield software.judge_virtualenv("app virtualenv", app, paths.app_env)
     needed_for = ["env/"] if software.is_stale(own) else []

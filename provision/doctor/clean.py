@@ -22,6 +22,7 @@ from provision.doctor import removal, traces
 from provision.doctor.at_rest import alone, refuse_while_running
 from provision.doctor.removal import Item, Way, foreign, has_more_than, size
 from provision.env import virtualenv
+from provision.env.groups import keeps_env
 from provision.machine.access import cache_directory, chown
 from provision.settings.loading import Loaded
 from provision.state import records
@@ -253,6 +254,8 @@ class _Search:
     def environment(self) -> None:
         """`env/`, if it is a virtualenv."""
         env = self.paths.env
+        if not keeps_env(self.paths.root):
+            return  # a folder of that name in anybody's project is theirs
         if env.is_symlink():
             self.kept.append(Kept(env, "it is a symbolic link"))
         elif env.is_dir():

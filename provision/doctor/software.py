@@ -12,6 +12,7 @@ from pathlib import Path
 from provision.core.finding import Finding, error, ok, warning
 from provision.doctor.network import Answer
 from provision.env import bootstrap
+from provision.env.groups import keeps_env
 from provision.env.virtualenv import MINIMUM_PYTHON, BootstrapError, Plan, decide
 from provision.env.virtualenv import examine as examine_virtualenv
 from provision.mongodb.binaries import recorded
@@ -42,8 +43,10 @@ def judge_python(version: tuple[int, int, int]) -> Finding:
     return ok("python", f"Python {shown}.")
 
 
-def read_virtualenv(loaded: Loaded) -> Plan | BootstrapError:
-    """What would have to be done to `env/`, or why that can't be told."""
+def read_virtualenv(loaded: Loaded) -> Plan | BootstrapError | None:
+    """What would have to be done to `env/`, or why that can't be told; None where the tool is installed as a package."""
+    if not keeps_env(loaded.paths.root):
+        return None
     try:
         return bootstrap.inspect(loaded.paths.root)
     except BootstrapError as problem:

@@ -188,6 +188,9 @@ def need(*names: str) -> None:
 
     Raises BootstrapError: nothing may be changed (``--dry-run``).
     """
+    if not groups.keeps_env(ROOT):
+        _need_installed(names)
+        return
     spec = project_environment()
     has = resolved(spec).requirements
     missing = [name for name in names if ROOT / groups.GROUPS[name] not in has]
@@ -203,6 +206,35 @@ def need(*names: str) -> None:
     groups.ask_for(missing)
     os.environ[REPORT_VARIABLE] = UPDATE
     _execute(base_executable(), "env/wrapper.py", sys.argv[1:])
+
+
+def _need_installed(names: Iterable[str]) -> None:
+    """See that the extras are there that these groups are: they are installed as the tool was.
+
+    Raises BootstrapError: they are not; saying how to install them.
+    """
+    from importlib.util import find_spec
+
+    missing = [name for name in names if any(find_spec(each) is None for each in groups.PACKAGES[name])]
+    if not missing:
+        return
+    wanted = f"'{groups.DISTRIBUTION}[{','.join(missing)}]'"
+    raise BootstrapError(
+        f"looking for the packages of {', '.join(missing)}",
+        f"{groups.DISTRIBUTION} is installed in {sys.prefix} without its extra {', '.join(missing)}",
+        _how_to_install(wanted, Path(sys.prefix)),
+    )
+
+
+def _how_to_install(wanted: str, prefix: Path) -> str:
+    """The command that adds an extra, by what has installed the tool."""
+    if "uv" in prefix.parts and "tools" in prefix.parts:
+        return f"type uv tool install {wanted}"
+    if "uv" in prefix.parts:
+        return f"type uvx --from {wanted} provision, and what follows"
+    if "pipx" in prefix.parts:
+        return f"type pipx install --force {wanted}"
+    return f"type {sys.executable} -m pip install {wanted}"
 
 
 def take_report() -> list[StepRecord]:

@@ -22,8 +22,20 @@ NEEDED_BY = {
     "test": "The test suite",
     "dev": "The checks before a commit",
 }
+PACKAGES = {
+    "hosts": ("fabric", "cryptography"),
+    "test": ("pytest", "testcontainers"),
+    "dev": ("ruff", "mypy"),
+}
+"""A few packages of each group, by which one can tell that it is installed."""
+DISTRIBUTION = "flaskbook-provision"
 VARIABLE = "PROVISION_GROUPS"
 """Names of the groups that a command has asked for, with commas, in the environment of what builds env/."""
+
+
+def keeps_env(root: Path) -> bool:
+    """Whether a folder is a clone of the tool, which has a virtualenv env/ of its own, and not an installed package."""
+    return (root / "invoke").is_file() and (root / RUN[1]).is_file()
 
 
 def asked_for(root: Path, environment: Mapping[str, str]) -> tuple[Path, ...]:

@@ -31,8 +31,8 @@ def isolated(python):
 def own_command(project):
     # type: (str) -> list[str]
     """Return the beginning of a command line that runs one of the tool's own commands in a project."""
-    entry = os.path.join(ROOT, "provision", "cli", "entry.py")
-    return isolated(sys.executable) + [entry, "--search-root", project]
+    main = os.path.join(ROOT, "provision", "__main__.py")
+    return isolated(sys.executable) + [main, "--search-root", project]
 
 
 def pythons_on_path(minimum):

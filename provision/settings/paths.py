@@ -54,6 +54,11 @@ class Paths:
         return self.root / "invoke.yaml"
 
     @property
+    def shows_configuration(self) -> bool:
+        """Whether the project has templates of its own: then what is rendered from them for `local` stands beside them."""
+        return (self.root / "mongod.conf.j2").is_file()
+
+    @property
     def mongod_template(self) -> Path:
         """The one template behind every mongod and mongos; the packaged copy where the project has none."""
         own = self.root / "mongod.conf.j2"
@@ -190,7 +195,7 @@ class Paths:
 
     def node_conf(self, deployment: str, node: str) -> Path:
         """A node's rendered configuration: see `conf_place`."""
-        return self.root / conf_place(deployment, node)
+        return self.root / conf_place(deployment, node, self.shows_configuration)
 
     def key_file(self, deployment: str) -> Path:
         """The deployment's `security.keyFile`, 0400."""
@@ -254,7 +259,10 @@ def _under(root: Path, configured: str) -> Path:
     return Path(os.path.normpath(path if path.is_absolute() else root / path))
 
 
-def conf_place(deployment: str, node: str) -> str:
-    """A node's rendered configuration, from the project's top folder. The node of `local` has the one that people read."""
-    own = deployment == "local" and node == "mongod"
+def conf_place(deployment: str, node: str, shown: bool) -> str:
+    """A node's rendered configuration, from the project's top folder.
+
+    `shown`: the node of `local` has its own there, for people to read. Anybody's project may have a file of that name.
+    """
+    own = shown and deployment == "local" and node == "mongod"
     return "mongod.conf" if own else f".state/deployments/{deployment}/{node}.conf"

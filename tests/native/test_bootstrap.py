@@ -46,6 +46,7 @@ MODULES = [
     "core/locks",
     "core/signals",
     "core/text",
+    "core/typed",
 ]
 BASE = getattr(sys, "_base_executable", sys.executable)
 TASKS = """\

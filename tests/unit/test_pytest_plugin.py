@@ -208,16 +208,25 @@ def test_the_packages_bounds_are_those_of_the_requirement_files() -> None:
                 listed[requirement.name] = requirement.specifier
     described = project()
     wanted = [*described["dependencies"], *chain.from_iterable(described["optional-dependencies"].values())]
+    wanted += tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"][
+        "flaskbook"
+    ]
     for requirement in map(Requirement, wanted):
-        if requirement.name == "pytest":  # the plugin runs on older ones than our own tests
+        if requirement.name == described["name"]:
+            assert requirement.extras <= set(described["optional-dependencies"])
+        elif requirement.name == "pytest":  # the plugin runs on older ones than our own tests
             assert requirement.specifier == SpecifierSet(">=8")
         else:
             assert requirement.specifier == listed[requirement.name], requirement.name
 
 
-def test_the_plugin_needs_nothing_that_only_the_tool_needs() -> None:
-    needed = {Requirement(text).name for text in project()["dependencies"]}
-    assert needed.isdisjoint({"invoke", "fabric", "pip", "pydantic", "rich", "docker"})
+def test_who_runs_an_app_needs_neither_pytest_nor_what_other_hosts_need() -> None:
+    described = project()
+    needed = {Requirement(text).name for text in described["dependencies"]}
+    assert needed.isdisjoint(
+        {"pytest", "fabric", "paramiko", "cryptography", "testcontainers", "flask", "mongoengine"}
+    )
+    assert set(described["optional-dependencies"]) == {"hosts", "container", "dev"}
 
 
 def test_app_env_adds_to_the_variables_of_the_app_and_takes_away() -> None:

@@ -1,0 +1,28 @@
+"""What Ctrl-C and the signals that end a process mean to a command."""
+
+from __future__ import annotations
+
+import atexit
+import signal
+import sys
+
+from provision.core import output
+from provision.core.signals import repeat_lost
+
+
+def install() -> None:
+    """Have SIGINT, SIGTERM and SIGHUP end the process with 128 + the signal's number, where they are not ignored.
+
+    Invoke turns KeyboardInterrupt into status 1; a shell expects 128 + the signal's number.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupted)
+            # What is done is done: Python, as it ends, would let a late signal say otherwise.
+            atexit.register(signal.signal, number, signal.SIG_IGN)
+    repeat_lost()
+
+
+def _interrupted(number: int, _frame: object) -> None:
+    output.hurry()
+    sys.exit(128 + number)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from provision.core.errors import ProvisionError
+from provision.env.settings_files import SUFFIXES
 from provision.settings.layers import RUNTIME_VARIABLE, read_layers
 from provision.settings.paths import project_root
 
@@ -29,6 +30,7 @@ class Session:
     """
 
     def __init__(self, start: Path, runtime: str | None = None, quiet: bool = False) -> None:
+        self.start = start.absolute()
         self.project = project_root(start)
         self.quiet = quiet
         self._layers = read_layers(self.project, os.environ, runtime)
@@ -59,6 +61,7 @@ class Session:
         from provision.settings import loading
         from provision.state.remembered import flags as earlier
 
+        self._require_settings()
         if self._loaded is not None:
             raise RuntimeError("a command reads its settings once")
         self._require_own_files([self.project / ".state", self.project / "mongod.conf"])
@@ -122,6 +125,15 @@ class Session:
         from provision.cli import display
 
         return display.StepLines(timings, quiet=self.quiet and stream is None, stream=stream)
+
+    def _require_settings(self) -> None:
+        """Refuse to begin a project in whichever folder a command was typed in."""
+        if not any((self.project / f"invoke{suffix}").is_file() for suffix in SUFFIXES):
+            raise ProvisionError(
+                "looking for the project",
+                f"Neither {self.start} nor a folder above it has an invoke.yaml.",
+                "Go to your project, or set up the app in this folder: invoke init",
+            )
 
     def _require_own_files(self, places: Sequence[Path]) -> None:
         """Refuse to work on files that another user has made, which would be taken for missing."""

@@ -113,6 +113,11 @@ class Paths:
         return accepted_settings(self.root)
 
     @property
+    def schema(self) -> Path:
+        """The JSON schema of the settings, for editors, where the tool is not in the project itself."""
+        return self.state / "invoke.schema.json"
+
+    @property
     def env_lock(self) -> Path:
         """Held while env/ is made or changed."""
         return self.state / "bootstrap.lock"

@@ -151,6 +151,7 @@ APP_VIRTUALENV = Record(lambda paths, _: paths.app_env, of_deployment=False)
 SHELL_HISTORY = Record(lambda paths, _: paths.shell_history, of_deployment=False, private=True)
 LOCK = Record(lambda paths, _: paths.lock("*"), of_deployment=False)
 ENV_LOCK = Record(lambda paths, _: paths.env_lock, of_deployment=False)
+SCHEMA = Record(lambda paths, _: paths.schema, of_deployment=False)
 OWN_CACHE = Record(lambda paths, _: paths.own_cache, of_deployment=False)
 BENCHMARKS = Record(lambda paths, _: paths.benchmarks, of_deployment=False)
 

@@ -273,6 +273,7 @@ def loaded(tmp_path: Path) -> Loaded:
         (root / folder).mkdir(parents=True)
         (root / folder / "file").write_text(folder, encoding="utf-8")
     (root / "mongod.conf").touch()
+    (root / "mongod.conf.j2").touch()
     (root / "tasks.py").touch()
     return Loaded(Settings(), Paths.of(root, "data", "log", str(tmp_path / "cache")), {})
 
@@ -296,7 +297,11 @@ DAEMON = (
 
 def test_a_copy_holds_what_a_clone_would(lab: Lab) -> None:
     copy = lab.copy("clone")
-    assert sorted(str(path.relative_to(copy)) for path in copy.rglob("*")) == ["provision", "tasks.py"]
+    assert sorted(str(path.relative_to(copy)) for path in copy.rglob("*")) == [
+        "mongod.conf.j2",
+        "provision",
+        "tasks.py",
+    ]
 
 
 def test_leaving_the_lab_ends_what_was_started_there_and_removes_it(loaded: Loaded) -> None:

@@ -27,6 +27,10 @@ def test_the_cache_is_shared_by_all_clones(tmp_path: Path) -> None:
 
 def test_only_the_local_mongods_configuration_is_at_the_root(tmp_path: Path) -> None:
     paths = Paths.of(tmp_path, "data", "log", "c")
+    assert paths.node_conf("local", "mongod").is_relative_to(paths.state), (
+        "anybody's project may have one of its own"
+    )
+    (tmp_path / "mongod.conf.j2").touch()
     assert paths.node_conf("local", "mongod") == tmp_path / "mongod.conf"
     assert paths.node_conf("cluster", "shard1-1").is_relative_to(paths.state)
 

@@ -35,7 +35,8 @@ def test_the_wheel_has_every_file_that_paths_promises(tmp_path: Path) -> None:
         value
         for name in dir(Paths)
         if isinstance(getattr(Paths, name), property)
-        and (value := getattr(paths, name)).is_relative_to(ROOT / "provision")
+        and isinstance(value := getattr(paths, name), Path)
+        and value.is_relative_to(ROOT / "provision")
     ]
     assert len(promised) == 5
     needed = {str(path.relative_to(ROOT)) for path in promised} | {

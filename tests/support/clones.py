@@ -280,7 +280,7 @@ def make_clone(root: Path, mongod: str | None, with_env: bool = True) -> Clone:
     if with_env:
         lend_env(root)
     port, app_port = processes.free_port(), processes.free_port()
-    return Clone(root, home, port, app_port, _environment(root, home, port, app_port, mongod))
+    return Clone(root, home, port, app_port, make_environment(home, port, app_port, mongod))
 
 
 def _copy_bytecode(source: Path, target: Path) -> None:
@@ -349,7 +349,7 @@ def lend_env(root: Path) -> None:
     (env / virtualenv.RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def _environment(root: Path, home: Path, port: int, app_port: int, mongod: str | None) -> dict[str, str]:
+def make_environment(home: Path, port: int, app_port: int, mongod: str | None) -> dict[str, str]:
     """This process's environment, with another home and none of what an outer `invoke` or pytest has set."""
     kept = {
         name: value

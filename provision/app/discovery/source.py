@@ -184,6 +184,8 @@ def literal(value: ast.expr) -> object:
         return literal(value.values[-1])
     if isinstance(value, ast.Call) and called(value) in ("get", "getenv") and len(value.args) == 2:
         return literal(value.args[1])
+    if isinstance(value, ast.Call) and called(value) in ("int", "str") and len(value.args) == 1:
+        return literal(value.args[0])
     return None
 
 

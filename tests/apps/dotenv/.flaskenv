@@ -1,0 +1,2 @@
+FLASK_APP=garden:create_app
+FLASK_DEBUG=0

@@ -1,0 +1,106 @@
+"""The installed tool in other people's projects: `provision init && provision run`, each app unchanged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import processes
+from tests.support.clones import Clone, make_environment
+from tests.support.installed import APPS, Project, install, offline
+
+pytestmark = pytest.mark.needs("index")  # once, to fill the local one
+NewProject = Callable[[str], Project]
+# Those that `init` alone does not suffice for, and what it tells you to add.
+ALONE = [
+    "app-object", "dotenv", "editable", "factory-with-arguments", "git-url", "hashes", "mongoengine-settings", "own-names",
+    "pipfile", "pkg-resources", "poetry", "script", "script-without-guard", "socketio", "src-layout", "utf-16",
+    "uv-lock", "wrapper",
+]  # fmt: skip
+
+
+@pytest.fixture
+def new_project(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path
+) -> Iterator[NewProject]:
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if base.name.startswith("popen-") else base
+    made: list[Project] = []
+
+    def make(name: str) -> Project:
+        place = tmp_path / str(len(made)) / name
+        if (APPS / name).is_dir():
+            shutil.copytree(APPS / name, place)
+        else:
+            place.mkdir(parents=True)
+        subprocess.run(["git", "init", "-q", place], check=True)
+        home = tmp_path / f"home-{len(made)}"
+        home.mkdir()
+        port, app_port = processes.free_port(), processes.free_port()
+        environment = make_environment(home, port, app_port, str(mongod_binary)) | offline()
+        made.append(Project(place, home, port, app_port, environment, tool=install(shared)))
+        return made[-1]
+
+    yield make
+    for project in made:
+        project.close()
+
+
+def visits(project: Clone) -> tuple[str, int]:
+    """One more visit: the database's name, and how many there are now."""
+    status, body = project.get("/")
+    assert status == 200, body
+    answer = json.loads(body)
+    return answer["database"], answer["visits"]
+
+
+def serves(project: Project, database: str) -> None:
+    """It runs, reads and writes its database, and ends at Ctrl-C."""
+    running = project.begin("run")
+    running.says(" at http://127.0.0.1:")
+    assert visits(project) == (database, 1), running.text
+    assert visits(project) == (database, 2)
+    running.signal_group(signal.SIGINT)
+    assert running.ends() == 130, running.text
+    assert project.mongods() == []
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_init_and_run_serve_an_app_unchanged(new_project: NewProject, name: str) -> None:
+    project = new_project(name)
+    if name == "git-url":
+        requirements = project.root / "requirements.txt"
+        text = requirements.read_text(encoding="utf-8")
+        requirements.write_text(text.replace("{GREETINGS}", str(greetings(project.home))), encoding="utf-8")
+    before = sorted(
+        path.relative_to(project.root) for path in project.root.rglob("*") if ".git" not in path.parts
+    )
+    done = json.loads(project.succeeds("init", "--json"))
+    assert len((project.root / "invoke.yaml").read_text(encoding="utf-8").splitlines()) <= 15
+    database = next(line.split()[-1] for line in done["text"].splitlines() if line.startswith("  database:"))
+    serves(project, database)
+    project.succeeds("clean", "--data", "--yes")
+    after = [path.relative_to(project.root) for path in project.root.rglob("*") if ".git" not in path.parts]
+    left = {str(each) for each in after if each not in before and "__pycache__" not in each.parts}
+    assert {each for each in left if "egg-info" not in each} == {"invoke.yaml", ".gitignore"}
+
+
+def greetings(folder: Path) -> Path:
+    """A repository with a package in it."""
+    place = folder / "greetings"
+    place.mkdir()
+    (place / "greetings.py").write_text("def hello():\n    return 'hello'\n", encoding="utf-8")
+    (place / "setup.py").write_text(
+        "from setuptools import setup\nsetup(name='greetings', version='1.0', py_modules=['greetings'])\n",
+        encoding="utf-8",
+    )
+    author = ("-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        subprocess.run(["git", *author, "-C", place, *command], check=True)
+    return place

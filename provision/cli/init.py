@@ -140,7 +140,7 @@ def _choose(found: Found, named: str) -> Candidate:
     """The app: the one that was found, or of several the one that a person names."""
     from provision.app.discovery import Candidate
 
-    known = {each.factory: each for each in found.candidates}
+    known = {_label(each, found): each for each in found.candidates}
     if named:
         return known.get(named) or Candidate(named, ".", "--app", 0)
     if len(known) == 1:
@@ -151,7 +151,7 @@ def _choose(found: Found, named: str) -> Candidate:
             "No Flask app was found here: no `Flask(…)`, no `create_app`, and no FLASK_APP. Nothing was written.",
             "Go to the app's folder. Or name the app: invoke init --app shop:create_app",
         )
-    listed = "\n".join(f"{each.factory}  ({each.where})" for each in known.values())
+    listed = "\n".join(f"{label}  ({each.where})" for label, each in known.items())
     if sys.stdin.isatty() and sys.stderr.isatty():
         sys.stderr.write(f"Which app?\n{listed}\n> ")
         sys.stderr.flush()
@@ -163,6 +163,12 @@ def _choose(found: Found, named: str) -> Candidate:
         f"There are several apps, and nothing says which one you mean. Nothing was written.\n{listed}",
         f"Name one of them: invoke init --app {next(iter(known))}",
     )
+
+
+def _label(candidate: Candidate, found: Found) -> str:
+    """What a person names a candidate by: with its folder, where that is what tells it from another."""
+    same = [each for each in found.candidates if each.factory == candidate.factory]
+    return candidate.factory if len(same) == 1 else f"{candidate.path}/{candidate.factory}"
 
 
 def _to_do(chosen: Candidate, found: Found) -> Iterator[str]:

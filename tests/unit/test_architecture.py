@@ -35,6 +35,12 @@ def test_every_import_is_declared_and_every_dependency_is_used() -> None:
     assert "No dependency issues" in checked("deptry", "--no-ansi", ".")
 
 
+def test_the_scripts_for_ci_pass_shellcheck() -> None:
+    scripts = sorted(map(str, (ROOT / "tools" / "ci").rglob("*.sh")))
+    assert len(scripts) == 3
+    assert checked("shellcheck", *scripts) == ""
+
+
 def test_the_programs_for_hosts_pass_shellcheck() -> None:
     scripts = sorted((ROOT / "provision" / "hosts" / "scripts").rglob("*.sh"))
     assert len(scripts) > 30

@@ -104,3 +104,70 @@ def greetings(folder: Path) -> Path:
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
         subprocess.run(["git", *author, "-C", place, *command], check=True)
     return place
+
+
+def test_a_project_with_tasks_of_its_own_has_ours_beside_them(new_project: NewProject) -> None:
+    project = new_project("app-object")
+    project.succeeds("init")
+    (project.root / "tasks.py").write_text(
+        "from invoke import Collection, task\n"
+        "from provision import collection\n\n"
+        "@task\ndef mine(c):\n    print('mine')\n\n"
+        "@task\ndef broken(c):\n    raise ValueError('theirs')\n\n"
+        "ns = Collection(mine, broken)\nns.add_collection(collection(), 'db')\n",
+        encoding="utf-8",
+    )
+    invoke = project.tool / "bin" / "invoke"
+
+    def typed(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [invoke, *arguments],
+            cwd=project.root,
+            env=project.env(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert typed("mine", "db.start").returncode == 0
+    assert json.loads(typed("db.status", "--json").stdout)["state"] == "running"
+    wrong = typed("db.start", "--on", "other")
+    assert wrong.returncode == 1
+    assert "Traceback" not in wrong.stderr
+    stopped = typed("db.stop")
+    assert (stopped.returncode, stopped.stdout) == (0, "local: stopped mongod\n")
+    shell = typed("db.shell", "--eval", "1")
+    assert "invoke db.start --on local" in shell.stderr, shell.stderr
+    theirs = typed("broken")
+    assert "ValueError: theirs" in theirs.stderr
+    assert "bug in the tool" not in theirs.stderr
+
+
+def test_commands_work_from_any_folder_of_the_project_and_in_none_outside(new_project: NewProject) -> None:
+    project = new_project("own-names")
+    assert "provision init" in project.fails("start")
+    assert [each.name for each in project.root.glob(".state*")] == []
+    project.succeeds("init")
+    project.succeeds("start")
+    inside = project.root / "shop"
+    for command in (["uri"], ["status"], ["logs"], ["shell", "--eval", "1"]):
+        done = subprocess.run(
+            [*project.command, *command],
+            cwd=inside,
+            env=project.env(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    project.succeeds("stop")
+
+
+def test_what_is_missing_of_the_tool_itself_is_named_with_how_it_was_installed(
+    new_project: NewProject,
+) -> None:
+    project = new_project("app-object")
+    project.succeeds("init")
+    said = project.fails("setup", "--group", "hosts")
+    assert "pip install 'flaskbook-provision[hosts]'" in said
+    assert "provision" in project.succeeds("--help")

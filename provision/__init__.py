@@ -10,7 +10,7 @@ VERSION = "0.1.0"
 
 
 def collection() -> Collection:
-    """Every task of the tool, for your own `tasks.py`: with ``ns.add_collection(collection(), "db")`` they are below ``db``."""
+    """Every task of the tool, for a `tasks.py`: ``ns.add_collection(collection(), "db")`` puts them below ``db``."""
     from provision.cli import collection as tasks
 
     return tasks()

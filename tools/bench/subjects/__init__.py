@@ -8,6 +8,7 @@ from tools.bench.subjects import (
     cluster,
     fixtures,
     hosts,
+    installed,
     replica_set,
     run_app,
     seed,
@@ -20,6 +21,9 @@ from tools.bench.subjects import (
 ALL: tuple[Subject, ...] = (
     task_list.SUBJECT,
     setup_unchanged.SUBJECT,
+    installed.COMMAND,
+    installed.INIT,
+    installed.SECOND_APP,
     start.EMPTIED,
     start.USED,
     run_app.SUBJECT,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from pathlib import Path
 
 from tools.bench.lab import Lab
 from tools.bench.measure import Bound, Subject
@@ -32,7 +34,7 @@ def _theirs(lab: Lab) -> float:
     done = lab.run(
         [
             *("sh", "-e", "-c", _BY_HAND, "by-hand"),
-            str(project.paths.env / "bin" / "virtualenv"),
+            str(Path(sys.executable).with_name("virtualenv")),
             str(FLOOR),
             str(project.mongod.path),
             str(lab.floor_port),

@@ -20,7 +20,7 @@ DOCUMENTS = [
     *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
 ]
 # A command: its task, and then words up to where prose, quotation or the shell goes on.
-_COMMAND = re.compile(r"(?<![\w/.-])(?:\./)?invoke ((?:[a-z][\w.-]*|-[-\w]+)(?: [^\s`'\"|&#;:(),\n]+)*)")
+_COMMAND = re.compile(r"(?<![\w/.-])(?:(?:\./)?invoke|(?:flaskbook-)?provision) ((?:[a-z][\w.-]*|-[-\w]+)(?: [^\s`'\"|&#;:(),\n]+)*)")
 _HOLE = "HOLE"
 
 
@@ -50,7 +50,8 @@ def commands() -> list[tuple[str, str, list[str]]]:
     for where, text in texts():
         for match in _COMMAND.finditer(text):
             words = match.group(1).split()
-            task = words[0].rstrip(".")
+            # Examples of a `tasks.py` of somebody's own have ours below `db`.
+            task = words[0].rstrip(".").removeprefix("db.")
             if _HOLE in task or task.startswith("-"):
                 continue
             is_command = task in names or "." in task or any(w.startswith("--") for w in words[1:])

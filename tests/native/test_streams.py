@@ -82,6 +82,7 @@ STARTS, STOPS = (NEW, SET_UP, HALF_STARTED), (NEW, HALF_STARTED, RUNNING)
 REFUSED = (1, 1, 1, 1)
 NEEDS_PRIMARY = (1, 1, 1, 0)
 TABLE = {
+    "init": Started(statuses=REFUSED),
     "setup": Started(disturbs=(NEW,)),
     "settings": Started(prints=True),
     "render": Started(prints=True),

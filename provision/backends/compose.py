@@ -24,6 +24,7 @@ class ComposeOptions:
     key_file: bool  # nodes have a key file
     default: bool  # it is the project's `compose.yaml`, which `docker compose` finds by itself
     shown: bool = True  # the project has `mongod.conf` at its top
+    apart: bool = False  # configuration and key file are beside the file
 
 
 def project(deployment: str) -> str:
@@ -34,6 +35,10 @@ def project(deployment: str) -> str:
 def memory_mb(node: Node) -> int:
     """Memory limit of a node's container, in MB."""
     return _ROUTER_MB if node.is_router else int(node.options.cache_size_gb * 1024) + _BESIDE_CACHE_MB
+
+
+def _conf(deployment: str, node: str, options: ComposeOptions) -> str:
+    return f"{node}.conf" if options.apart else conf_place(deployment, node, options.shown)
 
 
 def render(topology: Topology, options: ComposeOptions, template: str) -> str:
@@ -67,8 +72,8 @@ def render(topology: Topology, options: ComposeOptions, template: str) -> str:
         nodes=topology.nodes,
         image=options.image,
         key_file=options.key_file,
-        state=f"{STATE}/{name}",
-        conf={node.name: f"./{conf_place(name, node.name, options.shown)}" for node in topology.nodes},
+        state="." if options.apart else f"{STATE}/{name}",
+        conf={node.name: f"./{_conf(name, node.name, options)}" for node in topology.nodes},
         memory_mb={node.name: memory_mb(node) for node in topology.nodes},
         file_option=""
         if options.default

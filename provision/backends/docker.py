@@ -171,11 +171,11 @@ class Docker:
         path.chmod(0o644)
         return True
 
-    def render_compose(self) -> str:
-        """The text of the compose file."""
+    def render_compose(self, apart: bool = False) -> str:
+        """The text of the compose file. `apart`: for a folder of its own, with configuration and key file beside it."""
         shown = self._paths.shows_configuration
         default = shown and self._deployment == "cluster"
-        options = compose.ComposeOptions(self._image, self._auth, default, shown)
+        options = compose.ComposeOptions(self._image, self._auth, default, shown, apart)
         return compose.render(self._topology, options, self._template)
 
     def version(self) -> str:

@@ -88,7 +88,7 @@ class Processes:
     def launch(self, nodes: Sequence[Node], checked: Callable[[], None] = lambda: None) -> None:
         missing = [node for node in nodes if not self.observe(node).running]
         for node in missing:
-            self._binary(node)
+            self.program(node)
             self._make_room(node)
         checked()
         # All of them first: what a record needs to be written takes longer than starting a process.
@@ -275,7 +275,7 @@ class Processes:
         with output.open("wb") as sink:
             child = subprocess.Popen(
                 [
-                    str(self._binary(node)),
+                    str(self.program(node)),
                     "--config",
                     str(self._paths.node_conf(self._deployment, node.name)),
                 ],
@@ -289,7 +289,11 @@ class Processes:
         self._children[node.name] = child
         _OUTLIVING.append(child)
 
-    def _binary(self, node: Node) -> Path:
+    def program(self, node: Node) -> Path:
+        """The mongod or mongos that a node runs.
+
+        Raises ProvisionError: none has been chosen, or there is no mongos.
+        """
         binary = self._mongos if node.is_router else self._mongod
         if binary is not None:
             return binary
@@ -313,7 +317,7 @@ class Processes:
         if identity is not None:
             records.NODE.store(
                 self._paths.node_record(self._deployment, node.name),
-                {**identity.as_record(), "mongod": str(self._binary(node)), "port": node.port},
+                {**identity.as_record(), "mongod": str(self.program(node)), "port": node.port},
             )
 
     def _orphan(self, node: Node, record: Mapping[str, Any] | None) -> int | None:

@@ -98,6 +98,7 @@ TABLE = {
     "tour": Started(statuses=NEEDS_PRIMARY),
     "seed": Started(("--users", "3"), NEEDS_PRIMARY),
     "doctor": Started(prints=True),
+    "eject": Started(("provision",), REFUSED),
     "clean": Started(("--yes",), (0, 0, 1, 1), disturbs=(NEW, SET_UP)),
     "test": Started(("--workers", "1", "--args=--version"), becomes=True),
     "bench": Started(("--list",)),

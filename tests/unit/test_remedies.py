@@ -20,7 +20,9 @@ DOCUMENTS = [
     *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
 ]
 # A command: its task, and then words up to where prose, quotation or the shell goes on.
-_COMMAND = re.compile(r"(?<![\w/.-])(?:(?:\./)?invoke|(?:flaskbook-)?provision) ((?:[a-z][\w.-]*|-[-\w]+)(?: [^\s`'\"|&#;:(),\n]+)*)")
+_COMMAND = re.compile(
+    r"(?<![\w/.-])(?:(?:\./)?invoke|(?:flaskbook-)?provision) ((?:[a-z][\w.-]*|-[-\w]+)(?: [^\s`'\"|&#;:(),\n]+)*)"
+)
 _HOLE = "HOLE"
 
 

@@ -28,7 +28,10 @@ def test_the_wheel_has_every_file_that_paths_promises(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        assert {name.split("/")[0].split("-")[0] for name in wheel.namelist()} == {"provision", "flaskbook_provision"}
+        assert {name.split("/")[0].split("-")[0] for name in wheel.namelist()} == {
+            "provision",
+            "flaskbook_provision",
+        }
         held = {name for name in wheel.namelist() if name.startswith("provision/")}
     # A project without templates of its own gets the packaged copy of each.
     paths = Paths.of(tmp_path / "project", "data", "log", "cache")

@@ -194,8 +194,10 @@ class _Search:
             self._parent(self.paths.cache, "directory of the cache", anywhere=True)
 
     def caches_of_tools(self) -> None:
-        """What Python, pytest, mypy and ruff keep in the project."""
+        """What Python, pytest, mypy and ruff keep in a clone of the tool. In anybody's project, that is theirs."""
         root = self.paths.root
+        if not keeps_env(root):
+            return
         found = [root / name for name in _CACHES] + [root / "__pycache__"]
         for package in _PACKAGES:
             for folder, below, _ in os.walk(root / package):

@@ -33,10 +33,14 @@ from tests.support.polling import until
 from tests.support.processes import free_port
 
 
+OF_CLONE = {Path(name) for name in ("mongod.conf.j2", "invoke", "requirements-run.txt")}
+
+
 def project(root: Path, mongod: Path, **deployments: object) -> Loaded:
-    """A project of its own, with a mongod chosen."""
+    """A project of its own, with an env/ of ours as a clone has one, and with a mongod chosen."""
     root.mkdir(exist_ok=True)
-    shutil.copy(ROOT / "mongod.conf.j2", root)
+    for name in OF_CLONE:
+        shutil.copy(ROOT / name, root)
     values = {
         "mongodb": {"source": "path", "path": str(mongod)},
         "paths": {"cache": "../cache"},
@@ -92,13 +96,13 @@ def do(loaded: Loaded, **flags: bool) -> clean.CleanPlan:
 
 def test_with_data_the_project_is_as_it_was_before(used: Loaded) -> None:
     do(used, data=True)
-    assert everything(used.paths.root) == {Path("mongod.conf.j2")}
+    assert everything(used.paths.root) == OF_CLONE
 
 
 def test_data_stay_and_a_later_start_finds_them(used: Loaded) -> None:
     planned = do(used)
     assert whys(planned)[used.paths.node_data("local", "mongod")].startswith("data stay")
-    assert {path.parts[0] for path in everything(used.paths.root)} == {"mongod.conf.j2", "data"}
+    assert {path.parts[0] for path in everything(used.paths.root)} == {*map(str, OF_CLONE), "data"}
     binaries.find(used.settings.mongodb, used.paths, Silent())
     deployment = assembly.deployment(used, "local")
     deployment.up()
@@ -160,7 +164,7 @@ def test_what_a_killed_mongod_left_is_removed(loaded: Loaded) -> None:
     os.kill(pid, signal.SIGKILL)
     until("mongod to be dead", lambda: not deployment.backend.observe(deployment.node()).running)
     do(loaded, data=True)
-    assert everything(loaded.paths.root) == {Path("mongod.conf.j2")}
+    assert everything(loaded.paths.root) == OF_CLONE
 
 
 def test_a_configuration_edited_by_hand_stays_and_is_named(used: Loaded) -> None:
@@ -295,6 +299,14 @@ def test_env_that_is_no_virtualenv_is_left(loaded: Loaded) -> None:
     assert (loaded.paths.env / "mine.txt").exists()
 
 
+def test_the_env_of_a_project_that_is_no_clone_of_the_tool_is_its_own(loaded: Loaded) -> None:
+    (loaded.paths.root / "invoke").unlink()
+    loaded.paths.env.mkdir()
+    (loaded.paths.env / "pyvenv.cfg").touch()
+    assert loaded.paths.env not in {item.path for item in do(loaded).items}
+    assert loaded.paths.env.exists()
+
+
 def test_interrupted_anywhere_it_can_be_typed_again(used: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     remove, left = removal.remove, 0
 
@@ -311,7 +323,7 @@ def test_interrupted_anywhere_it_can_be_typed_again(used: Loaded, monkeypatch: p
         with contextlib.suppress(KeyboardInterrupt):
             clean.carry_out(planned)
         assert clean.plan(used, data=True).items != planned.items
-    assert everything(used.paths.root) == {Path("mongod.conf.j2")}
+    assert everything(used.paths.root) == OF_CLONE
 
 
 def test_a_virtualenv_half_removed_is_known_as_ours(used: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,7 +363,7 @@ def test_logs_of_a_deployment_that_the_settings_no_longer_name_are_ours(
     deployment.down()
     without = project(tmp_path / "project", mongod_binary)
     do(without, data=True)
-    assert everything(without.paths.root) == {Path("mongod.conf.j2")}
+    assert everything(without.paths.root) == OF_CLONE
 
 
 def test_the_shared_cache_is_left_unless_asked_for(loaded: Loaded) -> None:

@@ -32,7 +32,6 @@ from tests.support.deployments import foreign_mongod
 from tests.support.polling import until
 from tests.support.processes import free_port
 
-
 OF_CLONE = {Path(name) for name in ("mongod.conf.j2", "invoke", "requirements-run.txt")}
 
 

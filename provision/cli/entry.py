@@ -31,10 +31,11 @@ def main() -> str | int | None:
     from provision.core.typed import runs_as
 
     runs_as("provision")
-    return _run("installed")
+    return _run("installed", handles_signals=True)
 
 
-def _run(program: str) -> str | int | None:
+def _run(program: str, handles_signals: bool = False) -> str | int | None:
+    """Run the program. `handles_signals`: no `tasks.py` of ours says what Ctrl-C means, so it is said here."""
     if {"--dry-run", "-R", "--dry"} & set(sys.argv):
         sys.dont_write_bytecode = True
     from provision.core import output
@@ -49,7 +50,11 @@ def _run(program: str) -> str | int | None:
 
     import_invoke()
 
+    from provision.cli import interrupts
     from provision.cli import program as programs
+
+    if handles_signals:
+        interrupts.install()
 
     try:
         getattr(programs, program).run()

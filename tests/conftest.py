@@ -6,8 +6,10 @@ See `tests/support/capabilities.py` for the capabilities, `tests/support/clones.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +70,10 @@ def pytest_configure(config: pytest.Config) -> None:
     # The tests say themselves which settings they mean: those of the person who runs them end here.
     for name in [name for name in os.environ if name.startswith("INVOKE_")]:
         del os.environ[name]
+    # So does their list of environments: nothing that a test brings up is put into it.
+    state = tempfile.mkdtemp(prefix="provision-tests-state-")
+    os.environ["XDG_STATE_HOME"] = state
+    config.add_cleanup(lambda: shutil.rmtree(state, ignore_errors=True))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -5,12 +5,14 @@ https://docs.docker.com/reference/compose-file/
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from provision.mongodb.topology import Node, Topology
 from provision.settings.paths import conf_place
 
 STATE = "./.state/deployments"
+OWNER = "provision.root"  # label: the folder that it belongs to
 # What a mongod needs beside its cache: connections, sorting, the process itself.
 _BESIDE_CACHE_MB = 512
 _ROUTER_MB = 512
@@ -23,13 +25,32 @@ class ComposeOptions:
     image: str  # Docker image, where MONGODB_IMAGE does not say otherwise
     key_file: bool  # nodes have a key file
     default: bool  # it is the project's `compose.yaml`, which `docker compose` finds by itself
+    project: Project
     shown: bool = True  # the project has `mongod.conf` at its top
     apart: bool = False  # configuration and key file are beside the file
 
 
-def project(deployment: str) -> str:
-    """The compose project's name of a deployment."""
-    return f"flaskbook-{deployment}"
+@dataclass(frozen=True)
+class Project:
+    """A compose project: its name is part of the names of containers, networks and volumes."""
+
+    name: str
+    owner: str | None = None  # the folder that it belongs to, for a label; None: the name is every clone's
+
+
+def project(deployment: str) -> Project:
+    """The compose project of a deployment in a folder without a slot."""
+    return Project(f"flaskbook-{deployment}")
+
+
+def project_in_slot(deployment: str, project: str, slot: int, root: str) -> Project:
+    """The compose project of a deployment in a folder that has a slot.
+
+    Args:
+        project: the name of the project that the folder is a working tree of.
+        root: the folder.
+    """
+    return Project(f"{project}-{slot}-{deployment}", root)
 
 
 def memory_mb(node: Node) -> int:
@@ -68,7 +89,9 @@ def render(topology: Topology, options: ComposeOptions, template: str) -> str:
     return environment.from_string(template).render(
         title=title,
         deployment=name,
-        project=project(name),
+        project=options.project.name,
+        # Compose takes a $ for the beginning of a variable.
+        owner={OWNER: json.dumps(owner).replace("$", "$$")} if (owner := options.project.owner) else {},
         nodes=topology.nodes,
         image=options.image,
         key_file=options.key_file,

@@ -118,6 +118,7 @@ class Docker:
         image: Docker image of the nodes.
         auth: nodes have a key file.
         environment: variables for the compose file, such as MONGODB_GLIBC_TUNABLES.
+        project: its compose project; None: that of a folder without a slot.
     """
 
     name = "docker"
@@ -131,6 +132,7 @@ class Docker:
         image: str,
         auth: bool,
         environment: Mapping[str, str] | None = None,
+        project: compose.Project | None = None,
     ) -> None:
         self._topology = topology
         self._deployment = topology.name
@@ -139,7 +141,8 @@ class Docker:
         self._image = image
         self._auth = auth
         self._environment = dict(environment or {})
-        self._project = compose.project(topology.name)
+        self._compose_project = project or compose.project(topology.name)
+        self._project = self._compose_project.name
         self._engine: Any = None
         self._reading = threading.Lock()
         self._seen: tuple[float, dict[str, Container]] = (0.0, {})
@@ -175,7 +178,8 @@ class Docker:
         """The text of the compose file. `apart`: for a folder of its own, with configuration and key file beside it."""
         shown = self._paths.shows_configuration
         default = shown and self._deployment == "cluster"
-        options = compose.ComposeOptions(self._image, self._auth, default, shown, apart)
+        project = self._compose_project
+        options = compose.ComposeOptions(self._image, self._auth, default, project, shown, apart)
         return compose.render(self._topology, options, self._template)
 
     def version(self) -> str:
@@ -381,6 +385,11 @@ class Docker:
         return True
 
     @property
+    def compose_project(self) -> str:
+        """The name of its compose project."""
+        return self._project
+
+    @property
     def _network(self) -> str:
         return f"{self._project}_default"
 
@@ -525,7 +534,7 @@ class Docker:
             self._record_volumes(ours | wanted)
 
     def _record_volumes(self, volumes: set[str]) -> None:
-        record = {"volumes": sorted(volumes)} if volumes else None
+        record = {"volumes": sorted(volumes), "project": self._project} if volumes else None
         records.VOLUMES.write(self._paths, record, self._deployment)
 
     def _mounted(self) -> set[str]:
@@ -608,8 +617,8 @@ class Docker:
     def _composing(self, doing: str) -> contextlib.AbstractContextManager[int]:
         """One compose at a time, even where the process that started it was killed: it inherits the lock.
 
-        Every clone has the same project's name. So the lock is this person's, not the clone's: of two that start at
-        once, the second sees the first one's containers, and would else take them for its own to recreate.
+        Every clone without a slot has the same project's name. So the lock is this person's, not the clone's: of two
+        that start at once, the second sees the first one's containers, and would else take them for its own to recreate.
         """
         path = self._paths.cache / "locks" / f"docker-{self._project}.lock"
         try:

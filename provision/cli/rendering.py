@@ -36,13 +36,14 @@ def mongod_conf(session: Session, on: str, node: str, check: bool) -> Result[Ren
 def compose(session: Session, on: str, check: bool) -> Result[Rendered]:
     """A deployment's compose file; `cluster` has the `compose.yaml` at the project's root.
 
-    With `check` it is compared with what invoke.yaml gives: flags of an earlier `cluster.up` don't count.
+    With `check` it is compared with what invoke.yaml gives: flags of an earlier `cluster.up` don't count, nor do ports of
+    this folder's own.
 
     Raises ProvisionError: the deployment is not in Docker.
     """
     from provision.backends.registry import in_containers
 
-    loaded = session.load(remembered=not check)
+    loaded = session.load(remembered=not check, slots=not check)
     settings = loaded.deployment(on)
     backend = in_containers(assembly.backend(loaded, assembly.plan(on, settings), settings))
     if backend is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -49,6 +50,7 @@ class Session:
         flags: Mapping[str, tuple[str, Any]] | None = None,
         remember: bool = True,
         remembered: bool = True,
+        slots: bool = True,
     ) -> Loaded:
         """Read the settings; a command does so once.
 
@@ -56,17 +58,20 @@ class Session:
             flags: dotted key → (the flag as typed, value). They win over everything.
             remember: note in `.state/` that these values are valid. False: change nothing on disk.
             remembered: with the flags of earlier commands that hold for the later ones.
+            slots: with ports of this folder's own, where it has such; False: as every clone has them.
         Raises ProvisionError: they are wrong, or belong to another user.
         """
         from provision.settings import loading
         from provision.state.remembered import flags as earlier
+        from provision.state.slots import grant
 
         self._require_settings()
         if self._loaded is not None:
             raise RuntimeError("a command reads its settings once")
         self._require_own_files([self.project / ".state", self.project / "mongod.conf"])
         held = earlier(self.project) if remembered else None
-        self._loaded = loading.load(self.project, self._layers, os.environ, flags, remember, held)
+        grants = functools.partial(grant, remember=remember) if slots else None
+        self._loaded = loading.load(self.project, self._layers, os.environ, flags, remember, held, grants)
         self._require_own_files([self._loaded.paths.data, self._loaded.paths.log])
         return self._loaded
 

@@ -207,9 +207,13 @@ def run(session: Session, on: str = "local", port: int | None = None, keep: bool
     from provision.app import launch
     from provision.cli import display
     from provision.cli.progress import UpProgress
+    from provision.state import slots
 
     loaded = session.load({} if port is None else {"app.port": ("--port", port)})
-    launch.run(loaded, on, keep, display.line, session.steps(), UpProgress.of)
+    app = loaded.settings.app
+    host = f"[{app.host}]" if ":" in app.host else app.host
+    with slots.serving(loaded.paths, f"http://{host}:{app.port}/"):
+        launch.run(loaded, on, keep, display.line, session.steps(), UpProgress.of)
 
 
 @command(only_prints=True)
@@ -231,12 +235,18 @@ def doctor(session: Session) -> Result[list[Finding]]:
     help={
         "data": "also the data of every deployment",
         "cache": "also the downloads that all your clones share",
+        "gone": "instead of this clone's, end and remove what folders that were deleted have left; `invoke ps` lists them",
         "yes": "don't ask",
         "dry-run": "show what would be removed and change nothing",
     }
 )
 def clean(
-    session: Session, data: bool = False, cache: bool = False, yes: bool = False, dry_run: bool = False
+    session: Session,
+    data: bool = False,
+    cache: bool = False,
+    gone: bool = False,
+    yes: bool = False,
+    dry_run: bool = False,
 ) -> Result[shapes.Removal]:
     """Remove what this tool has made, after asking. Data stay, unless --data is given.
 
@@ -248,6 +258,10 @@ def clean(
     from provision.cli.result import Result
     from provision.doctor import clean as cleaning
 
+    if gone:
+        from provision.cli.environments import clean_gone
+
+        return clean_gone(session, yes, dry_run)
     plan = cleaning.plan(session.load(remember=False), data, cache)
     items = [shapes.RemovedItem(str(item.path), item.what, item.bytes) for item in plan.items]
     kept = [shapes.KeptItem(str(item.path), item.why) for item in plan.kept]

@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from provision.backends import compose
 from provision.backends.base import Backend
 from provision.core.errors import PackagesMissing, ProvisionError
 from provision.deployments import finishing
@@ -17,6 +18,7 @@ from provision.mongodb import binaries, topology, users
 from provision.mongodb.binaries import support
 from provision.mongodb.sharding import ShardedCollection, Zone
 from provision.mongodb.topology import LOOPBACK, HostOf, NodeOptions, Role, Size, Topology
+from provision.settings.capabilities import BACKENDS
 from provision.settings.loading import Loaded
 from provision.settings.schema import DeploymentSettings, MongodbSettings
 from provision.state import records, remembered
@@ -369,6 +371,7 @@ def backend(loaded: Loaded, planned: Topology, settings: DeploymentSettings) -> 
             settings.image or loaded.settings.mongodb.image,
             settings.has_auth,
             _container_tunables(),
+            _compose_project(loaded, name),
         )
     from provision.backends.processes import Processes
 
@@ -381,6 +384,19 @@ def backend(loaded: Loaded, planned: Topology, settings: DeploymentSettings) -> 
         binaries.environment(chosen.version) if chosen else None,
         paths.key_file(name) if settings.has_auth else None,
     )
+
+
+def _compose_project(loaded: Loaded, name: str) -> compose.Project:
+    """A deployment's compose project: the one that has its volumes, else the one of this folder's slot, if it has one."""
+    volumes = records.VOLUMES.read(loaded.paths, name)
+    extent = Extent.recorded(loaded.paths, name)
+    root, usual = str(loaded.paths.root), compose.project(name)
+    if volumes is not None:  # data stay where they are; earlier versions did not write the name down
+        made = str(volumes.get("project", usual.name))
+        return usual if made == usual.name else compose.Project(made, root)
+    if loaded.slot is None or (extent is not None and BACKENDS[extent.backend].containers):
+        return usual
+    return compose.project_in_slot(name, loaded.slot.project, loaded.slot.slot, root)
 
 
 def _container_tunables() -> dict[str, str]:

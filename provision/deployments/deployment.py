@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from provision.backends.base import Backend
-from provision.backends.registry import in_folders
+from provision.backends.registry import in_containers, in_folders
 from provision.core.errors import ProvisionError
 from provision.core.locks import exclusive
 from provision.deployments import launched
@@ -31,7 +31,7 @@ from provision.mongodb.topology import Node, Role, Topology
 from provision.mongodb.waiting import Wait
 from provision.mongodb.wire import Connection
 from provision.settings.paths import Paths
-from provision.state import records
+from provision.state import records, slots
 from provision.state.remembered import Extent
 
 if TYPE_CHECKING:
@@ -317,6 +317,7 @@ class Deployment:
                 )
                 if missing and refused is None:
                     started()
+            self._note_up(done.uri)
             if not until_healthy and self._finish is not None and len(nodes) > 1:
                 self._finish(lock)
             if refused is not None:
@@ -357,6 +358,7 @@ class Deployment:
                 look.certain(f"stopping {self.name}", running, f"invoke stop --on {self.name}")
             if delete_data:
                 records.forget(self._paths, self.name)
+            slots.went_down(self._paths, self.name, forget=delete_data)
         return tuple(node.name for node in running)
 
     def look(self, nodes: Sequence[Node]) -> Look:
@@ -427,6 +429,16 @@ class Deployment:
         if nodes:
             asked = self._to_launch()
             launched.record(self._paths, self.name, {node.name: asked[node.name] for node in nodes})
+
+    def _note_up(self, uri: str) -> None:
+        """Put it on the list of this user's environments."""
+        observed = self.backend.observe_all(self.topology.nodes)
+        nodes = slots.nodes_up(
+            (each.name, each.port, observed[each.name].pid) for each in self.topology.nodes
+        )
+        docker = in_containers(self.backend)
+        project = docker.compose_project if docker is not None else None
+        slots.came_up(self._paths, self.name, slots.DeploymentUp(self.backend.name, uri, nodes, project))
 
     def until_listening(self, node: Node) -> None:
         """Wait until a node that was started answers.

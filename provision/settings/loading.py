@@ -16,19 +16,22 @@ import json
 import os
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from provision.core.errors import ProvisionError, did_you_mean, shown
 from provision.core.files import read_json, write_json
+from provision.env.settings_files import SUFFIXES
 from provision.settings.layers import DOING, RUNTIME_CONFIG, located, read_layers
 from provision.settings.layers import Layer as Layer
 from provision.settings.paths import Paths, accepted_settings
+from provision.settings.ports import APP, Grant, Grants, Need, Request, room_needed
 from provision.settings.schema import (
     DEFAULT_APP_ENV,
     INVOKES_SECTIONS,
     SECTIONS,
+    AppSettings,
     DeploymentSettings,
     HostSettings,
     KeyPath,
@@ -63,6 +66,7 @@ class Loaded:
     paths: Paths  # what follows from them
     origins: Mapping[KeyPath, str]  # keys → what set them: a file, a variable, a flag
     lines: Mapping[KeyPath, int] = field(default_factory=dict)  # keys → the line of that file
+    slot: Grant | None = None  # the ports of this folder's own; None: it has those that its settings name
 
     def deployment(self, name: str) -> DeploymentSettings:
         """The settings of one deployment.
@@ -107,8 +111,13 @@ def load(
     flags: Mapping[str, tuple[str, Any]] | None = None,
     remember: bool = True,
     remembered: Mapping[KeyPath, tuple[str, Any]] | None = None,
+    grants: Grants | None = None,
 ) -> Loaded:
-    """Merge the layers, lowest first, then the environment, what is remembered, then flags, and validate the result."""
+    """Merge the layers, lowest first, then the environment, what is remembered, then flags, and validate the result.
+
+    Args:
+        grants: gives the folder ports of its own, where `auto` asks for that or the folder needs it; None: nobody does.
+    """
     # The one mapping whose defaults stay when a layer names some of its keys: null takes a variable away.
     merged: dict[str, Any] = {"app": {"env": dict(DEFAULT_APP_ENV)}}
     origins: dict[KeyPath, str] = {}
@@ -135,7 +144,71 @@ def load(
         _merge(merged, _nest(tuple(key.split(".")), value), f"flag {flag}", origins, (), lines)
     settings = _accepted(root, merged, origins, lines, remember)
     chosen = settings.paths
-    return Loaded(settings, Paths.of(root, chosen.data, chosen.log, chosen.cache), origins, lines)
+    paths = Paths.of(root, chosen.data, chosen.log, chosen.cache)
+    needs = _needs(settings, list(merged["deployments"]), origins)
+    slot = grants(Request(paths, needs)) if grants else None
+    return Loaded(_with_ports(settings, needs, slot, origins, lines), paths, origins, lines, slot)
+
+
+def _needs(settings: Settings, declared: Iterable[str], origins: Mapping[KeyPath, str]) -> dict[str, Need]:
+    """The ports that may be the folder's own: those that are `auto`, and those that no person has set.
+
+    Nobody has set a port that is the default and stands, if anywhere, in the file that all folders of a project share.
+
+    Args:
+        declared: the deployments in the order in which they are declared.
+    """
+    usual = {name: each.port for name, each in default_deployments().items()}
+    shared = {None, *(f"invoke{suffix}" for suffix in SUFFIXES)}
+
+    def need(path: KeyPath, port: int | str, default: int, count: int) -> Need | None:
+        if port == "auto":
+            return Need(count, None)
+        return Need(count, default) if port == default and origins.get(path) in shared else None
+
+    found = {APP: need(("app", "port"), settings.app.port, AppSettings.port, 1)}
+    for name in declared:
+        each = settings.deployments[name]
+        path, here = ("deployments", name, "port"), each.capabilities.local
+        wanted = need(path, each.port, usual.get(name, DeploymentSettings.port), room_needed(each))
+        if here or (wanted and wanted.usual is None):  # on other hosts, clones don't meet
+            found[name] = wanted
+    return {name: each for name, each in found.items() if each is not None}
+
+
+def _with_ports(
+    settings: Settings,
+    needs: Mapping[str, Need],
+    slot: Grant | None,
+    origins: dict[KeyPath, str],
+    lines: dict[KeyPath, int],
+) -> Settings:
+    """The settings with a number for each port, and where that came from."""
+    chosen: dict[str, int] = {}
+    for name, need in needs.items():
+        path = ("app", "port") if name == APP else ("deployments", name, "port")
+        asked = f"auto in {located(origins.get(path, 'default'), lines.get(path))}"
+        if slot is not None and name in slot.ports:
+            chosen[name] = slot.ports[name]
+            origins[path] = f"slot {slot.slot} ({slot.why if need.usual else asked})"
+        elif slot is not None and name in slot.stays and slot.stays[name] != need.usual:
+            chosen[name] = slot.stays[name]
+            origins[path] = "where its data are" + ("" if need.usual else f" ({asked})")
+        elif need.usual is None:  # nobody gives ports: the usual one
+            usual = default_deployments().get(name, DeploymentSettings()).port
+            chosen[name] = AppSettings.port if name == APP else usual
+            continue
+        else:
+            continue
+        lines.pop(path, None)
+    if not chosen:
+        return settings
+    deployments = {
+        name: replace(each, port=chosen[name]) if name in chosen else each
+        for name, each in settings.deployments.items()
+    }
+    app = replace(settings.app, port=chosen.get(APP, settings.app.port))
+    return replace(settings, app=app, deployments=deployments)
 
 
 def _accepted(

@@ -26,6 +26,7 @@ class Rule:
     min_length: int | None = None  # least number of characters
     pattern: str | None = None  # regular expression that text must match
     path: bool = False  # it is a path: ~ is expanded in it, and variables are not
+    or_auto: bool = False  # `auto` is a value, too; the loaded settings have what it stands for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +118,9 @@ class AppSettings:
         ),
     ] = None
     host: Annotated[str, Rule("address the app listens on", min_length=1)] = "127.0.0.1"
-    port: Annotated[int, Rule("port the app listens on", ge=1, le=65535)] = 8000
+    port: Annotated[
+        int, Rule("port the app listens on; auto: one of this folder's own", ge=1, le=65535, or_auto=True)
+    ] = 8000
     database: Annotated[str, Rule("database of the app", pattern=r"^[^/\\. \"$*<>:|?\x00]{1,63}$")] = (
         "flaskbook"
     )
@@ -217,7 +220,15 @@ class DeploymentSettings:
         str | None,
         Rule("name of its replica set; null: a standalone mongod", pattern=r"^[A-Za-z0-9_.-]{1,64}$"),
     ] = "rs0"
-    port: Annotated[int, Rule("first port: mongod's, the first member's or router's", ge=1, le=65535)] = 27017
+    port: Annotated[
+        int,
+        Rule(
+            "first port: mongod's, the first member's or router's; auto: one of this folder's own",
+            ge=1,
+            le=65535,
+            or_auto=True,
+        ),
+    ] = 27017
     members: Annotated[int, Rule("data-bearing members of each replica set", ge=1, le=50)] = 3
     arbiters: Annotated[int, Rule("arbiters of each replica set of data", ge=0, le=1)] = 0
     config_servers: Annotated[int, Rule("config servers of a sharded cluster", ge=1, le=7)] = 1

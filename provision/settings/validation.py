@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -16,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    WrapValidator,
     create_model,
 )
 from pydantic.json_schema import GenerateJsonSchema
@@ -34,7 +35,8 @@ def validate(
     Raises one ProvisionError over all that is wrong: file, line, key, what was given, what is allowed.
     """
     try:
-        return _model(Settings).model_validate(merged).model_dump()
+        # `auto` stands where a number will.
+        return _model(Settings).model_validate(merged).model_dump(warnings=False)
     except ValidationError as error:
         raise _explain(error, origins, lines) from None
 
@@ -85,7 +87,7 @@ def _type(hint: Any) -> Any:
     given = {
         name: limit
         for name, limit in (vars(limits) if limits else {}).items()
-        if limit is not None and name not in ("help", "path")
+        if limit is not None and name not in ("help", "path", "or_auto")
     }
     arguments = typing.get_args(kind)
     if typing.get_origin(kind) is dict:
@@ -100,7 +102,14 @@ def _type(hint: Any) -> Any:
         if limits and limits.path:
             return Annotated[kind, Field(**given), text, AfterValidator(_path)]
         return Annotated[kind, Field(**given), text]
+    if limits and limits.or_auto:
+        either: Any = Annotated[kind, Field(**given)] | Literal["auto"]
+        return Annotated[kind, Field(**given), WrapValidator(_or_auto, json_schema_input_type=either)]
     return Annotated[kind, Field(**given)]
+
+
+def _or_auto(value: object, judge: Callable[[object], object]) -> object:
+    return value if value == "auto" else judge(value)
 
 
 def _text(value: object) -> object:

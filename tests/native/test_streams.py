@@ -99,6 +99,7 @@ TABLE = {
     "seed": Started(("--users", "3"), NEEDS_PRIMARY),
     "doctor": Started(prints=True),
     "eject": Started(("provision",), REFUSED),
+    "ps": Started(prints=True),
     "clean": Started(("--yes",), (0, 0, 1, 1), disturbs=(NEW, SET_UP)),
     "test": Started(("--workers", "1", "--args=--version"), becomes=True),
     "bench": Started(("--list",)),

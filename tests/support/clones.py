@@ -392,6 +392,7 @@ def make_environment(home: Path, port: int, app_port: int, mongod: str | None) -
             (home / ".config").mkdir(exist_ok=True)
             (home / ".config" / name).symlink_to(config / name)
     kept["XDG_CONFIG_HOME"] = str(home / ".config")
+    kept["XDG_STATE_HOME"] = str(home / ".local" / "state")  # which environments there are
     chosen = {"INVOKE_MONGODB_SOURCE": "path", "INVOKE_MONGODB_PATH": mongod} if mongod else {}
     return {
         **kept,

@@ -29,7 +29,7 @@ from tests.support.processes import free_ports
 OFFICIAL = "mongo:8.0"
 LOCAL = "flaskbook-test-mongo:cluster"
 _PULL_SECONDS = 90
-_PREFIX = "test-"
+PREFIX = "test-"
 LABEL = "provision.deployment"
 SMALL: Mapping[str, Any] = {
     "topology": "sharded",
@@ -120,7 +120,7 @@ class Cluster:
         root.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / "mongod.conf.j2", root)
         shutil.copytree(ROOT / "templates", root / "templates", dirs_exist_ok=True)
-        name = name or f"{_PREFIX}{os.getpid()}-{secrets.token_hex(3)}"
+        name = name or f"{PREFIX}{os.getpid()}-{secrets.token_hex(3)}"
         shards = settings.get("shards", 1) + 1 if settings["topology"] == "sharded" else 1
         return cls(
             root, image, name, {"backend": "docker", "port": free_ports(50 * (shards + 1)), **settings}
@@ -246,7 +246,7 @@ def remove_project(project: str) -> None:
 
 def remove_those_of_dead_runs() -> None:
     """Remove what a killed test run left behind."""
-    prefix = f"flaskbook-{_PREFIX}"
+    prefix = f"flaskbook-{PREFIX}"
     listed = docker("ps", "-a", "--format", '{{.Label "com.docker.compose.project"}}', check=False)
     listed += docker("volume", "ls", "--format", '{{.Label "com.docker.compose.project"}}', check=False)
     for project in {line for line in listed.splitlines() if line.startswith(prefix)}:

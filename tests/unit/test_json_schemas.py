@@ -117,7 +117,9 @@ def test_the_schema_of_invoke_yaml_has_every_setting_and_its_limits() -> None:
     schema = json.loads(schemas.of_settings())
     assert set(schema["properties"]) == {*SECTIONS, *INVOKES_SECTIONS}
     port = schema["$defs"]["AppSettings"]["properties"]["port"]
-    assert (port["minimum"], port["maximum"], port["default"]) == (1, 65535, 8000)
+    number, word = port["anyOf"]
+    assert (number["minimum"], number["maximum"], port["default"]) == (1, 65535, 8000)
+    assert word["const"] == "auto"
     source = schema["$defs"]["MongodbSettings"]["properties"]["source"]
     assert source["enum"] == ["auto", "path", "system", "cache", "archive", "wheel"]
     version = schema["$defs"]["MongodbSettings"]["properties"]["version"]["anyOf"]

@@ -145,6 +145,8 @@ class Lab:
         return {
             **kept,
             **own_mongod,
+            "XDG_STATE_HOME": str(self.folder / "state"),  # the user's list of environments stays as it is
+            "INVOKE_ISOLATED": "0",
             "INVOKE_PATHS_DATA": "data",
             "INVOKE_PATHS_LOG": "log",
             "INVOKE_PATHS_CACHE": str(self._loaded.paths.cache),

@@ -6,6 +6,7 @@ from tools.bench.measure import Subject
 from tools.bench.subjects import (
     app_load,
     cluster,
+    environments,
     fixtures,
     hosts,
     installed,
@@ -24,6 +25,7 @@ ALL: tuple[Subject, ...] = (
     installed.COMMAND,
     installed.INIT,
     installed.SECOND_APP,
+    environments.SUBJECT,
     start.EMPTIED,
     start.USED,
     run_app.SUBJECT,

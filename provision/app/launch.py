@@ -44,8 +44,11 @@ class Secret:
 
     @classmethod
     def of(cls, file: Path) -> Secret:
-        """The one in a file of mode 0600."""
-        return cls(str(file), file.read_text(encoding="utf-8").strip())
+        """The one in a file of mode 0600; empty where `setup` has not made it yet."""
+        try:
+            return cls(str(file), file.read_text(encoding="utf-8").strip())
+        except FileNotFoundError:
+            return cls(str(file), "")
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import http.client
-import json
-import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from provision.app import failures
+from provision.app.app_process import AppProcess, name_of
+from provision.app.dotenv_files import overridden
 from provision.app.runs import Run, told_of_deaths
 from provision.backends.processes import port_holder
 from provision.core import output
@@ -29,12 +29,26 @@ from provision.deployments.deployment import Deployment
 from provision.deployments.events import Event
 from provision.settings.loading import Loaded
 from provision.settings.schema import AppSettings
-from provision.state.process_identity import this_process
 
 _RELOAD_STATUS = 3  # Werkzeug's: start me again, code has changed
 _READY_SECONDS = 60.0
-_STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Secret:
+    """Flask's SECRET_KEY: where the app finds its file, and what it is."""
+
+    file: str
+    key: str
+
+    @classmethod
+    def of(cls, file: Path) -> Secret:
+        """The one in a file of mode 0600; empty where `setup` has not made it yet."""
+        try:
+            return cls(str(file), file.read_text(encoding="utf-8").strip())
+        except FileNotFoundError:
+            return cls(str(file), "")
 
 
 @dataclass(frozen=True)
@@ -48,13 +62,15 @@ class Database:
     username: str  # empty where the deployment has no authentication
     password: str  # empty where the deployment has no authentication
     secret_key_file: str  # file that holds Flask's SECRET_KEY
+    secret_key: str  # what is in that file
 
 
 def render_environment(templates: Mapping[str, str | None], database: Database) -> dict[str, str | None]:
     """Render the app's environment. Pure.
 
-    A variable is None where its template is None or renders to nothing. The app must not have that variable,
-    not even from the environment that it inherits: it may name another database, or another database's user.
+    A variable is None where its template is None: the app must not have it, not even from the environment that it
+    inherits, where it may name another database. Where its template renders to nothing it is empty, as a username is
+    without authentication: an app then has no user, where it would fall back on a default of its own.
     Raises ProvisionError: a template uses an undefined name or is not valid.
     """
     import jinja2
@@ -74,7 +90,7 @@ def render_environment(templates: Mapping[str, str | None], database: Database) 
                 f"app.env.{name}: {error.message or error}.",
                 f"It may use {', '.join(known)}.",
             ) from None
-        rendered[name] = value or None
+        rendered[name] = value
     return rendered
 
 
@@ -91,56 +107,6 @@ class Progress(Protocol):
 Watch = Callable[[Deployment], contextlib.AbstractContextManager[Progress]]
 
 
-class _App:
-    """One run of the app's process, behind a gate that opens when the database is up."""
-
-    def __init__(
-        self, python: Path, directory: Path, settings: AppSettings, listener: socket.socket, reloaded: bool
-    ) -> None:
-        reader, self._gate = os.pipe()
-        order = {
-            "factory": settings.factory,
-            "host": settings.host,
-            "port": settings.port,
-            "reload": settings.reload,
-            "debug": settings.debug,
-            "socket": listener.fileno(),
-            "gate": reader,
-            "reloaded": reloaded,
-            # For `doctor`, which finds the app by this order: whose it is.
-            "owner": this_process().as_record(),
-        }
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("INVOKE_")}
-        try:
-            self.process = subprocess.Popen(
-                [str(python), str(Path(__file__).with_name("serve.py"))],
-                cwd=directory,
-                env={**inherited, "PROVISION_SERVE": json.dumps(order)},
-                pass_fds=(reader, listener.fileno()),
-            )
-        except BaseException:
-            os.close(self._gate)
-            raise
-        finally:
-            os.close(reader)
-
-    def let_in(self, variables: Mapping[str, str | None]) -> None:
-        """Open the gate, and hand the app its environment through it: no process listing shows that."""
-        with contextlib.suppress(BrokenPipeError):
-            os.write(self._gate, json.dumps(variables).encode() + b"\n")
-
-    def end(self) -> None:
-        """End it, if it has not ended."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        os.close(self._gate)
-
-
 def run(
     loaded: Loaded, name: str, keep: bool, say: Callable[[str], None], reporter: Reporter, watch: Watch
 ) -> None:
@@ -155,11 +121,11 @@ def run(
         deployment = assembly.deployment(loaded, name)
 
     @contextlib.contextmanager
-    def start(reloaded: bool) -> Iterator[_App]:
-        app: _App | None = None
+    def start(reloaded: bool) -> Iterator[AppProcess]:
+        app: AppProcess | None = None
         try:
             with held():
-                app = _App(python, folder, settings, listener, reloaded)
+                app = AppProcess(python, folder, settings, listener, reloaded, _unwatched(loaded))
             yield app
         finally:
             if app is not None:
@@ -176,23 +142,46 @@ def run(
         _up(deployment, say, watch, lambda: run.started(keep))
         deployment.ensure_secrets()
         uri = deployment.uri(settings.database, user="app")
-        given = variables(loaded, deployment, uri, str(loaded.paths.secret_key), settings.debug)
+        given = variables(loaded, deployment, uri, Secret.of(loaded.paths.secret_key), settings.debug)
+        _tell_of_dotenv_files(folder, given, say)
+        if settings.command:
+            listener.close()  # the command opens the port itself
         app.let_in(given)
         say(_ready_line(app, settings))
         with told_of_deaths(deployment, say):
-            status = app.process.wait()
-            while status == _RELOAD_STATUS:
+            status, reason = app.process.wait(), app.reason()
+            while status == _RELOAD_STATUS and not settings.command:
                 with start(reloaded=True) as again:
                     again.let_in(given)
-                    status = again.process.wait()
+                    status, reason = again.process.wait(), again.reason()
     if status == -signal.SIGINT:
         raise SystemExit(INTERRUPTED)
     if status != 0:
-        raise ProvisionError(
-            f"running {settings.factory}",
+        raise failures.failed(
+            f"running {name_of(settings)}",
             f"The app ended with status {status}; what it printed is above. MongoDB is as it was before.",
-            "Correct it, then type `invoke run` again.",
+            reason,
+            failures.Setting(name, loaded.deployment(name).has_auth, settings.requirements, _secrets(given)),
         )
+
+
+def _secrets(given: Mapping[str, str | None]) -> tuple[str, ...]:
+    """What no message may contain: longest first, so that a connection string goes before the password in it."""
+    names = ("SECRET_KEY", "MONGODB_PASSWORD", "MONGODB_URI")
+    found = {value for name in names if (value := given.get(name)) and ("@" in value or "URI" not in name)}
+    return tuple(sorted(found, key=len, reverse=True))
+
+
+def _unwatched(loaded: Loaded) -> list[Path]:
+    """The directories of the project in which the tool itself works: no change there restarts an app."""
+    paths = loaded.paths
+    return [paths.data, paths.log, paths.state, paths.env]
+
+
+def _tell_of_dotenv_files(folder: Path, given: Mapping[str, str | None], say: Callable[[str], None]) -> None:
+    for file, names in overridden(folder, given).items():
+        verb, those = ("is", "the one") if len(names) == 1 else ("are", "those")
+        say(f"The app's {file} sets {', '.join(names)}; {those} of this deployment {verb} used (app.env).")
 
 
 def _up(
@@ -216,7 +205,7 @@ def directory(loaded: Loaded) -> Path:
     path = loaded.paths.under_root(loaded.settings.app.path)
     if not path.is_dir():
         raise ProvisionError(
-            f"running {loaded.settings.app.factory}",
+            f"running {name_of(loaded.settings.app)}",
             f"app.path is {path}, which is not a directory.",
             "Set app.path in invoke.yaml to the directory that the app is imported from.",
         )
@@ -251,7 +240,7 @@ def _python(loaded: Loaded, say: Callable[[str], None]) -> Path:
 
 
 def variables(
-    loaded: Loaded, deployment: Deployment, uri: str, secret_key_file: str, debug: bool
+    loaded: Loaded, deployment: Deployment, uri: str, secret: Secret, debug: bool
 ) -> dict[str, str | None]:
     """What the app's environment has (variable → text) and must not have (variable → None)."""
     settings = loaded.settings.app
@@ -264,7 +253,8 @@ def variables(
         database=settings.database,
         username=secrets.app.username if secrets else "",
         password=secrets.app.password if secrets else "",
-        secret_key_file=secret_key_file,
+        secret_key_file=secret.file,
+        secret_key=secret.key,
     )
     return {"FLASK_DEBUG": "1" if debug else "0", **render_environment(settings.env, database)}
 
@@ -272,7 +262,7 @@ def variables(
 @contextlib.contextmanager
 def _listener(settings: AppSettings) -> Iterator[socket.socket]:
     """The socket the app serves, opened here: a taken port is found before anything has been started."""
-    doing = f"serving {settings.factory} on {settings.host}:{settings.port}"
+    doing = f"serving {name_of(settings)} on {settings.host}:{settings.port}"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -319,27 +309,28 @@ def _not_ours(doing: str, settings: AppSettings, error: OSError) -> ProvisionErr
     )
 
 
-def _ready_line(app: _App, settings: AppSettings) -> str:
+def _ready_line(app: AppProcess, settings: AppSettings) -> str:
     """Ask the app until it answers; the socket queues the question while the app is still loading."""
+    name = name_of(settings)
     address = f"http://{_in_url(settings.host)}:{settings.port}/"
     deadline = time.monotonic() + _READY_SECONDS
     status = None
     while time.monotonic() < deadline and app.process.poll() is None:
         status = _ask(app, settings, deadline)
         if status is not None and (status < 400 or status == http.client.NOT_FOUND):
-            return f"Serving {settings.factory} at {address} (Ctrl-C ends it)"
+            return f"Serving {name} at {address} (Ctrl-C ends it)"
         time.sleep(_POLL_SECONDS)
     if app.process.poll() is not None:
-        return f"{settings.factory} has ended."
+        return f"{name} has ended."
     answer = (
         f"answers {status} at {settings.ready_path}"
         if status
         else f"does not answer at {settings.ready_path} yet"
     )
-    return f"{settings.factory} runs at {address} but {answer} (Ctrl-C ends it)"
+    return f"{name} runs at {address} but {answer} (Ctrl-C ends it)"
 
 
-def _ask(app: _App, settings: AppSettings, deadline: float) -> int | None:
+def _ask(app: AppProcess, settings: AppSettings, deadline: float) -> int | None:
     """One request; None if the app ended or nothing came."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
     try:

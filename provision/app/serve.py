@@ -12,6 +12,7 @@ import signal
 # Ctrl-C reaches this process too, even while it imports; its parent says what there is to say about it.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+import contextlib  # noqa: E402
 import importlib.util  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
@@ -25,41 +26,71 @@ from typing import Any  # noqa: E402
 def main() -> int:
     """Wait at the gate, load the app, serve it.
 
-    The order is given in the variable PROVISION_SERVE; through the gate comes the app's environment.
+    The order is given in the variable PROVISION_SERVE; through the gate comes the app's environment. What stops the
+    app is told to the parent through a descriptor of its own.
     """
     order = json.loads(os.environ.pop("PROVISION_SERVE"))
     # A script's own directory comes first on the path; here it would put our modules before the app's.
     sys.path[0] = str(Path.cwd())
     sys.argv = ["flask", "run"]
+    os.set_inheritable(order["report"], False)
     _guard_output()
-    _import_ahead()
+    loading = _part("loading")
+    if not _import_ahead(loading, order):
+        return 1
     with os.fdopen(order["gate"], "rb", buffering=0, closefd=False) as gate:
-        variables = gate.readline()
-        if not variables:  # it closed: there will be no database
+        line = gate.readline()
+        if not line:  # it closed: there will be no database
             return 0
-        for name, value in json.loads(variables).items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+        variables = json.loads(line)
+    _set_environment(variables)
     threading.Thread(target=_end_with_parent, args=(order["gate"],), daemon=True).start()
+    try:
+        app = _load(loading, order, variables)
+    except Exception as error:  # noqa: BLE001 — whatever the app raises is shown
+        _tell(loading, order, error)
+        if not order["reloaded"]:
+            return 1
+        app = _broken
+    except SystemExit as error:
+        if error.code not in (None, 0):
+            _report(order, loading.reason(error, Path.cwd()))
+        raise
+    _serve(order, app)
+    return 0
 
-    from flask.cli import NoAppException, ScriptInfo, load_dotenv
+
+def _set_environment(variables: dict[str, Any]) -> None:
+    for name, value in variables.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+    # As the command `flask` has it: Flask ignores an app.run() that stands in the module without a guard.
+    os.environ["FLASK_RUN_FROM_CLI"] = "true"
+
+
+def _load(loading: Any, order: dict[str, Any], variables: dict[str, Any]) -> Any:
+    from flask.cli import load_dotenv
+    from flask.helpers import get_debug_flag
+
+    _part("dotenv_files").protect([name for name, value in variables.items() if value is not None])
+    load_dotenv()
+    app = loading.load(order["factory"], Path.cwd())
+    app.flask.debug = get_debug_flag()
+    mode = loading.own_server(app.flask)
+    if mode:
+        print(  # noqa: T201
+            f"Flask-SocketIO works with {mode} in this app, and needs {mode}'s server. "
+            'Set app.command in invoke.yaml, for example to ["python", "app.py", "--port", "{port}"].',
+            file=sys.stderr,
+            flush=True,
+        )
+    return app.wsgi
+
+
+def _serve(order: dict[str, Any], app: Any) -> None:
     from werkzeug.serving import run_simple
 
-    load_dotenv()
-    app: Any
-    try:
-        app = ScriptInfo(app_import_path=order["factory"]).load_app()
-    except NoAppException as error:
-        print(error.format_message(), file=sys.stderr, flush=True)  # noqa: T201
-        if not order["reloaded"]:
-            return 1
-        app = _broken
-    except Exception:  # noqa: BLE001 — whatever the app raises is shown
-        traceback.print_exc()
-        if not order["reloaded"]:
-            return 1
-        app = _broken
     # What Werkzeug's own parent tells its child.
     os.environ["WERKZEUG_RUN_MAIN"] = "true"
     os.environ["WERKZEUG_SERVER_FD"] = str(order["socket"])
@@ -84,19 +115,44 @@ def main() -> int:
         # the clean-up of some library: Werkzeug's reloader would raise SystemExit in there.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    return 0
 
 
 def _guard_output() -> None:
     """Have what the app prints never fail: a page is served whether or not anybody reads the terminal."""
+    _part("output", Path(__file__).parents[1] / "core" / "output.py").guard()
+
+
+def _part(name: str, file: Any = None) -> Any:
+    """A module of the tool, read as a file: the app's interpreter does not find the tool's package."""
     spec = importlib.util.spec_from_file_location(
-        "_provision_output", Path(__file__).parents[1] / "core" / "output.py"
+        f"_provision_{name}", file or Path(__file__).with_name(f"{name}.py")
     )
     assert spec is not None  # noqa: S101 — it is a file of the tool
     assert spec.loader is not None  # noqa: S101
-    output = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(output)
-    output.guard()
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _tell(loading: Any, order: dict[str, Any], error: BaseException, inside_flask: bool = False) -> None:
+    """Show the app's own traceback, and tell the parent its last line and what it comes from."""
+    if not isinstance(error, loading.NotAnApp):
+        ours = {__file__, loading.__file__}
+        trace = error.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename in ours:
+            trace = trace.tb_next
+        traceback.print_exception(type(error), error, trace)
+    elif order["reloaded"]:
+        print(loading.last_line(error), file=sys.stderr, flush=True)  # noqa: T201
+    reason = loading.reason(error, Path.cwd())
+    if inside_flask and reason["kind"] == "other":
+        reason["kind"] = "inside-flask"
+    _report(order, reason)
+
+
+def _report(order: dict[str, Any], reason: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):
+        os.write(order["report"], json.dumps(reason).encode() + b"\n")
 
 
 def _leave_no_semaphore() -> None:
@@ -112,18 +168,23 @@ def _leave_no_semaphore() -> None:
         debug.Value = get_context("fork").Value
 
 
-def _import_ahead() -> None:
-    """Import while the database starts what any such app will need, and nothing of the app itself."""
-    for name in ("flask", "werkzeug.serving", "pymongo", "mongoengine", "flask_login", "flask_wtf"):
-        try:
+def _import_ahead(loading: Any, order: dict[str, Any]) -> bool:
+    """Import while the database starts what any such app will need, and nothing of the app itself.
+
+    False: Flask can't be imported.
+    """
+    try:
+        loading.flask_of_the_app()
+    except Exception as error:  # noqa: BLE001 — an import may raise anything
+        if isinstance(error, ModuleNotFoundError) and error.name == "flask":
+            _report(order, {"line": loading.last_line(error), "kind": "flask", "names": []})
+        else:
+            _tell(loading, order, error, inside_flask=True)
+        return False
+    for name in ("werkzeug.serving", "pymongo", "mongoengine", "flask_login", "flask_wtf"):
+        with contextlib.suppress(Exception):  # the app itself says what that means for it
             __import__(name)
-        except ImportError:
-            if name == "flask":
-                print(  # noqa: T201
-                    f"Flask is not installed for {sys.executable}: list it in the app's requirements (app.requirements).",
-                    file=sys.stderr,
-                )
-                sys.exit(1)
+    return True
 
 
 def _end_with_parent(gate: int) -> None:

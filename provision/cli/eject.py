@@ -39,7 +39,7 @@ def eject(session: Session, to: str, on: str = "local") -> Result[Ejected]:
     loaded = session.load(remember=False)
     deployment = session.ready(on)
     uri = deployment.uri(loaded.settings.app.database, user="app")
-    key = str(loaded.paths.secret_key)
+    key = launch.Secret.of(loaded.paths.secret_key)
     files = write(loaded, deployment, folder, launch.variables(loaded, deployment, uri, key, debug=False))
 
     def show() -> None:

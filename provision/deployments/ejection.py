@@ -111,7 +111,9 @@ def _files(loaded: Loaded, deployment: Deployment, folder: Path, doing: str) -> 
 
 def _env(environment: Mapping[str, str | None]) -> str:
     """The app's environment as a `.env` file, quoted as a shell quotes."""
-    return "".join(f"{name}={shlex.quote(text)}\n" for name, text in sorted(environment.items()) if text)
+    return "".join(
+        f"{name}={shlex.quote(text)}\n" for name, text in sorted(environment.items()) if text is not None
+    )
 
 
 def _readme(deployment: Deployment, files: Mapping[str, str]) -> str:

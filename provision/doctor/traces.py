@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.app import launch
+from provision.app import app_process
 from provision.backends.processes import MARK as NODE_MARK
 from provision.core.locks import is_held
 from provision.settings.paths import Paths
@@ -105,10 +105,10 @@ def app_processes(directory: Path) -> tuple[AppProcess, ...]:
     """Every app that `invoke run` launched in a directory."""
     import psutil
 
-    script = str(Path(launch.__file__).with_name("serve.py"))
+    scripts = {str(app_process.FACTORY_SCRIPT), str(app_process.COMMAND_SCRIPT)}
     found = []
     for process in psutil.process_iter(["cmdline"]):
-        if script not in (process.info["cmdline"] or ())[1:2]:
+        if not scripts & set((process.info["cmdline"] or ())[1:3]):
             continue
         try:
             if Path(process.cwd()) != directory.resolve():

@@ -23,8 +23,9 @@ class Rule:
     ge: float | None = None  # least value
     gt: float | None = None  # value that it must exceed
     le: float | None = None  # greatest value
-    min_length: int | None = None  # least number of characters
+    min_length: int | None = None  # least number of characters, or of entries
     pattern: str | None = None  # regular expression that text must match
+    must: str | None = None  # what that asks for, in words
     path: bool = False  # it is a path: ~ is expanded in it, and variables are not
     or_auto: bool = False  # `auto` is a value, too; the loaded settings have what it stands for
 
@@ -73,21 +74,25 @@ class MongodbSettings:
     start_timeout: Annotated[float, Rule("seconds a node may take until it answers", gt=0, le=3600)] = 60.0
 
 
+# docs/environment.md says where each of these names comes from, and how many apps use it.
 DEFAULT_APP_ENV: Mapping[str, str | None] = {
-    "MONGODB_URI": "{{ uri }}",
-    "MONGO_URI": "{{ uri }}",
-    "MONGO_URL": "{{ uri }}",
-    "MONGODB_HOST": "{{ host }}",
-    "MONGODB_PORT": "{{ port }}",
-    "MONGODB_DB": "{{ database }}",
-    "MONGODB_USERNAME": "{{ username }}",
-    "MONGODB_PASSWORD": "{{ password }}",
-    "FLASK_MONGODB_URI": "{{ uri }}",
-    "FLASK_MONGO_URI": "{{ uri }}",
+    **dict.fromkeys(
+        ("MONGODB_URI", "MONGO_URI", "MONGO_URL", "MONGODB_URL", "MONGODB_CONNSTRING"), "{{ uri }}"
+    ),
+    **dict.fromkeys(("MONGO_CONNECTION_STRING", "FLASK_MONGODB_URI", "FLASK_MONGO_URI"), "{{ uri }}"),
+    **dict.fromkeys(("MONGODB_HOST", "MONGO_HOST", "MONGODB_HOSTNAME"), "{{ host }}"),
+    **dict.fromkeys(("MONGODB_PORT", "MONGO_PORT"), "{{ port }}"),
+    **dict.fromkeys(("MONGODB_DB", "MONGODB_NAME", "MONGODB_DATABASE"), "{{ database }}"),
+    **dict.fromkeys(("MONGO_DBNAME", "MONGO_DB", "MONGO_DB_NAME", "MONGO_DATABASE"), "{{ database }}"),
+    **dict.fromkeys(("DB_NAME", "FLASK_MONGODB_DB"), "{{ database }}"),
+    **dict.fromkeys(("MONGODB_USERNAME", "MONGODB_USER"), "{{ username }}"),
+    **dict.fromkeys(("MONGO_USERNAME", "MONGO_USER"), "{{ username }}"),
+    **dict.fromkeys(("MONGODB_PASSWORD", "MONGODB_PASS"), "{{ password }}"),
+    **dict.fromkeys(("MONGO_PASSWORD", "MONGO_PASS"), "{{ password }}"),
     "FLASK_MONGODB_HOST": "{{ uri }}",
-    "FLASK_MONGODB_DB": "{{ database }}",
     "FLASK_MONGODB_SETTINGS": '{"host": {{ uri | tojson }}}',
     "SECRET_KEY_FILE": "{{ secret_key_file }}",
+    "SECRET_KEY": "{{ secret_key }}",
 }
 
 
@@ -96,8 +101,20 @@ class AppSettings:
     """The Flask app that `run` launches."""
 
     factory: Annotated[
-        str, Rule("the app, as for flask --app: module:factory or module:app", pattern=r"^\S+$")
+        str,
+        Rule(
+            "the app, as for flask --app: module:app, module:factory or module:factory('argument')",
+            pattern=r"^[^\s:(]+(:[^\n]*)?$",
+            must="it must be a module's name or file, then a colon and the name or call of the app in it",
+        ),
     ] = "flaskbook.application:create_app"
+    command: Annotated[
+        list[str] | None,
+        Rule(
+            'an app\'s own server, in place of app.factory, as a list: ["python", "server.py", "--port", "{port}"]',
+            min_length=1,
+        ),
+    ] = None
     path: Annotated[str, Rule("directory the app is imported from and runs in", min_length=1, path=True)] = (
         "."
     )
@@ -135,7 +152,10 @@ class AppSettings:
     ] = None
     env: Annotated[
         dict[str, str | None],
-        Rule("environment of the app: Jinja templates over uri, host, port, database, username, password"),
+        Rule(
+            "environment of the app: Jinja templates over uri, host, port, database, username, password, "
+            "secret_key_file, secret_key"
+        ),
     ] = field(default_factory=lambda: dict(DEFAULT_APP_ENV))
 
 

@@ -87,7 +87,7 @@ def _type(hint: Any) -> Any:
     given = {
         name: limit
         for name, limit in (vars(limits) if limits else {}).items()
-        if limit is not None and name not in ("help", "path", "or_auto")
+        if limit is not None and name not in ("help", "path", "must", "or_auto")
     }
     arguments = typing.get_args(kind)
     if typing.get_origin(kind) is dict:
@@ -146,14 +146,15 @@ def _explain(
         else:
             found = rule(hint_at(path))
             what = f" — {found.help}" if found is not None else ""
-            causes.append(f"{origin}: {key}: {shown(problem['input'])} is not allowed: {_allowed(problem)}.")
+            allowed = _allowed(problem, found.must if found is not None else None)
+            causes.append(f"{origin}: {key}: {shown(problem['input'])} is not allowed: {allowed}.")
             remedies.append(f"Set {key} to a value that is allowed{what}.")
     return ProvisionError(DOING, "\n".join(dict.fromkeys(causes)), "\n".join(dict.fromkeys(remedies)))
 
 
-def _allowed(problem: Mapping[str, Any]) -> str:
+def _allowed(problem: Mapping[str, Any], must: str | None) -> str:
     if problem["type"] == "string_pattern_mismatch":
-        return f"it must match {problem['ctx']['pattern']}"
+        return must or f"it must match {problem['ctx']['pattern']}"
     if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return "it must be a section with keys"
     message = str(problem["msg"])

@@ -77,7 +77,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini(
         "app_env",
         "variables of the app's environment, a NAME=VALUE on each line: templates over uri, host, port, database, "
-        "username, password and secret_key_file",
+        "username, password, secret_key and secret_key_file",
         type="linelist",
     )
     for name, told in _FLAGS.items():

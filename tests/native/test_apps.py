@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 
 import pytest
 
 from tests.support.clones import Clone
+from tests.support.polling import until
 
 FACTORY_READING_MONGO_URI = {
     "settings.py": 'import os\n\nMONGO_URI = os.environ["MONGO_URI"]\n',
@@ -171,7 +173,156 @@ def test_a_variable_of_its_own_is_rendered_and_null_takes_one_away(clone: Clone,
     found = json.loads(clone.get("/")[1])
     assert found["STORE"] == f"127.0.0.1:{clone.port}/flaskbook"
     assert found["MONGO_URI"] == f"mongodb://127.0.0.1:{clone.port}/flaskbook?replicaSet=rs0"
-    assert not {"MONGO_URL", "EMPTY", "PROVISION_SERVE", "INVOKE_APP_PORT"} & set(found)
+    assert not {"MONGO_URL", "PROVISION_SERVE", "INVOKE_APP_PORT"} & set(found)
+    assert found["EMPTY"] == "", "an app that finds nothing would fall back on a default of its own"
+    running.signal_group(signal.SIGINT)
+    assert running.ends() == 130
+
+
+ENVIRONMENT = """\
+import os
+from dotenv import load_dotenv
+from flask import Flask
+
+load_dotenv(override=True)
+app = Flask(__name__)
+app.secret_key = os.environ["SECRET_KEY"]
+
+
+@app.get("/")
+def home():
+    return dict(os.environ)
+"""
+
+
+def test_the_apps_own_dotenv_files_do_not_override_its_database_and_a_line_says_so(
+    clone: Clone, tmp_path: Path
+) -> None:
+    place = put(
+        tmp_path / "theirs",
+        {
+            "app.py": ENVIRONMENT,
+            ".env": "# theirs\nexport MONGO_URI='mongodb://prod.example/theirs'\nMONGO_PASS=letmein\nCOLOUR=green\n"
+            "SECRET_KEY=dev # insecure\n",
+            ".flaskenv": "FLASK_RUN_PORT=5999\nMONGO_DB=flaskbook\n",
+        },
+    )
+    running = clone.begin("run", env={"INVOKE_APP_PATH": str(place), "INVOKE_APP_FACTORY": "app"})
+    running.says(" at http://127.0.0.1:")
+    found = json.loads(clone.get("/")[1])
+    assert found["MONGO_URI"] == f"mongodb://127.0.0.1:{clone.port}/flaskbook?replicaSet=rs0"
+    assert (found["MONGO_PASS"], found["COLOUR"], found["FLASK_RUN_PORT"]) == ("", "green", "5999")
+    key = (clone.root / ".state" / "secret_key").read_text().strip()
+    assert found["SECRET_KEY"] == key
+    assert key not in running.text
+    told = [line for line in running.text.splitlines() if "env sets" in line]
+    assert told == [
+        "The app's .env sets MONGO_URI, MONGO_PASS, SECRET_KEY; those of this deployment are used (app.env)."
+    ]
+    running.signal_group(signal.SIGINT)
+    assert running.ends() == 130
+
+
+def test_a_name_that_app_env_gives_up_is_that_of_the_apps_own_file(clone: Clone, tmp_path: Path) -> None:
+    place = put(tmp_path / "theirs", {"app.py": ENVIRONMENT, ".env": "SECRET_KEY=dev\n"})
+    clone.change_settings(
+        lambda settings: settings["app"].update(path=str(place), factory="app", env={"SECRET_KEY": None})
+    )
+    running = clone.begin("run")
+    running.says(" at http://127.0.0.1:")
+    assert json.loads(clone.get("/")[1])["SECRET_KEY"] == "dev"
+    assert "env sets" not in running.text
+    running.signal_group(signal.SIGINT)
+    assert running.ends() == 130
+
+
+OWN_DEFAULTS = """\
+import os
+from flask import Flask
+from pymongo import MongoClient
+
+app = Flask(__name__)
+client = MongoClient(
+    os.getenv("MONGO_HOST", "db.example"),
+    int(os.getenv("MONGO_PORT", "1")),
+    username=os.getenv("MONGO_USER", "admin"),
+    password=os.getenv("MONGO_PASS", "letmein"),
+)
+database = client[os.getenv("MONGO_DBNAME", "theirs")]
+
+
+@app.get("/")
+def home():
+    database.visits.insert_one({})
+    return {"database": database.name}
+"""
+
+
+def test_an_app_with_a_password_of_its_own_as_default_works_without_authentication(
+    clone: Clone, tmp_path: Path
+) -> None:
+    place = put(tmp_path / "theirs", {"app.py": OWN_DEFAULTS})
+    running = clone.begin("run", env={"INVOKE_APP_PATH": str(place), "INVOKE_APP_FACTORY": "app"})
+    running.says(" at http://127.0.0.1:")
+    assert (clone.get("/")[0], json.loads(clone.get("/")[1])) == (200, {"database": "flaskbook"})
+    running.signal_group(signal.SIGINT)
+    assert running.ends() == 130
+
+
+SCRIPT = """\
+from flask import Flask
+
+
+def make(name):
+    app = Flask(name)
+
+    @app.get("/")
+    def home():
+        return name
+
+    return app
+
+
+class Connexion:
+    def __init__(self, name):
+        self.app = make(name)
+        self.calls = 0
+
+    def __call__(self, environ, start_response):
+        self.calls += 1
+        return self.app(environ, start_response)
+
+
+wrapped = Connexion("wrapped")
+app = make("the script")
+app.run(port=1, debug=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("factory", "words"),
+    [
+        ("server", "the script"),
+        ("server:wrapped", "wrapped"),
+        ("server:make('a b')", "a b"),
+        ("server.py:make(name='it')", "it"),
+    ],
+)
+def test_a_script_that_runs_itself_is_served_in_each_of_its_shapes_and_reloaded(
+    clone: Clone, tmp_path: Path, factory: str, words: str
+) -> None:
+    place = put(tmp_path / "theirs", {"server.py": SCRIPT})
+    running = clone.begin("run", env={"INVOKE_APP_PATH": str(place), "INVOKE_APP_FACTORY": factory})
+    running.says(" at http://127.0.0.1:")
+    assert clone.get("/") == (200, words)
+    path = place / "server.py"
+    before = path.stat().st_mtime_ns
+    path.write_text(SCRIPT.replace("return name", "return name.upper()"))
+    os.utime(path, ns=(before + 2_000_000_000, before + 2_000_000_000))
+    until(
+        "the change to be served", lambda: clone.get("/") == (200, words.upper()), detail=lambda: running.text
+    )
+    assert "Traceback" not in running.text
     running.signal_group(signal.SIGINT)
     assert running.ends() == 130
 

@@ -484,6 +484,107 @@ def test_another_app_is_built_by_its_own_factory(project: Project) -> None:
     project.passes("-W", "error")
 
 
+SHAPES = """
+    import os
+    from flask import Flask
+
+    def make(**given):
+        app = Flask(__name__)
+        app.config.update(GIVEN=given)
+        return app
+
+    def by_name(config_name="dev"):
+        return make(config_name=config_name)
+
+    def by_default(config="dev"):
+        return make(config=config)
+
+    def by_class(config: "type[Config]" = None):
+        return make(config=config)
+
+    def by_address(mongo_uri, debug=False):
+        return make(mongo_uri=mongo_uri)
+
+    def by_type(overrides: "dict[str, object] | None" = None):
+        return make(overrides=overrides)
+
+    def by_both(settings, *, database_url):
+        return make(settings=settings, database_url=database_url)
+
+    def by_stage(stage):
+        return make(stage=stage)
+
+    class Wrapper:
+        def __init__(self, app):
+            self.app = app
+
+    wrapped = Wrapper(make(kind="wrapped"))
+    """
+
+
+@pytest.mark.parametrize(
+    ("factory", "given"),
+    [
+        ("by_name", {"config_name": "dev"}),
+        ("by_name('testing')", {"config_name": "testing"}),
+        ("by_default", {"config": "dev"}),
+        ("by_class", {"config": None}),
+        ("by_address", {"mongo_uri": "URI"}),
+        ("by_type", {"overrides": {"TESTING": True}}),
+        ("by_both", {"settings": {"TESTING": True}, "database_url": "URI"}),
+        ("by_stage(stage='ci')", {"stage": "ci"}),
+        ("wrapped", {"kind": "wrapped"}),
+    ],
+)
+def test_only_a_parameter_that_is_a_configuration_gets_one(
+    project: Project, factory: str, given: dict[str, object]
+) -> None:
+    project.write("shop.py", SHAPES)
+    project.write(
+        "test_it.py",
+        f"""
+        def test_it(app, mongodb, database):
+            given = {{
+                name: "URI" if value == mongodb.uri_for(database.name) else value
+                for name, value in app.config["GIVEN"].items()
+            }}
+            assert given == {given!r}
+            assert app.config["TESTING"] is {"TESTING" not in repr(given)!r}
+        """,
+    )
+    project.passes(f"--app-factory=shop:{factory}")
+
+
+def test_a_parameter_that_nothing_is_known_of_is_named_with_what_to_write(project: Project) -> None:
+    project.write("shop.py", SHAPES)
+    project.write("test_it.py", "def test_it(app):\n    pass\n")
+    printed = project.fails("--app-factory=shop:by_stage")
+    assert "why:  by_stage(stage) needs stage, and nothing says what it is." in printed
+    assert """--app-factory="shop:by_stage(stage='…')\"""" in printed
+    assert "Traceback" not in printed
+
+
+def test_an_import_error_of_the_app_is_shown_as_it_is(project: Project) -> None:
+    project.write("shop.py", "from flask import no_such_name\n")
+    project.write("test_it.py", "def test_it(app):\n    pass\n")
+    printed = project.fails("--app-factory=shop:make")
+    assert "ImportError: cannot import name 'no_such_name' from 'flask'" in printed
+    assert "Flask is not installed" not in printed
+
+
+def test_an_app_run_without_a_guard_does_not_keep_the_tests_waiting(project: Project) -> None:
+    project.write(
+        "shop.py",
+        """
+        from flask import Flask
+        app = Flask(__name__)
+        app.run(port=0)
+        """,
+    )
+    project.write("test_it.py", "def test_it(app):\n    assert app.name == 'shop'\n")
+    project.passes("--app-factory=shop:app")
+
+
 def test_an_app_that_is_not_there_is_named(project: Project) -> None:
     project.write("test_it.py", "def test_it(app):\n    pass\n")
     printed = project.fails("--app-factory=nowhere:make")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from provision.app import loading
 from provision.app.deploy import host_virtualenv, release, rollout
 from provision.app.deploy.host_virtualenv import HostPython, Requirements
 from provision.app.deploy.release import Release
@@ -141,6 +143,29 @@ def test_environment_names_files_where_the_host_has_them() -> None:
     assert b"/srv/x/releases/1/ca.pem" in files["serve.json"].content
     assert {each.mode for each in files.values()} == {0o600}
     assert b"127.0.0.1:8000" in files["serve.json"].content
+
+
+def test_a_call_with_quotes_and_blanks_reaches_the_host_as_it_is_written() -> None:
+    call = """shop:create_app('a "b" %c $d', debug=True)"""
+    files = {each.name: each.content for each in _release(factory=call).files("/srv/x/releases/1")}
+    assert json.loads(files["serve.json"])["factory"] == call
+    assert files["loading.py"] == Path(loading.__file__).read_bytes(), "what takes the call apart is there"
+
+
+def test_a_script_beside_a_package_of_its_name_is_sent_with_it(tmp_path: Path) -> None:
+    for name in ("invoke.yaml", "shop.py", "shop/__init__.py", "other.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    sent = [each.name for each in release.code(loaded(tmp_path, factory="shop.py:app"))]
+    assert sent == ["shop/__init__.py", "shop.py"]
+    assert [each.name for each in release.code(loaded(tmp_path, factory="other.py"))] == ["other.py"]
+
+
+def test_an_app_with_a_server_of_its_own_is_refused_with_what_to_set(tmp_path: Path) -> None:
+    with pytest.raises(ProvisionError) as refused:
+        rollout.deploy(loaded(tmp_path, command=["python", "chat.py", "{port}"]), "prod")
+    assert "app.command is set (python chat.py 8000)" in refused.value.cause
+    assert "Set app.command to null and app.factory to the app" in refused.value.remedy
 
 
 def test_without_git_caches_and_virtualenvs_are_left_out(

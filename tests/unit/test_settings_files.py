@@ -142,7 +142,7 @@ _PLACES = ["invoke.yaml", "~/.invoke.yaml", "~/.config/flaskbook/invoke.yaml", "
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
-        ("# mine\napp:\n", 2, ["nothing stands under it", "section with keys (database, debug"]),
+        ("# mine\napp:\n", 2, ["nothing stands under it", "section with keys (command, database, debug"]),
         ("app:\n  - port\n", 1, ["['port'] stands there", "section with keys"]),
         ("# mine\n- a\n- b\n", 2, ["['a', 'b']", "not sections with keys"]),
         ("just text\n", 1, ["'just text'", "not sections with keys"]),

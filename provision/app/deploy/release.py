@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.app import launch
+from provision.app import launch, loading
 from provision.app.deploy import host_virtualenv
 from provision.app.deploy.host_virtualenv import AppEnvironment
 from provision.core.errors import ProvisionError
@@ -87,6 +87,7 @@ class Release:
             *(File(f"app/{each.name}", each.content, each.mode) for each in self.code),
             File("serve.json", json.dumps(order, indent=1, sort_keys=True).encode(), _PRIVATE),
             File("serve.py", Path(__file__).with_name("serve_release.py").read_bytes(), _PRIVATE),
+            File("loading.py", Path(loading.__file__).read_bytes(), _PRIVATE),
             File("secret_key", self.secret_key, _PRIVATE),
         ]
         if self.authority is not None:
@@ -123,6 +124,7 @@ def of(
             f"Type `invoke cluster.up --on {name}` first.",
         )
     authority = assembly.authority(loaded, name, loaded.deployment(name))
+    secret_key = _secret_key(loaded.paths.app_secret_key(name), keep)
 
     def environment(directory: str) -> Mapping[str, str | None]:
         uri = deployment.topology.uri(
@@ -130,7 +132,8 @@ def of(
             credentials=found.app if found else None,
             tls_ca=f"{directory}/ca.pem" if authority else None,
         )
-        return launch.variables(loaded, deployment, uri, f"{directory}/secret_key", debug=False)
+        secret = launch.Secret(f"{directory}/secret_key", secret_key.decode().strip())
+        return launch.variables(loaded, deployment, uri, secret, debug=False)
 
     return Release(
         name,
@@ -139,7 +142,7 @@ def of(
         port_of(loaded, name),
         environment,
         authority.trusted.read_bytes() if authority else None,
-        _secret_key(loaded.paths.app_secret_key(name), keep),
+        secret_key,
         requirements.text + requirements.constraining,
     )
 
@@ -172,8 +175,11 @@ def code(loaded: Loaded) -> list[File]:
     doing = f"collecting the files of {settings.factory}"
     named = settings.files
     if named is None and folder == loaded.paths.root:
-        module = settings.factory.partition(":")[0].partition(".")[0]
+        written = settings.factory.partition(":")[0].strip()
+        module = written.removesuffix(".py").partition(".")[0]
         named = [module if (folder / module).is_dir() else f"{module}.py"]
+        if written.endswith(".py") and written not in named:  # a script beside a package of its name
+            named.append(written)
     for each in named or ():
         place = folder / each
         if not place.exists() or not place.resolve().is_relative_to(folder.resolve()):

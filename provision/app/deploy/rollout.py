@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from provision.app.app_process import name_of
 from provision.app.deploy import host_virtualenv, release
 from provision.app.deploy.host_virtualenv import AppEnvironment, Wheels
 from provision.app.deploy.release import SentRelease, Target
@@ -87,6 +88,7 @@ def deploy(
     """
     begun = time.monotonic()
     doing = f"deploying the app of {on}"
+    _refuse_a_command(loaded, doing)
     names = app_hosts(loaded, on)
     deployment = on_hosts.deployed(loaded, on)
     steps: list[HostStep] = []
@@ -128,6 +130,17 @@ def deploy(
     gone = [] if dry_run else [name for name in _may_have_it(loaded, on) if name not in names]
     removed = undeploy(loaded, on, gone) if gone else ()
     return Deployed(on, "" if rollback else made.id, tuple(steps), removed, time.monotonic() - begun)
+
+
+def _refuse_a_command(loaded: Loaded, doing: str) -> None:
+    settings = loaded.settings.app
+    if settings.command:
+        raise ProvisionError(
+            doing,
+            f"app.command is set ({name_of(settings)}), and hosts serve an app with gunicorn, by its app.factory.",
+            "Set app.command to null and app.factory to the app in invoke.yaml. For once: "
+            "INVOKE_APP_COMMAND=null ./invoke hosts.deploy --on NAME",
+        )
 
 
 def _bring(

@@ -7,6 +7,7 @@ https://docs.gunicorn.org/en/stable/custom.html
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
@@ -28,8 +29,10 @@ def main() -> None:
         os.environ.pop(name, None)
         if value is not None:
             os.environ[name] = value
+    # As the command `flask` has it: Flask ignores an app.run() that stands in the module without a guard.
+    os.environ["FLASK_RUN_FROM_CLI"] = "true"
+    loading = _loading(here / "loading.py")
 
-    from flask.cli import NoAppException, ScriptInfo
     from gunicorn.app.base import BaseApplication
     from gunicorn.arbiter import Arbiter
 
@@ -43,13 +46,27 @@ def main() -> None:
 
         def load(self) -> Any:
             try:
-                return ScriptInfo(app_import_path=order["factory"]).load_app()
-            except NoAppException as error:
+                from flask.helpers import get_debug_flag
+
+                loaded = loading.load(order["factory"], app)
+                loaded.flask.debug = get_debug_flag()
+                return loaded.wsgi
+            except loading.NotAnApp as error:
                 # It says what is wrong; a traceback through gunicorn and Flask would not.
-                print(error.format_message(), file=sys.stderr, flush=True)  # noqa: T201
+                print(f"Error: {error}", file=sys.stderr, flush=True)  # noqa: T201
                 sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
     Application().run()
+
+
+def _loading(file: Path) -> Any:
+    """The tool's module that finds the app, as it was sent."""
+    spec = importlib.util.spec_from_file_location("_provision_loading", file)
+    assert spec is not None  # noqa: S101 — it was sent with this file
+    assert spec.loader is not None  # noqa: S101
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 if __name__ == "__main__":

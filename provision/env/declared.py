@@ -85,6 +85,12 @@ class Declared:
     needs_uv: bool = False  # pip does not read this format
     notes: tuple[str, ...] = ()  # what people should know of it, each a sentence
 
+    @property
+    def place(self) -> str:
+        """The format with the whole path of its file: there may be a file of that name in several folders."""
+        table, among, _ = self.format.rpartition(" in ")
+        return f"{table}{among}{self.files[0]}"
+
 
 def find(folder: Path) -> Declared | None:
     """What a folder declares by itself; None: nothing.
@@ -288,6 +294,14 @@ def _is_discovered(folder: Path) -> bool:
         each.stem for each in folder.glob("*.py") if each.stem not in {*_NOT_PACKAGES, "conftest", "tasks"}
     ]
     return len(modules) == 1
+
+
+def dependencies(folder: Path) -> tuple[str, ...] | None:
+    """What a project itself names as its dependencies (PEP 621); None: only its build can tell."""
+    project = _toml(folder / "pyproject.toml").get("project", {})
+    if not project or "dependencies" in project.get("dynamic", ()):
+        return None
+    return tuple(project.get("dependencies", ()))
 
 
 def _setup(folder: Path, _: Mapping[str, Any]) -> Declared | None:

@@ -25,6 +25,9 @@ OLDEST_UV = (0, 5, 0)
 """The first uv with all the options and variables used here is 0.4.23; older ones are left alone."""
 
 
+_TRUE = frozenset({"1", "true", "yes", "on"})
+
+
 class _ToolError(Exception):
     """uv or pip ended with an error; the text is the tail of what it said."""
 
@@ -172,6 +175,9 @@ class Uv:
         variables["UV_PROJECT_ENVIRONMENT"] = str(self.runner.spec.path)
         if self.offline:
             variables["UV_OFFLINE"] = "1"
+        # The variable of that name says it to a uv that does not read it, too.
+        if variables.get("UV_NO_INDEX", "").lower() in _TRUE and arguments[:2] != ("pip", "uninstall"):
+            arguments = (*arguments, "--no-index")
         self.runner.run([self.program, *arguments], variables, show=show)
 
 
@@ -327,7 +333,7 @@ _FAILURES = (
         "all",
     ),
     _Failure(
-        "Git operation failed|git fetch|git clone|git\\+(?:https?|ssh|file)://.*(?:exit code|did not run)",
+        "Git operation failed|git (?:fetch|clone|ls-remote|rev-parse)|it looks like a path.*git\\+",
         "check the URL of the repository named above, and that this machine reaches its host and may read it "
         f"(git ls-remote URL); {_AGAIN}",
     ),
@@ -539,7 +545,7 @@ def uv_variables(environment: Mapping[str, str]) -> dict[str, str]:
         ]
         if links:
             variables["UV_FIND_LINKS"] = ",".join(links)
-        if pip.get("no-index", "").lower() in {"1", "true", "yes", "on"}:
+        if pip.get("no-index", "").lower() in _TRUE:
             variables["UV_NO_INDEX"] = "1"
     for option, name, separator in (
         ("cert", "SSL_CERT_FILE", None),

@@ -369,6 +369,7 @@ _FAILURES = (
 
 
 def _failure_of(said: str) -> _Failure:
+    said = " ".join(said.split())  # uv breaks its sentences into lines
     return next((each for each in _FAILURES if re.search(each.said, said)), _UNREACHABLE)
 
 

@@ -140,7 +140,14 @@ def answer(generation: Generation, code: str) -> str:
         {"pyproject.toml": '[tool.poetry]\nname = "shop"\n[tool.poetry.dependencies]\ncolours = "^2.0"\n'},
         {"pyproject.toml": PROJECT + "[tool.uv]\npackage = false\n"},
     ],
-    ids=["requirements", "UTF-16", "requirements folder", "Pipfile", "Poetry's table", "PEP 621 without a package"],
+    ids=[
+        "requirements",
+        "UTF-16",
+        "requirements folder",
+        "Pipfile",
+        "Poetry's table",
+        "PEP 621 without a package",
+    ],
 )
 def test_what_a_folder_declares_is_installed_with_what_it_needs(
     apps: Apps, files: dict[str, str | bytes]
@@ -157,7 +164,11 @@ def test_what_a_folder_declares_is_installed_with_what_it_needs(
 )
 def test_a_project_is_installed_itself(apps: Apps, project: str) -> None:
     app = apps.app(
-        {"pyproject.toml": project + wheels.BUILD_SYSTEM, "backend.py": wheels.BACKEND, "src/shop/__init__.py": ""}
+        {
+            "pyproject.toml": project + wheels.BUILD_SYSTEM,
+            "backend.py": wheels.BACKEND,
+            "src/shop/__init__.py": "",
+        }
     )
     generation = apps.ensure(app)
     assert answer(generation, MODULE) == "1.0"
@@ -187,7 +198,11 @@ def test_a_lock_of_poetry_is_installed_as_it_is_pinned_and_the_project_with_it(a
 
 def test_a_lock_of_pipenv_is_installed_as_it_is_pinned(apps: Apps) -> None:
     default = {
-        name: {"version": "==1.0", "hashes": [apps.hashes[f"{name}-1.0"]], "markers": "python_version >= '3.6'"}
+        name: {
+            "version": "==1.0",
+            "hashes": [apps.hashes[f"{name}-1.0"]],
+            "markers": "python_version >= '3.6'",
+        }
         for name in ("colours", "shades")
     }
     lock = {"default": default, "develop": {"papers": {"version": "==1.0"}}}
@@ -196,7 +211,9 @@ def test_a_lock_of_pipenv_is_installed_as_it_is_pinned(apps: Apps) -> None:
 
 
 def locked(apps: Apps) -> Path:
-    project = PROJECT + 'requires-python = ">=3.8"\n[dependency-groups]\ndev = ["papers"]\n' + wheels.BUILD_SYSTEM
+    project = (
+        PROJECT + 'requires-python = ">=3.8"\n[dependency-groups]\ndev = ["papers"]\n' + wheels.BUILD_SYSTEM
+    )
     app = apps.app({"pyproject.toml": project, "backend.py": wheels.BACKEND, "src/shop/__init__.py": ""})
     links = ["--no-index", "--find-links", os.environ["PIP_FIND_LINKS"]]
     subprocess.run([the_uv(), "lock", "--quiet", "--python", sys.executable, *links], cwd=app, check=True)
@@ -242,7 +259,13 @@ def test_setuptools_comes_after_python_3_11_where_a_package_imports_pkg_resource
     monkeypatch.setattr(
         installers, "probe", lambda program: installers.Interpreter(program, "3.12.1", "/", True, None)
     )
-    assert answer(with_uv.ensure(with_uv.app({"requirements.txt": "old\n"})), "import old, pkg_resources as p; print(p.new)") == "True"
+    assert (
+        answer(
+            with_uv.ensure(with_uv.app({"requirements.txt": "old\n"})),
+            "import old, pkg_resources as p; print(p.new)",
+        )
+        == "True"
+    )
     other = with_uv.ensure(with_uv.app({"requirements.txt": "papers\n"}, "other"))
     assert not list(other.path.glob("lib/python3*/site-packages/setuptools"))
 
@@ -259,7 +282,9 @@ def test_a_python_that_the_project_does_not_allow_is_the_reason(apps: Apps) -> N
 
 
 def test_a_build_that_fails_is_the_reason(apps: Apps) -> None:
-    app = apps.app({"pyproject.toml": PROJECT + wheels.BUILD_SYSTEM, "backend.py": wheels.BACKEND, "broken": ""})
+    app = apps.app(
+        {"pyproject.toml": PROJECT + wheels.BUILD_SYSTEM, "backend.py": wheels.BACKEND, "broken": ""}
+    )
     error = apps.fails(app)
     assert "cannot find libshop.h" in error.cause
     assert "build" in error.remedy
@@ -318,7 +343,14 @@ def test_a_dependency_added_behind_an_editable_requirement_is_noticed(with_uv: A
         }
     )
     assert packages(with_uv.ensure(app)) == {"colours": "2.0", "shades": "1.0", "shop": "1.0"}
-    with_uv.app({"lib/pyproject.toml": PROJECT.replace("]", ', "papers"]', 2).replace("[project, \"papers\"]", "[project]") + wheels.BUILD_SYSTEM})
+    with_uv.app(
+        {
+            "lib/pyproject.toml": PROJECT.replace("]", ', "papers"]', 2).replace(
+                '[project, "papers"]', "[project]"
+            )
+            + wheels.BUILD_SYSTEM
+        }
+    )
     assert "papers" in packages(with_uv.ensure(app))
 
 

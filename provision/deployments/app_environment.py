@@ -13,6 +13,7 @@ from provision.core.errors import ProvisionError
 from provision.core.steps import Decision, Progress
 from provision.env import bootstrap, declared, generations
 from provision.env.declared import Declared
+from provision.env.groups import keeps_env
 from provision.env.virtualenv import BootstrapError, EnvironmentSpec, Plan
 from provision.settings.loading import Loaded
 
@@ -48,8 +49,7 @@ def wanted(loaded: Loaded) -> Declared | None:
 
 def _is_embedded(folder: Path) -> bool:
     """Whether a folder is the root of this clone: its app comes with the tool."""
-    own = all((bootstrap.ROOT / name).is_file() for name in ("invoke", "requirements-run.txt"))
-    return own and folder.resolve() == bootstrap.ROOT
+    return keeps_env(bootstrap.ROOT) and folder.resolve() == bootstrap.ROOT
 
 
 def spec(loaded: Loaded) -> EnvironmentSpec | None:

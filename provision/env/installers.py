@@ -113,8 +113,7 @@ class _Terminal:
                     piece = b""
                 if piece:
                     output += piece
-                    sys.stderr.buffer.write(piece)
-                    sys.stderr.flush()
+                    _write(piece)
                     continue
             if ended:
                 return output
@@ -122,6 +121,16 @@ class _Terminal:
     def close(self) -> None:
         os.close(self._outer)
         os.close(self.inner)
+
+
+def _write(piece: bytes) -> None:
+    """Write to the terminal as it is; one that was closed does not stop the work."""
+    view = memoryview(piece)
+    try:
+        while view:
+            view = view[os.write(sys.stderr.fileno(), view) :]
+    except OSError:
+        pass
 
 
 def _plain_text(text: str) -> str:

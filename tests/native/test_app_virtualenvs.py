@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -15,7 +18,9 @@ import pytest
 from provision.env import bootstrap, declared, generations, installers
 from provision.env.generations import Generation
 from provision.env.virtualenv import BootstrapError, EnvironmentSpec
-from tests.support import wheels
+from tests.native.test_apps import put
+from tests.support import processes, wheels
+from tests.support.clones import ROOT, Clone, Running
 
 PROJECT = '[project]\nname = "shop"\nversion = "1.0"\ndependencies = ["colours"]\n'
 MODULE = "import importlib.metadata as m; print(m.version('shop'))"
@@ -393,3 +398,135 @@ def test_two_at_once_make_one(with_uv: Apps) -> None:
         first, second = pool.map(with_uv.ensure, [app, app])
     assert first.path == second.path
     assert sorted(step.changed for step in (*first.steps, *second.steps)) == [False, False, True, True]
+
+
+# on a terminal
+
+
+def test_on_a_terminal_the_tool_draws_and_its_reason_is_known(with_uv: Apps) -> None:
+    app = with_uv.app({"requirements.txt": "shades @ git+http://127.0.0.1:9/gone.git\n"})
+    code = (
+        "import sys; from pathlib import Path; from provision.env import bootstrap, declared, generations\n"
+        f"app, home = Path({str(app)!r}), Path({str(with_uv.root / 'home')!r})\n"
+        "spec = bootstrap.app_environment(home, declared.find(app), home.with_suffix('.lock'))\n"
+        "try: generations.ensure(spec)\n"
+        "except bootstrap.BootstrapError as error: print(error.remedy); print(error.cause, file=sys.stderr)\n"
+    )
+    outer, inner = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=inner, stdout=subprocess.PIPE, stderr=inner, cwd=ROOT
+    )
+    os.close(inner)
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux: the other end is closed
+        while piece := os.read(outer, 65536):
+            shown += piece
+    os.close(outer)
+    assert process.stdout is not None
+    remedy = process.stdout.read().decode()
+    process.stdout.close()
+    assert process.wait() == 0
+    assert "repository" in remedy, remedy
+    assert b"\x1b[" in shown, "uv drew on a terminal"
+    assert shown.count(b"Git operation failed") == 2, "uv said it, and so did we"
+
+
+# as a person has them
+
+
+def run_app(clone: Clone, env: dict[str, str | None]) -> tuple[Running, dict[str, str]]:
+    running = clone.begin("run", env=env)
+    running.says(" at http://127.0.0.1:")
+    port = int(env.get("INVOKE_APP_PORT") or clone.app_port)
+    status, body = clone.get("/", port)
+    assert status == 200, running.text
+    return running, json.loads(body)
+
+
+def site(versions: str, name: str) -> dict[str, str]:
+    return {
+        "requirements.txt": versions,
+        f"{name}.py": """\
+import importlib.metadata, sys
+
+from flask import Flask
+
+app = Flask(__name__)
+
+
+@app.get("/")
+def home():
+    return {"prefix": sys.prefix, "itsdangerous": importlib.metadata.version("itsdangerous")}
+""",
+    }
+
+
+def stop(running: Running) -> None:
+    running.signal_group(signal.SIGINT)
+    assert running.ends() == 130
+
+
+@pytest.mark.needs("index")
+def test_two_apps_at_once_from_one_project_have_a_virtualenv_each(clone: Clone, tmp_path: Path) -> None:
+    places = {}
+    for name, version in (("garden", "2.1.2"), ("kitchen", "2.2.0")):
+        files = site(f"flask\nitsdangerous=={version}\n", name)
+        places[name] = put(tmp_path / name, files)
+    env: dict[str, dict[str, str | None]] = {
+        name: {
+            "INVOKE_APP_PATH": str(place),
+            "INVOKE_APP_FACTORY": name,
+            "INVOKE_APP_REQUIREMENTS": "requirements.txt",
+            "INVOKE_APP_PORT": str(processes.free_port()),
+        }
+        for name, place in places.items()
+    }
+    garden, first = run_app(clone, env["garden"])
+    assert str(places["garden"] / "requirements.txt") in garden.text, "and not the clone's own of that name"
+    kitchen, second = run_app(clone, env["kitchen"])
+    assert (first["itsdangerous"], second["itsdangerous"]) == ("2.1.2", "2.2.0")
+    assert first["prefix"] != second["prefix"]
+    # While both run, the first one's requirements change: what runs stays as it is.
+    put(places["garden"], {"requirements.txt": "flask\nitsdangerous==2.2.0\n"})
+    done = clone.invoke("setup", env=env["garden"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "requirements.txt changed" in done.stdout
+    assert Path(first["prefix"]).is_dir()
+    assert json.loads(clone.get("/", int(env["garden"]["INVOKE_APP_PORT"] or 0))[1]) == first
+    stop(garden)
+    stop(kitchen)
+    garden, third = run_app(clone, env["garden"])
+    assert third["itsdangerous"] == "2.2.0"
+    assert not Path(first["prefix"]).exists()
+    stop(garden)
+
+
+@pytest.mark.needs("index")
+def test_setup_makes_the_virtualenv_and_rebuild_makes_it_again(clone: Clone, tmp_path: Path) -> None:
+    place = put(
+        tmp_path / "their app",
+        {"pyproject.toml": '[project]\nname = "x"\nversion = "1"\ndependencies = ["iniconfig"]\n'},
+    )
+    env: dict[str, str | None] = {"INVOKE_APP_PATH": str(place), "INVOKE_APP_FACTORY": "x"}
+    old = clone.root / ".state" / "app-env"
+    (old / "lib").mkdir(parents=True)
+
+    def step(*arguments: str) -> tuple[bool, str]:
+        done = clone.invoke("setup", "--json", *arguments, env=env)
+        assert done.returncode == 0, done.stderr
+        (found,) = [each for each in json.loads(done.stdout)["steps"] if each["name"] == "app virtualenv"]
+        return found["changed"], found["why"]
+
+    assert step("--dry-run")[0]
+    assert step()[0]
+    assert not step()[0]
+    changed, why = step("--rebuild")
+    assert changed
+    assert "--rebuild" in why
+    assert not step()[0]
+    assert "app virtualenv" in clone.invoke("doctor", env=env).stdout
+    (home,) = (clone.root / ".state" / "app-envs").iterdir()
+    assert home.name.startswith("their-app-")
+    assert clone.invoke("clean", "--yes", env=env).returncode == 0
+    assert not home.exists()
+    assert not old.exists()

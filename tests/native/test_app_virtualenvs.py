@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -155,9 +156,10 @@ def answer(generation: Generation, code: str) -> str:
     ],
 )
 def test_what_a_folder_declares_is_installed_with_what_it_needs(
-    apps: Apps, files: dict[str, str | bytes]
+    apps: Apps, files: dict[str, str | bytes], capfd: pytest.CaptureFixture[str]
 ) -> None:
     generation = apps.ensure(apps.app(files))
+    assert not re.search(r"\d+ packages", capfd.readouterr().err), "no number is said that nobody has counted"
     assert packages(generation) == {"colours": "2.0", "shades": "1.0"}
     assert not list(generation.path.glob(".requirements-*"))
 
@@ -514,7 +516,7 @@ def test_setup_makes_the_virtualenv_and_rebuild_makes_it_again(clone: Clone, tmp
     def step(*arguments: str) -> tuple[bool, str]:
         done = clone.invoke("setup", "--json", *arguments, env=env)
         assert done.returncode == 0, done.stderr
-        (found,) = [each for each in json.loads(done.stdout)["steps"] if each["name"] == "app virtualenv"]
+        (found,) = [each for each in json.loads(done.stdout) if each["name"] == "app virtualenv"]
         return found["changed"], found["why"]
 
     assert step("--dry-run")[0]

@@ -323,12 +323,6 @@ class _Failure:
 
 
 _AGAIN = "then type the same again"
-_UNREACHABLE = _Failure(
-    "",
-    "check that the package index is reachable (`python3 -m pip download --no-deps invoke` tries it); "
-    f"behind a mirror or proxy set PIP_INDEX_URL or HTTPS_PROXY; {_AGAIN}",
-    "all",
-)
 _FAILURES = (
     _Failure("No space left|ENOSPC", f"make room on the disk (df -h . shows it); {_AGAIN}"),
     _Failure(
@@ -342,14 +336,15 @@ _FAILURES = (
         "all",
     ),
     _Failure(
-        "Git operation failed|git (?:fetch|clone|ls-remote|rev-parse)|it looks like a path.*git\\+",
+        "Git operation failed|git (?:fetch|clone|ls-remote|rev-parse)",
         "check the URL of the repository named above, and that this machine reaches its host and may read it "
         f"(git ls-remote URL); {_AGAIN}",
     ),
     _Failure(
         "(?i)failed to fetch|request failed|dns error|connection refused|newconnectionerror|name resolution|"
         "timed out|network was disabled|certificate|sslerror|could not connect",
-        _UNREACHABLE.remedy,
+        "check that the package index is reachable (`python3 -m pip download --no-deps invoke` tries it); "
+        f"behind a mirror or proxy set PIP_INDEX_URL or HTTPS_PROXY; {_AGAIN}",
         "all",
     ),
     _Failure(
@@ -374,12 +369,18 @@ _FAILURES = (
         f"correct the requirement named above in {{source}}: no version fits it; {_AGAIN}",
         "pip",
     ),
+    _Failure(
+        "(?i)invalid requirement|couldn't parse|could not open requirements|does not exist",
+        f"correct what is named above in {{source}}; {_AGAIN}",
+        "pip",
+    ),
 )
+_UNKNOWN = _Failure("", f"correct what is named above; {_AGAIN}", "all")
 
 
 def _failure_of(said: str) -> _Failure:
     said = " ".join(said.split())  # uv breaks its sentences into lines
-    return next((each for each in _FAILURES if re.search(each.said, said)), _UNREACHABLE)
+    return next((each for each in _FAILURES if re.search(each.said, said)), _UNKNOWN)
 
 
 def first_that_works(tools: list[Uv | Pip], act: Callable[[Uv | Pip], None], doing: str) -> list[Uv | Pip]:

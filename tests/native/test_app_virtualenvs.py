@@ -7,7 +7,6 @@ import json
 import os
 import pty
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +23,8 @@ from tests.support import processes, wheels
 from tests.support.clones import ROOT, Clone, Running
 
 PROJECT = '[project]\nname = "shop"\nversion = "1.0"\ndependencies = ["colours"]\n'
+_ENVIRONMENT = dict(os.environ)
+"""As it was before a test took the index away."""
 MODULE = "import importlib.metadata as m; print(m.version('shop'))"
 
 
@@ -109,11 +110,16 @@ def with_pip(tmp_path: Path, offline: dict[str, str], monkeypatch: pytest.Monkey
 
 def the_uv() -> str:
     """The uv that the tool uses; fetched before the test takes the index away."""
-    cache = installers.cache_directory(os.environ)
-    places = [shutil.which("uv"), *(str(each) for each in cache.glob("uv-*/uv"))]
-    found = next((place for place in places if place), None)
-    assert found is not None, "the tests were started by ./invoke test, which has fetched uv"
-    return found
+    code = (
+        "import sys; from pathlib import Path; from provision.env import installers, virtualenv\n"
+        "nowhere = virtualenv.EnvironmentSpec(Path('/'), (), Path('/'))\n"
+        "runner, python = installers.Runner(nowhere, 1), virtualenv.probe(sys.executable)\n"
+        "print(installers.available(runner, python)[0].program)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=_ENVIRONMENT, check=True
+    )
+    return done.stdout.strip()
 
 
 def packages(generation: Generation) -> dict[str, str]:
@@ -529,6 +535,8 @@ def test_setup_makes_the_virtualenv_and_rebuild_makes_it_again(clone: Clone, tmp
     assert "app virtualenv" in clone.invoke("doctor", env=env).stdout
     (home,) = (clone.root / ".state" / "app-envs").iterdir()
     assert home.name.startswith("their-app-")
+    # Without the cache that all clones share: `clean` removes downloads.
+    env["XDG_CACHE_HOME"] = str(tmp_path / "cache")
     assert clone.invoke("clean", "--yes", env=env).returncode == 0
     assert not home.exists()
     assert not old.exists()

@@ -410,7 +410,8 @@ def test_a_failed_install_is_no_interrupted_build(tmp_path: Path) -> None:
         ("Failed to build `shop`\n  Failed to fetch: https://pypi.org", "package index", ["uv", "uv", "pip"]),
         ("No space left on device", "df -h", ["uv"]),
         ("Hash mismatch for x", "PIP_INDEX_URL", ["uv", "uv", "pip"]),
-        ("something new", "package index", ["uv", "uv", "pip"]),
+        ("Invalid requirement: 'x @ git+file:///x'", "requirements.txt", ["uv", "pip"]),
+        ("something new", "named above", ["uv", "uv", "pip"]),
     ],
 )
 def test_a_failure_has_the_remedy_of_its_reason_and_goes_to_those_who_may_do_better(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+_PYPI = "https://pypi.org/simple"
 # What setuptools leaves out where it looks for the packages of a project by itself.
 _NOT_PACKAGES = frozenset(
     {
@@ -71,6 +72,8 @@ class Step:
     lines: tuple[str, ...] = ()  # of a requirements file that is made for this
     project: Path | None = None  # folder of a project, which is installed editable
     synced: Path | None = None  # folder with a uv.lock
+    # what the lock pins is taken from any index: its files are known by their hashes, and none is of a private index
+    any_index: bool = False
     dependencies: bool = True  # with what these need themselves; False: they are complete
 
 
@@ -140,8 +143,10 @@ def _uv_lock(folder: Path, pyproject: Mapping[str, Any]) -> Declared | None:
     if not (lock.is_file() and pyproject):
         return None
     files = [lock, *project_files(folder)]
+    indexes = set()
     for package in _toml(lock).get("package", []):
         source = package.get("source", {})
+        indexes.add(source.get("registry", _PYPI))
         place = source.get("editable") or source.get("directory") or source.get("virtual")
         if place:
             files += project_files((folder / place).resolve())
@@ -149,7 +154,7 @@ def _uv_lock(folder: Path, pyproject: Mapping[str, Any]) -> Declared | None:
         "uv.lock",
         folder,
         _once(files),
-        (Step(synced=folder),),
+        (Step(synced=folder, dependencies=False, any_index=indexes <= {_PYPI}),),
         needs_uv=True,
         notes=_groups(pyproject),
     )

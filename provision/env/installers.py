@@ -179,6 +179,11 @@ class Uv:
         arguments = ["--frozen", "--inexact", "--no-default-groups"]
         self._run("sync", *arguments, "--python", str(self.runner.spec.interpreter), show=True)
 
+    def export(self, file: Path) -> None:
+        """Write what the uv.lock of the working directory pins, without its groups, as a requirements file."""
+        arguments = ["--frozen", "--no-default-groups", "--output-file", str(file)]
+        self._run("export", "--quiet", *arguments, "--python", str(self.runner.spec.interpreter))
+
     def _run(self, *arguments: str, show: bool = False) -> None:
         variables = uv_variables(os.environ)
         variables["UV_PROJECT_ENVIRONMENT"] = str(self.runner.spec.path)
@@ -225,6 +230,9 @@ class Pip:
         self._run(python, "-I", "-m", "pip", "install", *arguments, show=show)
 
     def sync(self) -> None:
+        raise _ToolError("pip does not read uv.lock")
+
+    def export(self, file: Path) -> None:
         raise _ToolError("pip does not read uv.lock")
 
     def _run(self, *command: str, show: bool = False) -> None:
@@ -277,10 +285,10 @@ def install_declared(tool: Uv | Pip, declared: Declared) -> None:
         tool.add(*seed)
     with tempfile.TemporaryDirectory(prefix=".requirements-", dir=spec.path) as folder:
         for number, step in enumerate(declared.steps):
-            if step.synced is not None:
+            if step.synced is not None and not step.any_index:
                 tool.sync()
             else:
-                tool.add(*_arguments(step, Path(folder), number), show=True)
+                tool.add(*_arguments(tool, step, Path(folder), number), show=True)
     if not _site_packages(spec, "pkg_resources") and _asks_for_pkg_resources(spec):
         tool.add(_WITH_PKG_RESOURCES)
 
@@ -299,7 +307,7 @@ def _asks_for_pkg_resources(spec: EnvironmentSpec) -> bool:
     return any(asks.search(file.read_bytes()) for file in files if file.is_file())
 
 
-def _arguments(step: Step, folder: Path, number: int) -> list[str]:
+def _arguments(tool: Uv | Pip, step: Step, folder: Path, number: int) -> list[str]:
     """Return what `pip install` is given for a step. `folder`: where files that are made for this go."""
     arguments = [] if step.dependencies else ["--no-deps"]
     if step.project is not None:
@@ -309,6 +317,9 @@ def _arguments(step: Step, folder: Path, number: int) -> list[str]:
         copies.mkdir()
         return [*arguments, "-r", str(plain(step.file, copies))]
     file = folder / f"{number}-requirements.txt"
+    if step.synced is not None:
+        tool.export(file)
+        return [*arguments, "-r", str(file)]
     file.write_text("".join(f"{line}\n" for line in step.lines), encoding="utf-8")
     return [*arguments, "-r", str(file)]
 
@@ -342,7 +353,7 @@ _FAILURES = (
     ),
     _Failure(
         "(?i)failed to fetch|request failed|dns error|connection refused|newconnectionerror|name resolution|"
-        "timed out|network was disabled|certificate|sslerror|could not connect",
+        "timed out|network was disabled|connectivity is disabled|certificate|sslerror|could not connect",
         "check that the package index is reachable (`python3 -m pip download --no-deps invoke` tries it); "
         f"behind a mirror or proxy set PIP_INDEX_URL or HTTPS_PROXY; {_AGAIN}",
         "all",

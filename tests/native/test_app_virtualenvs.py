@@ -239,6 +239,24 @@ def test_a_lock_of_uv_is_installed_without_its_groups(with_uv: Apps) -> None:
     assert answer(generation, "import sys; print(sys.prefix)") == str(generation.path)
 
 
+def test_a_lock_of_uv_is_installed_from_any_index_that_has_the_same_files(with_uv: Apps) -> None:
+    pins = "".join(
+        f'[[package]]\nname = "{name}"\nversion = "1.0"\nsource = {{ registry = "https://pypi.org/simple" }}\n'
+        f'wheels = [{{ url = "https://files.pythonhosted.org/x/{name}-1.0-py3-none-any.whl", '
+        f'hash = "{with_uv.hashes[f"{name}-1.0"]}", size = 1 }}]\n{needs}\n'
+        for name, needs in (("colours", 'dependencies = [{ name = "shades" }]'), ("shades", ""))
+    )
+    own = '[[package]]\nname = "shop"\nversion = "1.0"\nsource = { editable = "." }\ndependencies = [{ name = "colours" }]\n'
+    lock = f'version = 1\nrequires-python = ">=3.8"\n{pins}{own}'
+    project = PROJECT + 'requires-python = ">=3.8"\n' + wheels.BUILD_SYSTEM
+    app = with_uv.app(
+        {"uv.lock": lock, "pyproject.toml": project, "backend.py": wheels.BACKEND, "src/shop/__init__.py": ""}
+    )
+    assert packages(with_uv.ensure(app)) == {"colours": "1.0", "shades": "1.0", "shop": "1.0"}
+    (app / "uv.lock").write_text(lock.replace(with_uv.hashes["colours-1.0"], f"sha256:{'0' * 64}"))
+    assert "hash" in with_uv.fails(app).cause.lower()
+
+
 def test_a_format_that_needs_uv_is_named_where_there_is_none(with_pip: Apps) -> None:
     app = with_pip.app({"pyproject.toml": PROJECT, "uv.lock": "version = 1\n"})
     error = with_pip.fails(app)

@@ -143,6 +143,9 @@ def test_the_members_that_uv_lock_names_count(tmp_path: Path) -> None:
     put(tmp_path, {"uv.lock": lock, "pyproject.toml": PROJECT, "lib/pyproject.toml": PROJECT})
     there = found(tmp_path)
     assert there.needs_uv
+    assert not there.steps[0].any_index, "r is an index of its own"
+    put(tmp_path, {"uv.lock": lock.replace('"r"', '"https://pypi.org/simple"')})
+    assert found(tmp_path).steps[0].any_index
     assert {file.relative_to(tmp_path).as_posix() for file in there.files} == {
         "uv.lock", "pyproject.toml", "lib/pyproject.toml",
     }  # fmt: skip

@@ -24,7 +24,7 @@ from provision.core import output
 from provision.core.errors import INTERRUPTED, ProvisionError
 from provision.core.signals import held, once
 from provision.core.steps import Reporter
-from provision.deployments import assembly, setup_steps
+from provision.deployments import app_environment, assembly, setup_steps
 from provision.deployments.deployment import Deployment
 from provision.deployments.events import Event
 from provision.settings.loading import Loaded
@@ -212,31 +212,9 @@ def directory(loaded: Loaded) -> Path:
     return path
 
 
-def requirements(loaded: Loaded) -> Path | None:
-    """The requirements file of an app that has one of its own; None for flaskbook, which runs in env/.
-
-    Raises ProvisionError: it is missing.
-    """
-    named = loaded.settings.app.requirements
-    if named is None:
-        return None
-    folder = directory(loaded)
-    file = loaded.paths.under_root(named)
-    if not file.is_file():
-        file = folder / named
-    if not file.is_file():
-        raise ProvisionError(
-            f"preparing the virtualenv of {loaded.settings.app.factory}",
-            f"app.requirements names {named}, which is neither in {loaded.paths.root} nor in {folder}.",
-            "Set app.requirements in invoke.yaml to the app's requirements file.",
-        )
-    return file
-
-
 def _python(loaded: Loaded, say: Callable[[str], None]) -> Path:
-    """The interpreter with the app's requirements: env/ for flaskbook, a virtualenv of its own for any other."""
-    file = requirements(loaded)
-    return Path(sys.executable) if file is None else setup_steps.ensure_app_environment(loaded, file, say)
+    """The interpreter with what the app needs: env/ for flaskbook, a virtualenv of its own for any other."""
+    return app_environment.ensure(loaded, say)
 
 
 def variables(

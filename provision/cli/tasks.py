@@ -22,12 +22,13 @@ if TYPE_CHECKING:
         "dry-run": "say what would be done and change nothing",
         "timings": "show how long each step took",
         "group": "also install what these need, now and not when they are first typed: hosts,test,dev",
+        "rebuild": "make the app's own virtualenv again from nothing, also where it is current",
     }
 )
 def setup(
-    session: Session, dry_run: bool = False, timings: bool = False, group: str = ""
+    session: Session, dry_run: bool = False, timings: bool = False, group: str = "", rebuild: bool = False
 ) -> Result[list[StepResult]]:
-    """Set up this clone: directories, virtualenv, requirements, mongod, mongod.conf, secrets.
+    """Set up this clone: directories, virtualenvs, requirements, mongod, mongod.conf, secrets.
 
     Typing it again changes nothing. `invoke run` does it by itself.
     """
@@ -37,7 +38,7 @@ def setup(
 
     if group:
         need(*group.split(","))
-    planned = setup_steps.steps(session.load(remember=not dry_run))
+    planned = setup_steps.steps(session.load(remember=not dry_run), rebuild)
     # Each step shows itself as it is finished.
     return Result(steps.run_steps(planned, session.steps(timings=timings), dry_run), lambda: None)
 

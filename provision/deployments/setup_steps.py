@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import secrets
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from provision.core.errors import ProvisionError
 from provision.core.steps import Decision, Progress, Reporter, Step, run_steps
 from provision.deployments import assembly
+from provision.deployments.app_environment import AppVirtualenv, spec
 from provision.deployments.deployment import Deployment
 from provision.env import bootstrap
 from provision.env.groups import keeps_env
@@ -182,11 +183,15 @@ def _explain(loaded: Loaded, error: OSError, otherwise: str) -> tuple[str, str]:
     return f"{error.strerror}. {cause}", remedy
 
 
-def steps(loaded: Loaded) -> list[Step]:
-    """All steps of `setup`, in order."""
+def steps(loaded: Loaded, rebuild: bool = False) -> list[Step]:
+    """All steps of `setup`, in order.
+
+    `rebuild`: make the app's own virtualenv again, whether it is current or not.
+    """
     return [
         Directories(loaded),
         *(Bootstrapped(each.name, each.changed, each.why) for each in _virtualenv(loaded)),
+        *_app_virtualenv(loaded, rebuild),
         *_mongods(loaded),
         *(Configuration(loaded, name) for name in loaded.settings.deployments),
         SecretKey(loaded),
@@ -197,6 +202,12 @@ def _virtualenv(loaded: Loaded) -> Sequence[StepRecord]:
     if not keeps_env(loaded.paths.root):
         return ()
     return bootstrap.take_report() or bootstrap.inspect(loaded.paths.root).steps()
+
+
+def _app_virtualenv(loaded: Loaded, rebuild: bool) -> list[Step]:
+    """The app's own virtualenv, where it has one, or where it was asked for."""
+    there = loaded.paths.under_root(loaded.settings.app.path).is_dir()
+    return [AppVirtualenv(loaded, rebuild)] if there and (rebuild or spec(loaded) is not None) else []
 
 
 def _mongods(loaded: Loaded) -> list[Step]:
@@ -239,31 +250,3 @@ def ensure_for_run(loaded: Loaded, reporter: Reporter, native: bool = True, depl
 
 def _ensure(wanted: Sequence[Step], reporter: Reporter) -> bool:
     return bool(run_steps((step for step in wanted if step.decide().needed), reporter))
-
-
-def ensure_app_environment(loaded: Loaded, requirements: Path, say: Callable[[str], None]) -> Path:
-    """The virtualenv of an app that has requirements of its own, built or brought up to date.
-
-    Args:
-        requirements: the app's requirements file.
-        say: told what was done.
-
-    Returns: The virtualenv's interpreter.
-    Raises ProvisionError: it can't be built.
-    """
-    from provision.env.virtualenv import BootstrapError, ensure
-
-    spec = bootstrap.app_environment(
-        loaded.paths.app_env,
-        (requirements,),
-        loaded.paths.lock("app-env"),
-        loaded.settings.app.python,
-        "the app's virtualenv",
-    )
-    try:
-        for each in ensure(spec):
-            if each.changed:
-                say(f"{each.name}: {each.why}")
-    except BootstrapError as error:
-        raise ProvisionError(error.doing, error.cause, error.remedy) from None
-    return spec.interpreter

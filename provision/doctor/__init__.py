@@ -88,7 +88,7 @@ def _software(
     if own is not None:
         yield software.judge_virtualenv("virtualenv", own, paths.env)
     if app is not None:
-        yield software.judge_virtualenv("app virtualenv", app, paths.app_env)
+        yield software.judge_virtualenv("app virtualenv", app, paths.app_envs)
     needed_for = ["env/"] if software.is_stale(own) else []
     needed_for += ["the app's virtualenv"] if software.is_stale(app) else []
     answers = {"wheel": index, "archive": archive or _NO_ANSWER}

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from provision.core.errors import ProvisionError
 from provision.core.finding import Finding, error, ok, warning
+from provision.deployments import app_environment
 from provision.doctor.network import Answer
 from provision.env import bootstrap
 from provision.env.groups import keeps_env
-from provision.env.virtualenv import MINIMUM_PYTHON, BootstrapError, Plan, decide
-from provision.env.virtualenv import examine as examine_virtualenv
+from provision.env.virtualenv import MINIMUM_PYTHON, BootstrapError, Plan
 from provision.mongodb.binaries import recorded
 from provision.mongodb.binaries.cache import Cache
 from provision.mongodb.binaries.examine import PACKAGES, examine
@@ -55,17 +56,10 @@ def read_virtualenv(loaded: Loaded) -> Plan | BootstrapError | None:
 
 def read_app_virtualenv(loaded: Loaded) -> Plan | BootstrapError | None:
     """The same for the app's own virtualenv; None where the app runs in `env/`."""
-    settings = loaded.settings.app
-    if settings.requirements is None:
-        return None
-    file = loaded.paths.under_root(settings.requirements)
-    if not file.is_file():
-        file = loaded.paths.under_root(settings.path) / settings.requirements
-    spec = bootstrap.app_environment(loaded.paths.app_env, (file,), loaded.paths.lock("app-env"), label="app")
     try:
-        return decide(spec, examine_virtualenv(spec))
-    except BootstrapError as problem:
-        return problem
+        return app_environment.inspect(loaded)
+    except ProvisionError as problem:
+        return BootstrapError(problem.doing, problem.cause, problem.remedy)
 
 
 def judge_virtualenv(check: str, found: Plan | BootstrapError, path: Path) -> Finding:

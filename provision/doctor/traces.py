@@ -155,7 +155,7 @@ def stale_downloads(paths: Paths) -> tuple[Path, ...]:
 def _temporary(paths: Paths) -> Iterator[Path]:
     for folder, below, names in os.walk(paths.state):
         # A virtualenv's files are not ours to judge.
-        below[:] = [name for name in below if Path(folder, name) != paths.app_env]
+        below[:] = [name for name in below if Path(folder, name) not in (paths.app_envs, paths.app_env)]
         yield from (Path(folder, name) for name in names if _TEMPORARY.fullmatch(name))
     yield from (each for each in paths.root.glob(".mongod.conf.*") if _TEMPORARY.fullmatch(each.name))
     yield from paths.env.glob(".provision.json.*")

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import NoReturn
 
+    from provision.env.declared import Declared
+
 ROOT = Path(__file__).resolve().parents[2]
 OLDEST_INVOKE = (2, 2)
 REPORT_VARIABLE = "PROVISION_BOOTSTRAP"
@@ -64,24 +66,23 @@ def project_environment(root: Path = ROOT) -> EnvironmentSpec:
 
 
 def app_environment(
-    path: Path, requirements: Sequence[Path], lock: Path, python: str | None = None, label: str | None = None
+    home: Path, declared: Declared, lock: Path, python: str | None = None, label: str = "the app's virtualenv"
 ) -> EnvironmentSpec:
-    """Return the spec of a virtualenv for another project's app, to be given to `ensure`.
+    """Return the spec of a virtualenv for another project's app, to be given to `generations.ensure`.
 
-    Its requirements need no hashes; it may run any Python from 3.8 on. Relative paths in the requirements
-    count from the directory of the first file.
+    What it needs has no hashes unless its own files name them; it may run any Python from 3.8 on.
     """
-    files = tuple(file.resolve() for file in requirements)
     return EnvironmentSpec(
-        path=path,
-        requirements=files,
+        path=home,
+        requirements=(),
         lock=lock,
-        python=_absolute(python, files[0].parent if files else Path.cwd()),
+        python=_absolute(python, declared.folder),
         require_hashes=False,
         minimum_python=(3, 8),
-        working_directory=files[0].parent if files else Path("/"),
-        label=label or str(path),
+        working_directory=declared.folder,
+        label=label,
         python_setting="app.python",
+        declared=declared,
     )
 
 

@@ -10,15 +10,22 @@ from pathlib import Path
 
 from provision.core.signals import held, once
 from provision.core.text import redact
-from provision.env.virtualenv import BootstrapError, EnvironmentSpec, Interpreter, Progress
+from provision.env.requirements_files import plain
+from provision.env.virtualenv import BootstrapError, EnvironmentSpec, Interpreter, Progress, probe
 from provision.machine.access import cache_directory, home_directory, shared_cache_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from provision.env.declared import Declared, Step
 
 OLDEST_UV = (0, 5, 0)
 """The first uv with all the options and variables used here is 0.4.23; older ones are left alone."""
+
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
 
 
 class _ToolError(Exception):
@@ -36,7 +43,7 @@ class Runner:
         """Run a command to its end and return what it wrote."""
         import subprocess
 
-        shown = show and sys.stderr.isatty()
+        shown = _Terminal() if show and sys.stderr.isatty() else None
         process: subprocess.Popen[bytes] | None = None
         with once():
             try:
@@ -46,11 +53,11 @@ class Runner:
                         env=dict(environment),
                         cwd=self.spec.working_directory,
                         stdin=subprocess.DEVNULL,
-                        stdout=2 if shown else subprocess.PIPE,
-                        stderr=None if shown else subprocess.STDOUT,
+                        stdout=subprocess.PIPE if shown is None else shown.inner,
+                        stderr=subprocess.STDOUT,
                         pass_fds=(self.lock,),
                     )
-                output = process.communicate()[0] or b""
+                output = (process.communicate()[0] or b"") if shown is None else shown.passed_on(process)
             except BaseException as error:
                 if process is not None:
                     process.terminate()
@@ -64,12 +71,71 @@ class Runner:
                 elif isinstance(error, OSError):
                     raise _ToolError(f"{command[0]}: {error.strerror}") from None
                 raise
-        text = output.decode("utf-8", "replace")
+            finally:
+                if shown is not None:
+                    shown.close()
+        text = _plain_text(output.decode("utf-8", "replace"))
         if process.returncode:
-            lines = [line.rstrip() for line in text.splitlines() if line.strip()][-12:]
-            told = "its own words are above" if shown else "\n".join(lines)
+            lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+            # uv says first where it installs: no reason of a failure.
+            lines = [line for line in lines if not re.match(r"Using Python .* environment at", line)][-12:]
+            told = "\n".join(lines)
             raise _ToolError(f"{Path(command[0]).name} ended with exit code {process.returncode}: {told}")
         return text
+
+
+class _Terminal:
+    """A terminal of its own for a tool that draws on one; what the tool writes is passed on, and kept to explain it."""
+
+    def __init__(self) -> None:
+        import fcntl
+        import pty
+        import termios
+
+        self._outer, self.inner = pty.openpty()
+        try:
+            size = fcntl.ioctl(sys.stderr.fileno(), termios.TIOCGWINSZ, b"\0" * 8)
+            fcntl.ioctl(self.inner, termios.TIOCSWINSZ, size)
+        except OSError:
+            pass
+
+    def passed_on(self, process: subprocess.Popen[bytes]) -> bytes:
+        """Write to stderr what a process writes, until it has ended, and return it."""
+        import select
+
+        output = b""
+        while True:
+            ended = process.poll() is not None
+            if select.select([self._outer], [], [], 0 if ended else 0.05)[0]:
+                try:
+                    piece = os.read(self._outer, 65536)
+                except OSError:  # Linux: the other end is closed
+                    piece = b""
+                if piece:
+                    output += piece
+                    _write(piece)
+                    continue
+            if ended:
+                return output
+
+    def close(self) -> None:
+        os.close(self._outer)
+        os.close(self.inner)
+
+
+def _write(piece: bytes) -> None:
+    """Write to the terminal as it is; one that was closed does not stop the work."""
+    view = memoryview(piece)
+    try:
+        while view:
+            view = view[os.write(sys.stderr.fileno(), view) :]
+    except OSError:
+        pass
+
+
+def _plain_text(text: str) -> str:
+    """Text without what moves a terminal's cursor and colours it."""
+    return re.sub(r"\x1b\[[0-9;?]*[ -/]*[@-~]", "", text).replace("\r\n", "\n")
 
 
 @dataclass(frozen=True)
@@ -93,6 +159,9 @@ class Uv:
     def install(self, dropped: Iterable[str]) -> None:
         spec = self.runner.spec
         target = ["--python", str(spec.interpreter)]
+        if spec.declared is not None:
+            install_declared(self, spec.declared)
+            return
         names = sorted(dropped)
         if names:
             self._run("pip", "uninstall", *target, *names)
@@ -101,10 +170,28 @@ class Uv:
             arguments += ["-r", str(file)]
         self._run("pip", "install", *target, *arguments, show=True)
 
+    def add(self, *arguments: str, show: bool = False) -> None:
+        """Install what `pip install` takes, in the working directory."""
+        self._run("pip", "install", "--python", str(self.runner.spec.interpreter), *arguments, show=show)
+
+    def sync(self) -> None:
+        """Install what the uv.lock of the working directory pins, without its groups; what else is there stays."""
+        arguments = ["--frozen", "--inexact", "--no-default-groups"]
+        self._run("sync", *arguments, "--python", str(self.runner.spec.interpreter), show=True)
+
+    def export(self, file: Path) -> None:
+        """Write what the uv.lock of the working directory pins, without its groups, as a requirements file."""
+        arguments = ["--frozen", "--no-default-groups", "--output-file", str(file)]
+        self._run("export", "--quiet", *arguments, "--python", str(self.runner.spec.interpreter))
+
     def _run(self, *arguments: str, show: bool = False) -> None:
         variables = uv_variables(os.environ)
+        variables["UV_PROJECT_ENVIRONMENT"] = str(self.runner.spec.path)
         if self.offline:
             variables["UV_OFFLINE"] = "1"
+        # The variable of that name says it to a uv that does not read it, too.
+        if variables.get("UV_NO_INDEX", "").lower() in _TRUE and arguments[:2] != ("pip", "uninstall"):
+            arguments = (*arguments, "--no-index")
         self.runner.run([self.program, *arguments], variables, show=show)
 
 
@@ -121,6 +208,9 @@ class Pip:
 
     def install(self, dropped: Iterable[str]) -> None:
         spec = self.runner.spec
+        if spec.declared is not None:
+            install_declared(self, spec.declared)
+            return
         python = str(spec.interpreter)
         if not list(spec.path.glob("lib/python3*/site-packages/pip/__main__.py")):
             self._run(python, "-I", "-m", "ensurepip")
@@ -131,6 +221,19 @@ class Pip:
         for file in spec.requirements:
             arguments += ["-r", str(file)]
         self._run(python, "-I", "-m", "pip", "install", *arguments, show=True)
+
+    def add(self, *arguments: str, show: bool = False) -> None:
+        """Install what `pip install` takes, in the working directory."""
+        python = str(self.runner.spec.interpreter)
+        if not list(self.runner.spec.path.glob("lib/python3*/site-packages/pip/__main__.py")):
+            self._run(python, "-I", "-m", "ensurepip")
+        self._run(python, "-I", "-m", "pip", "install", *arguments, show=show)
+
+    def sync(self) -> None:
+        raise _ToolError("pip does not read uv.lock")
+
+    def export(self, file: Path) -> None:
+        raise _ToolError("pip does not read uv.lock")
 
     def _run(self, *command: str, show: bool = False) -> None:
         variables = pip_variables(os.environ)
@@ -147,47 +250,183 @@ def available(runner: Runner, python: Interpreter) -> list[Uv | Pip]:
     return [Uv(runner, *uv), Uv(runner, *uv, offline=True), Pip(runner, last_resort=True)]
 
 
+def able(tools: list[Uv | Pip], spec: EnvironmentSpec) -> list[Uv | Pip]:
+    """Return those of the tools that read what is declared.
+
+    Raises BootstrapError: none does.
+    """
+    if spec.declared is None or not spec.declared.needs_uv:
+        return tools
+    found = [tool for tool in tools if isinstance(tool, Uv)]
+    if not found:
+        raise BootstrapError(
+            f"installing the requirements of {spec.label}",
+            f"{spec.declared.format} needs uv, and there is none: pip does not read it",
+            "install uv (python3 -m pip install --user uv) and type the same again, or name a file that pip reads "
+            "in app.requirements: a requirements file, pyproject.toml, setup.py",
+        )
+    return list(found)
+
+
+def install_declared(tool: Uv | Pip, declared: Declared) -> None:
+    """Install what an app's folder declares, one step after the other.
+
+    Before Python 3.12 setuptools comes first, as `python -m venv` has it: many packages of that time import
+    pkg_resources and name nothing that brings it. Later it comes where a package imports that.
+    """
+    import tempfile
+
+    spec = tool.runner.spec
+    python = probe(str(spec.interpreter))
+    if isinstance(python, str):
+        raise _ToolError(f"{spec.interpreter}: {python}")
+    if python.minor < (3, 12) and not _site_packages(spec, "setuptools"):
+        seed = ["--no-deps", python.setuptools] if python.setuptools else [_WITH_PKG_RESOURCES]
+        tool.add(*seed)
+    with tempfile.TemporaryDirectory(prefix=".requirements-", dir=spec.path) as folder:
+        for number, step in enumerate(declared.steps):
+            if step.synced is not None and not step.any_index:
+                tool.sync()
+            else:
+                tool.add(*_arguments(tool, step, Path(folder), number), show=True)
+    if not _site_packages(spec, "pkg_resources") and _asks_for_pkg_resources(spec):
+        tool.add(_WITH_PKG_RESOURCES)
+
+
+_WITH_PKG_RESOURCES = "setuptools<81"
+
+
+def _site_packages(spec: EnvironmentSpec, name: str) -> list[Path]:
+    return list(spec.path.glob(f"lib/python3*/site-packages/{name}"))
+
+
+def _asks_for_pkg_resources(spec: EnvironmentSpec) -> bool:
+    """Say whether an installed module imports pkg_resources at its top and without a guard."""
+    asks = re.compile(rb"(?m)^(?:import|from) pkg_resources\b")
+    files = spec.path.glob("lib/python3*/site-packages/**/*.py")
+    return any(asks.search(file.read_bytes()) for file in files if file.is_file())
+
+
+def _arguments(tool: Uv | Pip, step: Step, folder: Path, number: int) -> list[str]:
+    """Return what `pip install` is given for a step. `folder`: where files that are made for this go."""
+    arguments = [] if step.dependencies else ["--no-deps"]
+    if step.project is not None:
+        return [*arguments, "-e", str(step.project)]
+    if step.file is not None:
+        copies = folder / str(number)
+        copies.mkdir()
+        return [*arguments, "-r", str(plain(step.file, copies))]
+    file = folder / f"{number}-requirements.txt"
+    if step.synced is not None:
+        tool.export(file)
+        return [*arguments, "-r", str(file)]
+    file.write_text("".join(f"{line}\n" for line in step.lines), encoding="utf-8")
+    return [*arguments, "-r", str(file)]
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """A kind of failure, known by what the tool says, with what to do, and whether another tool may do better."""
+
+    said: str
+    remedy: str
+    retry: str = "none"  # "none", "pip" (where uv has failed) or "all"
+
+
+_AGAIN = "then type the same again"
+_FAILURES = (
+    _Failure("No space left|ENOSPC", f"make room on the disk (df -h . shows it); {_AGAIN}"),
+    _Failure(
+        "Read-only file system|Permission denied",
+        f"make the place named above writable; {_AGAIN}",
+        "all",
+    ),
+    _Failure(
+        "ensurepip",
+        f"install Python's venv (Debian, Ubuntu: apt install python3-venv), or uv; {_AGAIN}",
+        "all",
+    ),
+    _Failure(
+        "Git operation failed|git (?:fetch|clone|ls-remote|rev-parse)",
+        "check the URL of the repository named above, and that this machine reaches its host and may read it "
+        f"(git ls-remote URL); {_AGAIN}",
+    ),
+    _Failure(
+        "(?i)failed to fetch|request failed|dns error|connection refused|newconnectionerror|name resolution|"
+        "timed out|network was disabled|connectivity is disabled|certificate|sslerror|could not connect",
+        "check that the package index is reachable (`python3 -m pip download --no-deps invoke` tries it); "
+        f"behind a mirror or proxy set PIP_INDEX_URL or HTTPS_PROXY; {_AGAIN}",
+        "all",
+    ),
+    _Failure(
+        "(?i)requires-python|requires a different python|does not satisfy python|requires python",
+        f"set {{python_setting}} to a Python that the project named above allows (a path or a version); {_AGAIN}",
+    ),
+    _Failure(
+        "(?i)failed to build|build backend|metadata-generation-failed|subprocess-exited-with-error|"
+        "getting requirements to build",
+        "read what the build of the package named above says; it may need a compiler, a system library, or another "
+        f"Python ({{python_setting}}); correct that, {_AGAIN}",
+    ),
+    _Failure(
+        "(?i)hash mismatch|hashes are required|do not match the hashes|require-hashes|mismatch.*hash|hash.*mismatch",
+        "the index serves other files than the ones pinned: check PIP_INDEX_URL and its like; "
+        "`git status requirements*.txt` says whether the pins are as released",
+        "all",
+    ),
+    _Failure(
+        "(?i)no solution found|unsatisfiable|no matching distribution|resolutionimpossible|conflicting dep|"
+        "could not find a version",
+        f"correct the requirement named above in {{source}}: no version fits it; {_AGAIN}",
+        "pip",
+    ),
+    _Failure(
+        "(?i)invalid requirement|couldn't parse|could not open requirements|does not exist",
+        f"correct what is named above in {{source}}; {_AGAIN}",
+        "pip",
+    ),
+)
+_UNKNOWN = _Failure("", f"correct what is named above; {_AGAIN}", "all")
+
+
+def _failure_of(said: str) -> _Failure:
+    said = " ".join(said.split())  # uv breaks its sentences into lines
+    return next((each for each in _FAILURES if re.search(each.said, said)), _UNKNOWN)
+
+
 def first_that_works(tools: list[Uv | Pip], act: Callable[[Uv | Pip], None], doing: str) -> list[Uv | Pip]:
-    """Act with the first tool that can, and return it and those after it."""
+    """Act with the first tool that can, and return it and those after it.
+
+    Raises BootstrapError: none can. The reason is that of the first one: the later ones only know less.
+    """
     failures: list[str] = []
-    for position, tool in enumerate(tools):
+    kinds: list[_Failure] = []
+    spec = tools[0].runner.spec
+    while tools:
+        tool, rest = tools[0], tools[1:]
         try:
             act(tool)
-            return tools[position:]
+            return tools
         except _ToolError as failure:
+            kinds.append(_failure_of(str(failure)))
             failures.append(f"{tool.name}: {failure}")
-            if "No space left" in str(failure):
-                break  # pip would only run into it again
-            if position + 1 < len(tools):
-                sys.stderr.write(f"{tool.name} failed; {_what_follows(tools[position + 1])} … ")
-                sys.stderr.flush()
-    raise BootstrapError(doing, "\n".join(failures), _remedy("\n".join(failures)))
+        if kinds[-1].retry == "pip":
+            rest = [each for each in rest if isinstance(each, Pip)]
+        tools = [] if kinds[-1].retry == "none" else rest
+        if tools:
+            sys.stderr.write(f"{tool.name} failed; {_what_follows(tools[0])} … ")
+            sys.stderr.flush()
+    first = kinds[0]
+    told = failures if first.retry == "all" else failures[:1]
+    remedy = first.remedy.replace("{python_setting}", spec.python_setting).replace("{source}", spec.source)
+    sys.stderr.write("failed\n")
+    raise BootstrapError(doing, "\n".join(told), remedy)
 
 
 def _what_follows(tool: Uv | Pip) -> str:
     if isinstance(tool, Uv) and tool.offline:
         return "trying again offline, with the packages in its cache"
     return f"trying {tool.name}"
-
-
-def _remedy(output: str) -> str:
-    if "No space left" in output or "ENOSPC" in output:
-        return "make room on the disk (df -h . shows it) and type the same again"
-    if "Read-only file system" in output or "Permission denied" in output:
-        return "make the place named above writable and type the same again"
-    if "ensurepip" in output:
-        return (
-            "install Python's venv (Debian, Ubuntu: apt install python3-venv), or uv, and type the same again"
-        )
-    if "hash" in output.lower():
-        return (
-            "the index serves other files than the ones pinned: check PIP_INDEX_URL and its like; "
-            "`git status requirements*.txt` says whether the pins are as released"
-        )
-    return (
-        "check that the package index is reachable (`python3 -m pip download --no-deps invoke` tries it); "
-        "behind a mirror or proxy set PIP_INDEX_URL or HTTPS_PROXY; then type the same again"
-    )
 
 
 def _find_uv() -> tuple[str, str] | None:
@@ -328,7 +567,7 @@ def uv_variables(environment: Mapping[str, str]) -> dict[str, str]:
         ]
         if links:
             variables["UV_FIND_LINKS"] = ",".join(links)
-        if pip.get("no-index", "").lower() in {"1", "true", "yes", "on"}:
+        if pip.get("no-index", "").lower() in _TRUE:
             variables["UV_NO_INDEX"] = "1"
     for option, name, separator in (
         ("cert", "SSL_CERT_FILE", None),

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
+    from provision.env.declared import Declared
+
 MINIMUM_PYTHON = (3, 11)
 RECORD = ".provision.json"
 SCHEMA = 1
@@ -79,11 +81,20 @@ class EnvironmentSpec:
     optional: tuple[Path, ...] = ()
     label: str = "env/"  # the virtualenv's name in messages
     python_setting: str = "env.python"  # where a person changes `python`, for messages
+    # what an app's folder declares, in place of `requirements`: such a virtualenv is made again, never patched
+    declared: Declared | None = None
 
     @property
     def interpreter(self) -> Path:
         """The virtualenv's own python."""
         return self.path / "bin" / "python"
+
+    @property
+    def source(self) -> str:
+        """What is installed, as it is named to people."""
+        if self.declared is not None:
+            return self.declared.format
+        return " and ".join(file.name for file in self.requirements) or "nothing"
 
 
 @dataclass(frozen=True)
@@ -94,6 +105,7 @@ class Interpreter:
     version: str
     prefix: str
     ensurepip: bool
+    setuptools: str | None = None  # path of the wheel of setuptools that came with it, for new virtualenvs
 
     @property
     def minor(self) -> tuple[int, int]:
@@ -107,7 +119,8 @@ class Facts:
     """What is there: read by `examine`, judged by `decide`."""
 
     # "missing" (or an empty directory), "foreign" (something that is not a virtualenv), "interrupted"
-    # (our own build, killed), "unrecorded" (a virtualenv we have no record of) or "recorded"
+    # (our own build, killed), "failed" (our own build, which ended with an error), "unrecorded" (a virtualenv
+    # we have no record of) or "recorded"
     kind: str
     record: Mapping[str, Any] = field(default_factory=dict)  # the record of a "recorded" virtualenv
     moved: bool = False  # the record was written for another path
@@ -174,6 +187,8 @@ def examine(spec: EnvironmentSpec) -> Facts:
             # Killed over its first record, which was still under the name it is written to.
             return Facts("interrupted" if found_names else "missing", digests=digests)
         return Facts("foreign", digests=digests)
+    if record.get("state") == "failed":
+        return Facts("failed", record, digests=digests)
     if record.get("state") != "complete" or record.get("schema") != SCHEMA:
         return Facts("interrupted", record, digests=digests)
     version = record["python"]["version"]
@@ -185,7 +200,6 @@ def examine(spec: EnvironmentSpec) -> Facts:
 
 def decide(spec: EnvironmentSpec, facts: Facts) -> Plan:
     """Return what has to be done to bring the virtualenv of `facts` to `spec`. Pure."""
-    files = " and ".join(file.name for file in spec.requirements) or "nothing"
     action, why = _decide_virtualenv(spec, facts)
     if action != "keep":
         return Plan(
@@ -198,8 +212,11 @@ def decide(spec: EnvironmentSpec, facts: Facts) -> Plan:
         {Path(file).name for file in {*known, *facts.digests} if known.get(file) != facts.digests.get(file)}
     )
     if changed:
-        return Plan(action, why, True, f"{' and '.join(changed)} changed")
-    return Plan(action, why, False, f"as in {files}")
+        because = f"{' and '.join(changed)} changed"
+        if spec.declared is not None:
+            return Plan("rebuild", because, True, f"{spec.label} is new")
+        return Plan(action, why, True, because)
+    return Plan(action, why, False, f"as in {spec.source}")
 
 
 def _decide_virtualenv(spec: EnvironmentSpec, facts: Facts) -> tuple[str, str]:
@@ -209,6 +226,8 @@ def _decide_virtualenv(spec: EnvironmentSpec, facts: Facts) -> tuple[str, str]:
         return "refuse", f"{spec.path} is not a virtualenv"
     if facts.kind == "interrupted":
         return "rebuild", "the last build was interrupted"
+    if facts.kind == "failed":
+        return "rebuild", "the last install failed"
     if facts.version is None:
         return "rebuild", "its Python does not run any more"
     if tuple(map(int, facts.version.split(".")[:2])) < spec.minimum_python:
@@ -246,7 +265,9 @@ def requirement_digests(spec: EnvironmentSpec) -> dict[str, str]:
     Raises BootstrapError: one cannot be read.
     """
     digests: dict[str, str] = {}
-    waiting = list(spec.requirements)
+    # What an app declares is known with all that it includes.
+    follow = spec.declared is None
+    waiting = list(spec.requirements if spec.declared is None else spec.declared.files)
     while waiting:
         file = waiting.pop()
         if str(file) in digests:
@@ -262,7 +283,8 @@ def requirement_digests(spec: EnvironmentSpec) -> dict[str, str]:
                 else f"create {file}, or correct app.requirements in the settings",
             ) from None
         digests[str(file)] = hashlib.sha256(content).hexdigest()
-        for included in re.findall(rb"(?m)^\s*(?:-r|--requirement|-c|--constraint)[ =]*([^\s#]+)", content):
+        included_names = rb"(?m)^\s*(?:-r|--requirement|-c|--constraint)[ =]*([^\s#]+)"
+        for included in re.findall(included_names, content) if follow else ():
             name = os.fsdecode(included)
             if "://" not in name:
                 waiting.append((file.parent / name).resolve())
@@ -271,8 +293,8 @@ def requirement_digests(spec: EnvironmentSpec) -> dict[str, str]:
 
 def requirement_names(spec: EnvironmentSpec) -> set[str]:
     """Return the normalised names of the packages that the requirements files ask for by name."""
-    names = set()
-    for file in requirement_digests(spec):
+    names: set[str] = set()
+    for file in requirement_digests(spec) if spec.declared is None else ():
         for line in Path(file).read_text(encoding="utf-8", errors="replace").splitlines():
             found = re.match(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:[\[=<>!~;@#\\ ]|$)", line)
             if found:
@@ -306,14 +328,19 @@ def _fingerprint(interpreter: Path) -> list[int] | None:
 
 
 _PROBE = """
-import json, sys
+import glob, json, os, sys, sysconfig
+wheels = []
 try:
     import ensurepip
 except ImportError:
     ensurepip = None
+else:
+    bundled = os.path.join(os.path.dirname(ensurepip.__file__), "_bundled")
+    for folder in (sysconfig.get_config_var("WHEEL_PKG_DIR"), bundled):
+        wheels += sorted(glob.glob(os.path.join(folder, "setuptools-*.whl"))) if folder else []
 print(json.dumps({"executable": getattr(sys, "_base_executable", None) or sys.executable,
     "version": "%d.%d.%d" % sys.version_info[:3], "prefix": getattr(sys, "base_prefix", sys.prefix),
-    "ensurepip": ensurepip is not None}))
+    "ensurepip": ensurepip is not None, "setuptools": wheels[-1] if wheels else None}))
 """
 
 
@@ -416,21 +443,21 @@ def ensure(spec: EnvironmentSpec) -> tuple[StepRecord, ...]:
     plan = decide(spec, examine(spec))
     refuse(spec, plan)
     if plan.current:
-        _refresh_record(spec)
+        refresh_record(spec)
         return plan.steps()
     try:
         with exclusive(spec.lock, f"building {spec.label}") as lock:
             plan = decide(spec, examine(spec))
             refuse(spec, plan)
             if plan.current:
-                _refresh_record(spec)
+                refresh_record(spec)
                 return plan.steps()
-            return _act(spec, plan, lock)
+            return act(spec, plan, lock)
     except OSError as error:
-        raise BootstrapError(f"making the virtualenv {spec.label}", *_explain(spec, error)) from None
+        raise BootstrapError(f"making the virtualenv {spec.label}", *explain_error(spec, error)) from None
 
 
-def _explain(spec: EnvironmentSpec, error: OSError) -> tuple[str, str]:
+def explain_error(spec: EnvironmentSpec, error: OSError) -> tuple[str, str]:
     """Return cause and remedy of a file that could not be read or written."""
     where = f"{error.filename}: " if error.filename else ""
     cause = f"{where}{error.strerror or error}"
@@ -441,11 +468,11 @@ def _explain(spec: EnvironmentSpec, error: OSError) -> tuple[str, str]:
     return cause, remedy
 
 
-def _act(spec: EnvironmentSpec, plan: Plan, lock: int) -> tuple[StepRecord, ...]:
-    from provision.env.installers import Runner, available, first_that_works
+def act(spec: EnvironmentSpec, plan: Plan, lock: int) -> tuple[StepRecord, ...]:
+    """Do what is planned, holding the lock. Raises BootstrapError, OSError: a virtualenv half made is removed."""
+    from provision.env.installers import Runner, able, available, first_that_works
 
     spec = resolved(spec)
-    runner = Runner(spec, lock)
     virtualenv, requirements = plan.steps()
     facts = examine(spec)
     building = {
@@ -456,7 +483,7 @@ def _act(spec: EnvironmentSpec, plan: Plan, lock: int) -> tuple[StepRecord, ...]
     }
     made = plan.virtualenv != "keep"
     python = find_interpreter(spec) if made else _running(spec)
-    tools = available(runner, python)
+    tools = able(available(Runner(spec, lock), python), spec)
     names = requirement_names(spec)
     dropped = set() if made else set(facts.record.get("packages", ())) - names
     try:
@@ -470,36 +497,35 @@ def _act(spec: EnvironmentSpec, plan: Plan, lock: int) -> tuple[StepRecord, ...]
                 tools, lambda tool: tool.make_virtualenv(python), f"making the virtualenv {spec.label}"
             )
             virtualenv = StepRecord("virtualenv", True, plan.virtualenv_why, step.done())
-        step = Progress(
-            f"Installing {len(names)} packages into {spec.label} with {tools[0].name}", below=True
-        )
+        source = spec.source if spec.declared is None else spec.declared.place
+        step = Progress(f"Installing {source} into {spec.label} with {tools[0].name}", below=True)
         tools = first_that_works(
             tools, lambda tool: tool.install(dropped), f"installing the requirements of {spec.label}"
         )
         requirements = StepRecord("requirements", True, plan.requirements_why, step.done())
         _write_record(
             spec.path,
-            {
-                **building,
-                "state": "complete",
-                "configured": spec.python,
-                "python": {
-                    "version": python.version,
-                    "executable": python.executable,
-                    "prefix": python.prefix,
-                },
-                "interpreter": _fingerprint(spec.interpreter),
-                "packages": sorted(names),
-                "installer": tools[0].name,
-            },
+            {**building, **_made_of(spec, python), "packages": sorted(names), "installer": tools[0].name},
         )
-    except BaseException:
-        if made:
-            # What cannot be deleted is still recorded as unfinished.
-            with contextlib.suppress(OSError):
+    except BaseException as error:
+        # What cannot be deleted is still recorded as unfinished.
+        with contextlib.suppress(OSError):
+            if made:
                 remove(spec.path)
+            elif isinstance(error, BootstrapError):
+                _write_record(spec.path, {**building, "state": "failed"})
         raise
     return virtualenv, requirements
+
+
+def _made_of(spec: EnvironmentSpec, python: Interpreter) -> dict[str, Any]:
+    """What the record of a complete virtualenv has beside the files that it was made from."""
+    return {
+        "state": "complete",
+        "configured": spec.python,
+        "python": {"version": python.version, "executable": python.executable, "prefix": python.prefix},
+        "interpreter": _fingerprint(spec.interpreter),
+    }
 
 
 def _running(spec: EnvironmentSpec) -> Interpreter:
@@ -523,7 +549,7 @@ def remove(path: Path) -> None:
     path.rmdir()
 
 
-def _refresh_record(spec: EnvironmentSpec) -> None:
+def refresh_record(spec: EnvironmentSpec) -> None:
     """Note an interpreter replaced by one of the same version, so that it is not run again to compare."""
     record = _read_record(spec.path)
     found = _fingerprint(spec.interpreter)

@@ -103,8 +103,13 @@ class Paths:
         return self.state / "mongod.json"
 
     @property
+    def app_envs(self) -> Path:
+        """Virtualenvs of other projects' apps, one for each app and Python."""
+        return self.state / "app-envs"
+
+    @property
     def app_env(self) -> Path:
-        """Virtualenv of another project's app, where `app.requirements` names its requirements."""
+        """Where earlier versions had one virtualenv for all apps."""
         return self.state / "app-env"
 
     @property

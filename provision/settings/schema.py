@@ -121,7 +121,7 @@ class AppSettings:
     requirements: Annotated[
         str | None,
         Rule(
-            "requirements file of an app that has its own virtualenv; null: it runs in env/",
+            "file that says what the app needs, in app.path or in the project; null: what app.path declares by itself",
             min_length=1,
             path=True,
         ),

@@ -130,7 +130,7 @@ def test_an_app_runs_in_its_own_requirements(clone: Clone, tmp_path: Path) -> No
     running.says(" at http://127.0.0.1:")
     answer = json.loads(clone.get("/")[1])
     assert (answer["database"], answer["visits"]) == ("flaskbook", 1)
-    assert Path(answer["file"]).is_relative_to(clone.root / ".state" / "app-env")
+    assert Path(answer["file"]).is_relative_to(clone.root / ".state" / "app-envs")
     running.signal_group(signal.SIGINT)
     assert running.ends() == 130
 

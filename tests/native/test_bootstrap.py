@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.env import bootstrap, installers, virtualenv
+from provision.env import bootstrap, declared, generations, installers, virtualenv
 from tests.support.capabilities import AS_NOBODY, NOBODY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +38,7 @@ MODULES = [
     "env/installers",
     "env/python_setting",
     "env/settings_files",
+    "env/requirements_files",
     "env/groups",
     "settings/layers",
     "cli/light",
@@ -677,11 +678,17 @@ def test_another_projects_requirements_get_a_virtualenv_of_their_own(tmp_path: P
     app.mkdir()
     (app / "requirements.txt").write_text("-r base.txt\n")
     (app / "base.txt").write_text("iniconfig\n")
-    spec = bootstrap.app_environment(tmp_path / "app-env", [app / "requirements.txt"], tmp_path / "app.lock")
-    assert [step.changed for step in virtualenv.ensure(spec)] == [True, True]
-    assert [step.changed for step in virtualenv.ensure(spec)] == [False, False]
+
+    def ensure() -> generations.Generation:
+        needed = declared.find(app)
+        assert needed is not None
+        return generations.ensure(bootstrap.app_environment(tmp_path / "env", needed, tmp_path / "app.lock"))
+
+    assert [step.changed for step in ensure().steps] == [True, True]
+    assert [step.changed for step in ensure().steps] == [False, False]
     (app / "base.txt").write_text("sortedcontainers\n")
-    assert [step.changed for step in virtualenv.ensure(spec)] == [False, True]
-    subprocess.run([spec.interpreter, "-c", "import sortedcontainers"], check=True)
-    gone = subprocess.run([spec.interpreter, "-c", "import iniconfig"], capture_output=True, check=False)
+    made = ensure()
+    assert [step.changed for step in made.steps] == [True, True]
+    subprocess.run([made.interpreter, "-c", "import sortedcontainers"], check=True)
+    gone = subprocess.run([made.interpreter, "-c", "import iniconfig"], capture_output=True, check=False)
     assert gone.returncode != 0

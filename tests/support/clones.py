@@ -258,7 +258,7 @@ class Clone:
         processes.end(self.processes())
         for running in self._started:
             running.process.wait()
-        for large in ("data", "env", ".state/app-env"):
+        for large in ("data", "env", ".state/app-envs"):
             shutil.rmtree(self.root / large, ignore_errors=True)
 
 

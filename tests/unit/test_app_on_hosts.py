@@ -237,3 +237,35 @@ def test_unit_runs_the_release_and_names_no_secret(kind: str) -> None:
     text = units.render_unit(template, "prod", "app", "/srv/50%", command, (), kind)
     assert 'ExecStart="/srv/50%%/env/bin/python" "/srv/50%%/serve.py"' in text
     assert ("ProtectSystem" in text) == (kind == "system")
+
+
+def test_the_apps_own_folder_is_looked_in_before_the_projects(tmp_path: Path) -> None:
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    (tmp_path / "requirements.txt").write_text("flaskbook-only\n")
+    (shop / "requirements.txt").write_text("Flask\ngunicorn\n")
+    named = host_virtualenv.wanted(loaded(tmp_path, path="shop", requirements="requirements.txt"))
+    assert named.lines == ("Flask", "gunicorn")
+    assert host_virtualenv.wanted(loaded(tmp_path, path="shop")).lines == named.lines
+    (shop / "requirements.txt").unlink()
+    there = host_virtualenv.wanted(loaded(tmp_path, path="shop", requirements="requirements.txt"))
+    assert "flaskbook-only" in there.lines
+
+
+def test_what_a_project_declares_is_sent_and_what_only_uv_knows_is_refused(tmp_path: Path) -> None:
+    project = '[project]\nname = "shop"\nversion = "1"\ndependencies = ["flask>=3", "gunicorn"]\n'
+    (tmp_path / "pyproject.toml").write_text(project + '[build-system]\nrequires = ["setuptools"]\n')
+    assert host_virtualenv.wanted(loaded(tmp_path)).lines == ("flask>=3", "gunicorn")
+    (tmp_path / "pyproject.toml").write_text(project + '[tool.uv.sources]\nx = { path = "x" }\n')
+    with pytest.raises(ProvisionError, match="can't be sent to hosts") as caught:
+        host_virtualenv.wanted(loaded(tmp_path))
+    assert "uv export" in caught.value.remedy
+    (tmp_path / "pyproject.toml").unlink()
+    (tmp_path / "setup.py").write_text("")
+    with pytest.raises(ProvisionError, match=r"setup\.py can't be sent"):
+        host_virtualenv.wanted(loaded(tmp_path))
+
+
+def test_requirements_in_utf_16_are_read(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_bytes("Flask\r\nGunicorn\r\n".encode("utf-16"))
+    assert host_virtualenv.wanted(loaded(tmp_path)).lines == ("Flask", "Gunicorn")

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from provision.env import bootstrap, installers, python_setting, virtualenv
+from provision.env.declared import Declared
 from provision.env.virtualenv import EnvironmentSpec, Facts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -377,3 +378,71 @@ def test_what_both_files_pin_they_pin_alike() -> None:
         name: pins[0][name] for name in pins[0].keys() & pins[1].keys()
     }
     assert "jinja2" in pins[0].keys() & pins[1].keys()
+
+
+# apps
+
+
+def test_what_an_app_declares_makes_a_new_virtualenv_when_it_changes(tmp_path: Path) -> None:
+    needed = Declared("requirements.txt", tmp_path, (Path("/r.txt"),), ())
+    plan = virtualenv.decide(
+        spec(tmp_path, declared=needed), recorded(tmp_path, requirements={"/r.txt": "b"})
+    )
+    assert (plan.virtualenv, plan.virtualenv_why, plan.requirements) == ("rebuild", "r.txt changed", True)
+
+
+def test_a_failed_install_is_no_interrupted_build(tmp_path: Path) -> None:
+    wanted = spec(tmp_path, requirements=())
+    wanted.path.mkdir()
+    (wanted.path / virtualenv.RECORD).write_text('{"schema": 1, "state": "failed"}')
+    plan = virtualenv.decide(wanted, virtualenv.examine(wanted))
+    assert (plan.virtualenv, plan.virtualenv_why) == ("rebuild", "the last install failed")
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy", "tried"),
+    [
+        ("error: Git operation failed\n  fatal: Could not resolve host: git.x", "git ls-remote", ["uv"]),
+        ("Because the current Python version (3.11) does not\n   satisfy Python>=3.99", "app.python", ["uv"]),
+        ("Failed to build `shop`\n  error: no compiler", "its build|compiler", ["uv"]),
+        ("No solution found when resolving", "correct the requirement", ["uv", "pip"]),
+        ("error: Request failed after 3 retries", "package index", ["uv", "uv", "pip"]),
+        ("Failed to build `shop`\n  Failed to fetch: https://pypi.org", "package index", ["uv", "uv", "pip"]),
+        ("No space left on device", "df -h", ["uv"]),
+        ("Hash mismatch for x", "PIP_INDEX_URL", ["uv", "uv", "pip"]),
+        ("Invalid requirement: 'x @ git+file:///x'", "requirements.txt", ["uv", "pip"]),
+        ("something new", "named above", ["uv", "uv", "pip"]),
+    ],
+)
+def test_a_failure_has_the_remedy_of_its_reason_and_goes_to_those_who_may_do_better(
+    tmp_path: Path, said: str, remedy: str, tried: list[str]
+) -> None:
+    runner = installers.Runner(spec(tmp_path, python_setting="app.python"), 1)
+    tools = [
+        installers.Uv(runner, "uv", "uv"),
+        installers.Uv(runner, "uv", "uv", offline=True),
+        installers.Pip(runner, last_resort=True),
+    ]
+    asked = []
+
+    def act(tool: installers.Uv | installers.Pip) -> None:
+        asked.append(tool.name.split()[0])
+        raise installers._ToolError(said)
+
+    with pytest.raises(virtualenv.BootstrapError, match=re.escape(said.split("\n")[0])) as caught:
+        installers.first_that_works(list(tools), act, "installing")
+    assert asked == tried
+    assert re.search(remedy, caught.value.remedy), caught.value.remedy
+
+
+def test_pips_no_index_holds_for_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[list[str]] = []
+    monkeypatch.setattr(
+        installers.Runner, "run", lambda _, command, *__, **___: given.append(list(command)) or ""
+    )
+    for name, value in home_with_pip_conf(tmp_path, "[global]\nno-index = true\n").items():
+        monkeypatch.setenv(name, value)
+    tool = installers.Uv(installers.Runner(spec(tmp_path), 1), "uv", "uv")
+    tool.add("flask")
+    tool.install(["old"])
+    assert ["--no-index" in command for command in given] == [True, False, True]

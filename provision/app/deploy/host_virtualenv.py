@@ -19,14 +19,16 @@ import sys
 import tarfile
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from provision.app import launch
 from provision.core.errors import ProvisionError
 from provision.core.steps import Decision, Progress
 from provision.core.text import redact
+from provision.deployments import app_environment
+from provision.env.declared import dependencies
+from provision.env.requirements_files import decoded, logical_lines
 from provision.env.virtualenv import MINIMUM_PYTHON
 from provision.hosts.link import File, HostError, Link, Ran, archive, is_full
 from provision.hosts.scripts import script
@@ -102,7 +104,7 @@ def wanted(loaded: Loaded) -> Requirements:
 
     Raises ProvisionError: a file is missing, or names what only this machine has.
     """
-    lines, constraints = read(launch.requirements(loaded) or loaded.paths.root / "requirements.txt")
+    lines, constraints = _declared(loaded)
     added, _ = read(loaded.paths.gunicorn_requirements)
     serving = {name_of(line): line for line in added}
     made = Requirements(tuple(lines), tuple(constraints), serving.pop(_INSTALLER))
@@ -115,6 +117,46 @@ def wanted(loaded: Loaded) -> Requirements:
     return replace(made, lines=(*lines, *more))
 
 
+def _declared(loaded: Loaded) -> tuple[list[str], list[str]]:
+    """The requirements that the app's folder declares, and those that constrain them."""
+    needed = app_environment.wanted(loaded)
+    if needed is None:
+        return read(loaded.paths.root / "requirements.txt")
+    lines: list[str] = []
+    constraints: list[str] = []
+    for step in needed.steps:
+        # A project's own code is sent as the app's.
+        own = dependencies(step.project) if step.project is not None and step.dependencies else step.lines
+        if own is None or step.synced is not None or needed.needs_uv:
+            raise ProvisionError(
+                "reading the requirements of the app",
+                f"{needed.format} can't be sent to hosts: what it installs is known only on this machine.",
+                "Write a requirements file and name it in app.requirements: "
+                "uv export --frozen --no-dev --no-emit-project -o requirements.txt",
+            )
+        if step.file is not None:
+            more, constraining = read(step.file)
+            lines += more
+            constraints += constraining
+        lines += _checked(own, needed.folder)
+    return lines, constraints
+
+
+def _checked(lines: Sequence[str], source: Path) -> Sequence[str]:
+    """The lines, none of which names what only this machine has.
+
+    Raises ProvisionError: one does.
+    """
+    for line in lines:
+        if line.startswith(_LOCAL) or " @ file:" in line:
+            raise ProvisionError(
+                "reading the requirements of the app",
+                f"{source} asks for {line!r}, which is on this machine alone.",
+                "Name packages of an index there. Code of the app itself is sent by `invoke hosts.deploy`.",
+            )
+    return lines
+
+
 def read(file: Path) -> tuple[list[str], list[str]]:
     """A requirements file with those that it includes: its lines, and those of its constraints.
 
@@ -122,38 +164,25 @@ def read(file: Path) -> tuple[list[str], list[str]]:
 
     Raises ProvisionError: a file can't be read, or names what only this machine has.
     """
-    doing = "reading the requirements of the app"
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
-        why = problem.strerror if isinstance(problem, OSError) else "it is not UTF-8 text"
+        text = decoded(file.read_bytes())
+    except OSError as problem:
         raise ProvisionError(
-            doing, f"{file} can't be read: {why}.", "Put it back, or correct app.requirements in invoke.yaml."
+            "reading the requirements of the app",
+            f"{file} can't be read: {problem.strerror}.",
+            "Put it back, or correct app.requirements in invoke.yaml.",
         ) from None
     lines: list[str] = []
     constraints: list[str] = []
-    for line in _logical(text):
+    for line in logical_lines(text):
         included = re.match(r"(-r|--requirement|-c|--constraint)[ =]*(\S+)", line)
         if included:
             more, constraining = read((file.parent / included[2]).resolve())
             (lines if included[1] in ("-r", "--requirement") else constraints).extend(more)
             constraints.extend(constraining)
-        elif line.startswith(_LOCAL) or " @ file:" in line:
-            raise ProvisionError(
-                doing,
-                f"{file} asks for {line!r}, which is on this machine alone.",
-                "Name packages of an index there. Code of the app itself is sent by `invoke hosts.deploy`.",
-            )
         else:
-            lines.append(line)
+            lines += _checked([line], file)
     return lines, constraints
-
-
-def _logical(text: str) -> Iterator[str]:
-    for line in text.replace("\\\n", " ").splitlines():
-        bare = " ".join(re.sub(r"(^|\s)#.*", "", line).split())
-        if bare:
-            yield bare
 
 
 def name_of(line: str) -> str:

@@ -143,6 +143,8 @@ def run(
         deployment.ensure_secrets()
         uri = deployment.uri(settings.database, user="app")
         given = variables(loaded, deployment, uri, Secret.of(loaded.paths.secret_key), settings.debug)
+        if settings.command:
+            given = {"PORT": str(settings.port), **given}  # the name under which most servers read it
         _tell_of_dotenv_files(folder, given, say)
         if settings.command:
             listener.close()  # the command opens the port itself

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ def eject(session: Session, to: str, on: str = "local") -> Result[Ejected]:
     from provision.app import launch
     from provision.cli import display
     from provision.cli.result import Result
+    from provision.deployments import setup_steps
     from provision.deployments.ejection import check_empty
     from provision.deployments.ejection import eject as write
 
@@ -38,6 +40,8 @@ def eject(session: Session, to: str, on: str = "local") -> Result[Ejected]:
     check_empty(folder, on)
     loaded = session.load(remember=False)
     deployment = session.ready(on)
+    native = deployment.backend.capabilities.keeps_folders
+    setup_steps.ensure_for_run(loaded, session.steps(sys.stderr), native, on)
     uri = deployment.uri(loaded.settings.app.database, user="app")
     key = launch.Secret.of(loaded.paths.secret_key)
     files = write(loaded, deployment, folder, launch.variables(loaded, deployment, uri, key, debug=False))

@@ -70,6 +70,7 @@ def plan(loaded: Loaded, data: bool = False, cache: bool = False) -> CleanPlan:
     search.configurations()
     search.logs()
     search.data(data)
+    search.above()
     if cache:
         search.cache()
     search.caches_of_tools()
@@ -333,6 +334,11 @@ class _Search:
         else:
             self._name(others, "no mongod made it")
             self._add(path, what, Way.DATA, others)
+
+    def above(self) -> None:
+        """What is above the folders of data and logs, where they share a folder of their own in the project."""
+        for folder in {self.paths.data.parent, self.paths.log.parent}:
+            self._parent(folder, "directory of data and logs")
 
     def _parent(self, path: Path, what: str, anywhere: bool = False) -> None:
         """A directory above what is removed: it goes if nothing stays in it, and if it is inside the project."""

@@ -32,6 +32,7 @@ MODULES = [
     "env/wrapper",
     "cli/entry",
     "cli/uncaught",
+    "cli/interrupts",
     "core/errors",
     "env/bootstrap",
     "env/virtualenv",

@@ -30,6 +30,9 @@ _WANTED = (
 )
 _OF_OLD_FLASK = ("Flask==1.1.4", "markupsafe==2.0.1", "pymongo<4.11", "setuptools<76", "wheel")
 
+# The versions of the apps' locks; and uv, which the tool fetches where it finds none.
+_PINNED = (APPS / "hashes" / "requirements.txt", ROOT / "provision" / "env" / "uv.txt")
+
 
 @dataclass
 class Project(Clone):
@@ -71,7 +74,8 @@ def wheelhouse() -> Path:
     """Wheels of all that the tool and the apps need; fetched once for each state of what they declare."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     wanted = sorted([*declared, *_WANTED])
-    digest = hashlib.sha256(repr((wanted, _OF_OLD_FLASK, sys.version_info[:2])).encode()).hexdigest()[:12]
+    state = (wanted, _OF_OLD_FLASK, sys.version_info[:2], [each.read_bytes() for each in _PINNED])
+    digest = hashlib.sha256(repr(state).encode()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flaskbook" / "test-wheelhouse"
     cache.mkdir(parents=True, exist_ok=True)
     folder = cache / digest
@@ -79,25 +83,19 @@ def wheelhouse() -> Path:
         if not folder.is_dir():
             making = cache / f"{digest}.new"
             shutil.rmtree(making, ignore_errors=True)
-            pip = (
-                sys.executable,
-                "-m",
-                "pip",
-                "download",
-                "--quiet",
-                "--dest",
-                making,
-                "--only-binary",
-                ":all:",
-            )
             for name in ("setuptools<81", "setuptools>=61"):  # two versions of one package
-                run(*pip, "--no-deps", name)
-            run(*pip, *(each for each in wanted if not each.startswith("setuptools")))
-            lock = APPS / "hashes" / "requirements.txt"
-            run(*pip, "--require-hashes", "-r", lock)
-            run(*pip, "--python-version", "3.8", "--implementation", "cp", *_OF_OLD_FLASK)
+                _download(making, "--no-deps", name)
+            _download(making, *(each for each in wanted if not each.startswith("setuptools")))
+            for pinned in _PINNED:
+                _download(making, "--require-hashes", "-r", pinned)
+            _download(making, "--python-version", "3.8", "--implementation", "cp", *_OF_OLD_FLASK)
             making.rename(folder)
     return folder
+
+
+def _download(folder: Path, *arguments: str | Path) -> None:
+    pip = (sys.executable, "-m", "pip", "download", "--quiet", "--only-binary", ":all:")
+    run(*pip, "--dest", folder, *arguments)
 
 
 def build_wheel(folder: Path) -> Path:

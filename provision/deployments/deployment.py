@@ -118,7 +118,7 @@ class Deployment:
         start_timeout: float = 60.0,
         *,
         auth: bool = False,
-        app_database: str = "flaskbook",
+        app_database: str = "app",
         collections: tuple[ShardedCollection, ...] = (),
         extent: Extent | None = None,
         program: str = "",

@@ -107,7 +107,7 @@ class AppSettings:
             pattern=r"^[^\s:(]+(:[^\n]*)?$",
             must="it must be a module's name or file, then a colon and the name or call of the app in it",
         ),
-    ] = "flaskbook.application:create_app"
+    ] = "app"
     command: Annotated[
         list[str] | None,
         Rule(
@@ -138,9 +138,7 @@ class AppSettings:
     port: Annotated[
         int, Rule("port the app listens on; auto: one of this folder's own", ge=1, le=65535, or_auto=True)
     ] = 8000
-    database: Annotated[str, Rule("database of the app", pattern=r"^[^/\\. \"$*<>:|?\x00]{1,63}$")] = (
-        "flaskbook"
-    )
+    database: Annotated[str, Rule("database of the app", pattern=r"^[^/\\. \"$*<>:|?\x00]{1,63}$")] = "app"
     debug: Annotated[
         bool, Rule("Flask's debug mode, for development: its debugger runs code, so only on loopback")
     ] = True
@@ -348,7 +346,6 @@ def default_deployments() -> dict[str, DeploymentSettings]:
             port=27100,
             config_servers=3,
             shards=2,
-            sharding={"flaskbook": {"user": CollectionSettings(key={"_id": "hashed"})}},
         ),
     }
 

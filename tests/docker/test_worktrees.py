@@ -69,7 +69,7 @@ def worktrees(
 ) -> Iterator[tuple[_Worktree, _Worktree]]:
     """Two folders; all that Docker has of them is removed at the end."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    take_share(tmp_path / "state", of_docker=True)
+    take_share(tmp_path / "state")
     roots = [tmp_path / parent / f"flaskbook-{PREFIX}{os.getpid()}" for parent in ("one", "two")]
     for root in roots:
         root.mkdir(parents=True)
@@ -127,7 +127,7 @@ def test_of_a_folder_without_a_slot_goes_what_its_containers_prove_and_nothing_e
     tmp_path: Path, mongo_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    take_share(tmp_path / "state", of_docker=True)
+    take_share(tmp_path / "state")
     names = [f"{PREFIX}{os.getpid()}-{kind}" for kind in ("up", "down")]
     up, down = (_Worktree(tmp_path / name, mongo_image, name, free_ports(1)) for name in names)
     try:

@@ -71,6 +71,7 @@ class Shop:
             "mongodb": {"source": "path", "path": str(self.project.mongod)},
             "app": {
                 "factory": "shop:create_app",
+                "database": "flaskbook",
                 "path": str(self.folder),
                 "requirements": "requirements.txt",
                 "port": PORT,

@@ -46,6 +46,7 @@ class Lab:
         """The settings as a new command would see them."""
         chosen = {
             "mongodb": {"source": "path", "path": str(self.first)},
+            "app": {"database": "flaskbook"},
             "deployments": {"lab": self.settings},
         }
         flags = remembered.flags(self.root)

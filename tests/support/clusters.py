@@ -127,7 +127,12 @@ class Cluster:
         )
 
     def values(self) -> dict[str, Any]:
-        return {"mongodb": {"image": self.image}, "deployments": {self.name: self.settings}, **self.more}
+        return {
+            "mongodb": {"image": self.image},
+            "app": {"database": "flaskbook"},
+            "deployments": {self.name: self.settings},
+            **self.more,
+        }
 
     def load(self) -> Loaded:
         return load(self.root, [Layer("the tests", self.values())], {}, remember=False)

@@ -34,6 +34,7 @@ def deployed(folder: Path, mongod: Path, version: str, **settings: Any) -> Itera
     shutil.copy2(ROOT / "mongod.conf.j2", folder)
     chosen = {
         "mongodb": {"source": "path", "path": str(binary)},
+        "app": {"database": "flaskbook"},
         "deployments": {"lab": {"backend": "processes", "port": free_port(), **settings}},
     }
     loaded = load(folder, [Layer("the tests", chosen)], remember=False)

@@ -126,6 +126,11 @@ def free_ports(count: int) -> int:
     raise AssertionError(f"no {count} free ports from {begin} on")
 
 
+def ports_of_this_worker() -> range:
+    """All ports that tests in this process may use."""
+    return range(_first_port(), _first_port() + _OF_A_WORKER)
+
+
 def _first_port() -> int:
     """Each worker of a run has ports of its own, so that none takes a port that another has just been given.
 

@@ -201,7 +201,7 @@ def test_what_git_ignores_or_has_lost_is_left_out(tmp_path: Path) -> None:
 
 
 def test_of_this_projects_own_folder_the_factorys_package_is_sent() -> None:
-    found = {each.name for each in release.code(loaded(ROOT))}
+    found = {each.name for each in release.code(loaded(ROOT, factory="flaskbook.application:create_app"))}
     assert "flaskbook/application.py" in found
     assert {name.partition("/")[0] for name in found} == {"flaskbook"}
 

@@ -32,9 +32,13 @@ def origin(found: Loaded, key: str) -> str:
     return next(each.origin for each in found.values() if each.key == key)
 
 
-def test_invoke_yaml_equals_the_codes_defaults() -> None:
+def test_invoke_yaml_equals_the_codes_defaults_but_for_what_is_flaskbooks() -> None:
     file = yaml.safe_load((ROOT / "invoke.yaml").read_text(encoding="utf-8"))
+    assert file["app"].pop("factory") == "flaskbook.application:create_app"
+    assert file["app"].pop("database") == "flaskbook"
+    assert list(file["deployments"]["cluster"].pop("sharding")) == ["flaskbook"]
     assert loaded(("invoke.yaml", file)).settings == loaded().settings
+    assert "flaskbook" not in repr(loaded().settings)
 
 
 def test_every_key_of_invoke_yaml_has_a_comment() -> None:

@@ -203,6 +203,18 @@ def test_a_submodule_is_no_linked_worktree_and_a_plain_folder_is_none_at_all(tmp
 
 
 @pytest.fixture(autouse=True)
+def free_ports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every port is free, whatever other tests have started; with `real_ports` as they are."""
+    if "real_ports" not in request.fixturenames:
+        monkeypatch.setattr(slots, "_is_free", lambda _port: True)
+
+
+@pytest.fixture
+def real_ports() -> None:
+    """Asks for the ports as they are."""
+
+
+@pytest.fixture(autouse=True)
 def place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the slots are on record in this test."""
     state = tmp_path_factory.mktemp("state")
@@ -387,6 +399,7 @@ def test_a_slot_of_a_deleted_folder_is_given_anew_only_when_nothing_of_it_is_lef
         _load(tmp_path, {"app": {"port": "auto"}})
 
 
+@pytest.mark.usefixtures("real_ports")
 def test_a_block_that_another_program_listens_in_is_passed_over(linked: Path) -> None:
     with socket.socket() as listener:
         free = next(port for number in BLOCKS for port in block(number).ports if _binds(listener, port))

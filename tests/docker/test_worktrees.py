@@ -39,7 +39,11 @@ class _Worktree:
     def deployment(self) -> Deployment:
         """As a new command sees it."""
         here = {"topology": "single", "backend": "docker", "port": self.port}
-        values = {"mongodb": {"image": self.image}, "deployments": {self.name: here}}
+        values = {
+            "mongodb": {"image": self.image},
+            "app": {"database": "flaskbook"},
+            "deployments": {self.name: here},
+        }
         loaded = load(self.root, [Layer("a test", values)], grants=slots.grant)
         return assembly.deployment(loaded, self.name)
 

@@ -56,6 +56,11 @@ def line(text: str) -> None:
     print(text, flush=True)  # noqa: T201
 
 
+def told(text: str) -> None:
+    """One line about what is going on, on standard output, with commands as they are typed here."""
+    line(as_typed(text))
+
+
 def note(text: str) -> None:
     """One line about what is going on, on standard error: scripts read standard output alone."""
     print(paint(as_typed(text), "dim", sys.stderr), file=sys.stderr, flush=True)  # noqa: T201

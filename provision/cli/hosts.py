@@ -225,7 +225,7 @@ def _moved(done: Moved, verb: str = "went") -> Result[Moved]:
         if not done.moves:
             display.line(f"{done.deployment}: every node is where it should be")
         for notice in done.notices:
-            display.line(notice)
+            display.told(notice)
 
     return Result(done, show)
 

@@ -214,7 +214,7 @@ def run(session: Session, on: str = "local", port: int | None = None, keep: bool
     app = loaded.settings.app
     host = f"[{app.host}]" if ":" in app.host else app.host
     with slots.serving(loaded.paths, f"http://{host}:{app.port}/"):
-        launch.run(loaded, on, keep, display.line, session.steps(), UpProgress.of)
+        launch.run(loaded, on, keep, display.told, session.steps(), UpProgress.of)
 
 
 @command(only_prints=True)

@@ -1,8 +1,7 @@
 """One virtualenv of an app, in generations: a new one is made beside the one in use, and takes its place when complete.
 
 A directory of its own holds the generations, which are called 1, 2, …, and a link `current` to the one that counts.
-A command that runs an app from a generation
-holds a shared lock on its directory until the app has ended. One that is neither
+A command that runs an app from a generation holds a shared lock on its directory until the app ends. One that is neither
 current nor in use is removed. Standard library only.
 """
 

@@ -91,6 +91,26 @@ def test_init_and_run_serve_an_app_unchanged(new_project: NewProject, name: str)
     assert {each for each in left if "egg-info" not in each} == {"invoke.yaml", ".gitignore"}
 
 
+OLD_PYTHONS = sorted(
+    path
+    for pattern in (
+        ".pyenv/versions/3.8.*/bin/python3.8",
+        "../usr/bin/python3.8",
+        "../usr/local/bin/python3.8",
+    )
+    for path in Path.home().glob(pattern)
+)
+
+
+if OLD_PYTHONS:  # only where there is one
+
+    def test_an_app_of_flask_1_runs_on_an_old_python(new_project: NewProject) -> None:
+        project = new_project("old-flask")
+        project.succeeds("init")
+        project.change_settings(lambda settings: settings["app"].update(python=str(OLD_PYTHONS[0])))
+        serves(project, "old-flask")
+
+
 def greetings(folder: Path) -> Path:
     """A repository with a package in it."""
     place = folder / "greetings"

@@ -34,8 +34,10 @@ def ask_index(environment: Mapping[str, str] = os.environ) -> Answer:
 
 def _default_index() -> str:
     """The index that pip itself asks where none is configured; pip keeps that to its own modules."""
-    from pip._internal.models.index import PyPI
-
+    try:
+        from pip._internal.models.index import PyPI
+    except ImportError:  # a virtualenv that uv made has no pip
+        return "https://pypi.org/simple"
     return str(PyPI.simple_url)
 
 

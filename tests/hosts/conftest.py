@@ -89,7 +89,7 @@ class Project:
         """The settings, with one deployment: ``prod``."""
         chosen = {
             "mongodb": {"source": "path", "path": str(self.mongod)},
-            "app": {"database": "flaskbook"},
+            "app": {"factory": "flaskbook.application:create_app", "database": "flaskbook"},
             "hosts": self.hosts,
             "deployments": {
                 "prod": {"backend": "hosts", "hosts": list(self.hosts), "port": 27300, **deployment},

@@ -7,15 +7,17 @@ gate that opens when the database is up, and restarts it when it ends with 3, as
 
 from __future__ import annotations
 
-import signal
+# The module in C: to import `signal`, which is written in Python, takes long enough for a Ctrl-C to come in between.
+import _signal  # type: ignore[import-not-found] # typeshed knows `signal` alone
 
 # Ctrl-C reaches this process too, even while it imports; its parent says what there is to say about it.
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+_signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 
 import contextlib  # noqa: E402
 import importlib.util  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
+import signal  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
 import traceback  # noqa: E402

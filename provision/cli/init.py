@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,11 +80,7 @@ def init(
         if not dry_run:
             display.line(as_typed("Next: invoke run"))
 
-    return Result(_as(done, written=not dry_run), show)
-
-
-def _as(done: Initialized, written: bool) -> Initialized:
-    return Initialized(done.file, done.text, done.ignored, done.assumed, done.to_do, written)
+    return Result(replace(done, written=not dry_run), show)
 
 
 def _check_place(root: Path, without_git: bool) -> None:
@@ -128,8 +124,9 @@ def _plan(root: Path, named: str) -> Initialized:
             else "Its address comes in MONGO_URI, MONGODB_URI and the other usual names."
         )
     )
-    assumed.append(f"Packages: {_declared(root) or 'none are declared'}.")
-    if not _declared(root):
+    packages = _declared(root / chosen.path)
+    assumed.append(f"Packages: {packages or 'none are declared'}.")
+    if not packages:
         to_do.append("List the app's packages in a requirements.txt: Flask, and what else it imports.")
     ignored = tuple(each for each in IGNORED if each not in _lines(root / ".gitignore"))
     text = _text(chosen, database, found)
@@ -216,19 +213,19 @@ def _scalar(text: str) -> str:
     )
 
 
-def _declared(root: Path) -> str:
-    """The file that declares the app's packages."""
-    names = (
-        "uv.lock",
-        "poetry.lock",
-        "Pipfile.lock",
-        "Pipfile",
-        "requirements.txt",
-        "pyproject.toml",
-        "setup.cfg",
-        "setup.py",
-    )
-    return next((name for name in names if (root / name).is_file()), "")
+def _declared(folder: Path) -> str:
+    """What declares the app's packages, as `run` will find it; empty: nothing does.
+
+    Raises ProvisionError: it can't be read.
+    """
+    from provision.env import declared
+    from provision.env.virtualenv import BootstrapError
+
+    try:
+        found = declared.find(folder)
+    except BootstrapError as error:
+        raise ProvisionError(error.doing, error.cause, error.remedy) from None
+    return found.format if found else ""
 
 
 def _lines(file: Path) -> Sequence[str]:

@@ -113,6 +113,16 @@ def test_the_databases_name_is_read(tmp_path: Path, files: dict[str, str], datab
     assert look(put(tmp_path, files), DEFAULT_APP_ENV).database == database
 
 
+def test_the_packages_are_those_that_run_will_install(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        {"backend/main.py": OBJECT, "backend/requirements.txt": "flask\n", "pyproject.toml": "[tool.ruff]\n"},
+    )
+    assert "Packages: requirements.txt." in init._plan(tmp_path, "").assumed
+    (tmp_path / "backend" / "requirements.txt").unlink()
+    assert "Packages: none are declared." in init._plan(tmp_path, "").assumed
+
+
 def test_an_address_in_the_source_is_told(tmp_path: Path) -> None:
     plan = init._plan(put(tmp_path, {"app.py": OBJECT + "client = pymongo.MongoClient()\n"}), "")
     assert "app.py, line 5: localhost:27017" in plan.to_do[0]

@@ -103,7 +103,7 @@ def build_wheel(folder: Path) -> Path:
     source = folder / "source"
     for name in tracked_files():
         if (
-            name.split("/")[0] in ("provision", "pyproject.toml", "README.md", "LICENSE")
+            name.split("/")[0] in ("provision", "flaskbook", "pyproject.toml", "README.md", "LICENSE")
             and (ROOT / name).is_file()
         ):
             (source / name).parent.mkdir(parents=True, exist_ok=True)

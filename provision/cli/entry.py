@@ -30,7 +30,8 @@ def main() -> str | int | None:
     """Run the tasks of the tool, and of no `tasks.py`: the console script `provision`, and `python -m provision`."""
     from provision.core.typed import runs_as
 
-    runs_as("provision")
+    uvx = Path(sys.argv[0]).name == "flaskbook-provision"
+    runs_as("uvx flaskbook-provision" if uvx else "provision")
     return _run("installed", handles_signals=True)
 
 

@@ -165,7 +165,14 @@ def test_a_project_with_tasks_of_its_own_has_ours_beside_them(new_project: NewPr
 
 def test_commands_work_from_any_folder_of_the_project_and_in_none_outside(new_project: NewProject) -> None:
     project = new_project("own-names")
-    assert "provision init" in project.fails("start")
+    assert "next: Go to your project, or set up the app in this folder: provision init" in project.fails(
+        "start"
+    )
+    named = project.tool / "bin" / "flaskbook-provision"  # what `uvx` runs
+    done = subprocess.run(
+        [named, "start"], cwd=project.root, env=project.env(), capture_output=True, text=True, check=False
+    )
+    assert "in this folder: uvx flaskbook-provision init" in done.stderr
     assert [each.name for each in project.root.glob(".state*")] == []
     project.succeeds("init")
     project.succeeds("start")

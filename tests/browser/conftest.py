@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from flaskbook.application import create_app
 from provision.deployments.deployment import Deployment
 from tests.support import capabilities
+from tests.support.browser_network import program
 from tests.support.deployments import deployed
 from tests.support.served import Served, served
 
@@ -34,10 +35,10 @@ NewPage = Callable[..., Page]
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium, started once per file."""
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Chromium in a network of its own, started once per file."""
     expect.set_options(timeout=PATIENCE_MS)
-    path = capabilities.probe("browser").values["path"]
+    path = program(tmp_path_factory.mktemp("browser"), capabilities.probe("browser").values["path"])
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
         yield chromium

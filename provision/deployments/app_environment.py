@@ -21,8 +21,10 @@ _IN_USE: list[generations.Generation] = []
 """Those that this process runs an app from: they stay as they are until it ends."""
 
 
-def wanted(loaded: Loaded) -> Declared | None:
+def wanted(loaded: Loaded, *, development: bool = True) -> Declared | None:
     """What the app needs; None: it runs in `env/`.
+
+    `development`: with `app.groups`.
 
     `app.requirements` names it, in the app's folder or else in the project's. Where that is not set, the app's folder
     declares it. The app that comes with the tool, in a clone of it, runs in `env/`.
@@ -31,13 +33,14 @@ def wanted(loaded: Loaded) -> Declared | None:
     """
     settings = loaded.settings.app
     folder = loaded.paths.under_root(settings.path)
+    groups = settings.groups if development else ()
     try:
         if settings.requirements is None:
-            return None if _is_embedded(folder) else declared.find(folder)
+            return None if _is_embedded(folder) else declared.find(folder, groups)
         for place in (folder, loaded.paths.root):
             file = place / Path(settings.requirements).expanduser()
             if file.is_file():
-                return declared.read(file, place)
+                return declared.read(file, place, groups)
     except BootstrapError as error:
         raise ProvisionError(error.doing, error.cause, error.remedy) from None
     raise ProvisionError(

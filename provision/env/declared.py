@@ -11,14 +11,15 @@ The folder is looked through in this order, and the first that is there counts:
 7. `setup.py`, then `setup.cfg`
 
 What `app.requirements` names is read by its name in the same way; a name that is none of these is a requirements file.
-Groups of development (PEP 735, Poetry, Pipenv) are left out. Standard library only.
+Groups (PEP 735, Poetry, Pipenv's dev-packages and categories) and extras are left out unless they are asked for by
+name. Standard library only.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from provision.env import pipfile, poetry
@@ -27,8 +28,10 @@ from provision.env.virtualenv import BootstrapError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from typing import Any
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 _PYPI = "https://pypi.org/simple"
 # What setuptools leaves out where it looks for the packages of a project by itself.
@@ -72,6 +75,8 @@ class Step:
     lines: tuple[str, ...] = ()  # of a requirements file that is made for this
     project: Path | None = None  # folder of a project, which is installed editable
     synced: Path | None = None  # folder with a uv.lock
+    groups: tuple[str, ...] = ()  # of uv.lock: the groups that are installed, too
+    extras: tuple[str, ...] = ()  # of a project, and of uv.lock: the extras that are installed, too
     # what the lock pins is taken from any index: its files are known by their hashes, and none is of a private index
     any_index: bool = False
     dependencies: bool = True  # with what these need themselves; False: they are complete
@@ -87,6 +92,7 @@ class Declared:
     steps: tuple[Step, ...]  # one after the other
     needs_uv: bool = False  # pip does not read this format
     notes: tuple[str, ...] = ()  # what people should know of it, each a sentence
+    groups: tuple[str, ...] = ()  # the groups and extras that were asked for
 
     @property
     def place(self) -> str:
@@ -95,29 +101,31 @@ class Declared:
         return f"{table}{among}{self.files[0]}"
 
 
-def find(folder: Path) -> Declared | None:
+def find(folder: Path, groups: Sequence[str] = ()) -> Declared | None:
     """What a folder declares by itself; None: nothing.
 
-    Raises BootstrapError: a file cannot be read.
+    `groups`: the groups and extras that are installed, too.
+
+    Raises BootstrapError: a file cannot be read, or it has no group of that name.
     """
     folder = folder.resolve()
     pyproject = _toml(folder / "pyproject.toml")
     for finder in (_uv_lock, _poetry, _pipfile, _requirements, _project, _setup):
-        found = finder(folder, pyproject)
+        found = finder(folder, pyproject, groups)
         if found is not None:
-            return found
+            return replace(found, groups=tuple(groups))
     return None
 
 
-def read(file: Path, folder: Path) -> Declared:
+def read(file: Path, folder: Path, groups: Sequence[str] = ()) -> Declared:
     """What a file declares that was named by a person.
 
-    `folder`: where the installer runs for a requirements file.
+    `folder`: where the installer runs for a requirements file. `groups`: as for `find`.
 
-    Raises BootstrapError: the file cannot be read.
+    Raises BootstrapError: the file cannot be read, or it has no group of that name.
     """
     file, folder = file.resolve(), folder.resolve()
-    by_name: dict[str, Callable[[Path, Mapping[str, Any]], Declared | None]] = {
+    by_name: dict[str, Callable[[Path, Mapping[str, Any], Sequence[str]], Declared | None]] = {
         "uv.lock": _uv_lock,
         "poetry.lock": _poetry,
         "Pipfile.lock": _pipfile,
@@ -127,18 +135,18 @@ def read(file: Path, folder: Path) -> Declared:
     }
     pyproject = _toml(file.parent / "pyproject.toml")
     if file.name == "pyproject.toml":
-        found = _poetry(file.parent, pyproject) or _project(file.parent, pyproject)
+        found = _poetry(file.parent, pyproject, groups) or _project(file.parent, pyproject, groups)
         if found is None:
             raise _unreadable(file, "it has neither a table project nor a table tool.poetry")
-        return found
-    found = by_name[file.name](file.parent, pyproject) if file.name in by_name else None
-    return found or _requirements_file(file, folder)
+    else:
+        found = by_name[file.name](file.parent, pyproject, groups) if file.name in by_name else None
+    return replace(found or _requirements_file(file, folder, groups), groups=tuple(groups))
 
 
 # --- locks ------------------------------------------------------------------------------------------------
 
 
-def _uv_lock(folder: Path, pyproject: Mapping[str, Any]) -> Declared | None:
+def _uv_lock(folder: Path, pyproject: Mapping[str, Any], groups: Sequence[str]) -> Declared | None:
     lock = folder / "uv.lock"
     if not (lock.is_file() and pyproject):
         return None
@@ -150,29 +158,28 @@ def _uv_lock(folder: Path, pyproject: Mapping[str, Any]) -> Declared | None:
         place = source.get("editable") or source.get("directory") or source.get("virtual")
         if place:
             files += project_files((folder / place).resolve())
+    chosen, extras = _chosen("uv.lock", groups, _dependency_groups(pyproject), _extras(pyproject))
+    step = Step(synced=folder, groups=chosen, extras=extras, dependencies=False, any_index=indexes <= {_PYPI})
     return Declared(
-        "uv.lock",
-        folder,
-        _once(files),
-        (Step(synced=folder, dependencies=False, any_index=indexes <= {_PYPI}),),
-        needs_uv=True,
-        notes=_groups(pyproject),
+        "uv.lock", folder, _once(files), (step,), needs_uv=True, notes=_left_out(pyproject, groups)
     )
 
 
-def _poetry(folder: Path, pyproject: Mapping[str, Any]) -> Declared | None:
+def _poetry(folder: Path, pyproject: Mapping[str, Any], groups: Sequence[str]) -> Declared | None:
     lock = folder / "poetry.lock"
     table = pyproject.get("tool", {}).get("poetry", {})
     # With PEP 621 beside it, Poetry's table may hold no dependencies at all.
     if not lock.is_file() and (not table or ("project" in pyproject and "dependencies" not in table)):
         return None
     options = poetry.sources(pyproject)
+    where = "poetry.lock" if lock.is_file() else "[tool.poetry]"
+    chosen, extras = _chosen(where, groups, poetry.groups(pyproject), poetry.extras(pyproject))
     if lock.is_file():
-        hashed, other = poetry.from_lock(_toml(lock), pyproject, folder)
+        hashed, other = poetry.from_lock(_toml(lock), pyproject, folder, chosen, extras)
         steps = [Step(lines=(*options, *lines), dependencies=False) for lines in (hashed, other) if lines]
         files, name = [lock], "poetry.lock"
     else:
-        hashed, other = [], poetry.from_table(pyproject, folder)
+        hashed, other = [], poetry.from_table(pyproject, folder, chosen, extras)
         steps = [Step(lines=(*options, *other))] if other else []
         files, name = [], "[tool.poetry] in pyproject.toml"
     files += project_files(folder)
@@ -186,7 +193,7 @@ def _poetry(folder: Path, pyproject: Mapping[str, Any]) -> Declared | None:
         and (table.get("packages") or _has_package(folder, str(package)))
     ):
         steps.append(Step(project=folder, dependencies=False))
-    return Declared(name, folder, _once(files), tuple(steps), notes=_groups(pyproject))
+    return Declared(name, folder, _once(files), tuple(steps), notes=_left_out(pyproject, groups))
 
 
 def _has_package(folder: Path, name: str) -> bool:
@@ -196,13 +203,17 @@ def _has_package(folder: Path, name: str) -> bool:
     return any(place.is_dir() or place.with_name(f"{place.name}.py").is_file() for place in places)
 
 
-def _pipfile(folder: Path, _: Mapping[str, Any]) -> Declared | None:
+def _pipfile(folder: Path, _: Mapping[str, Any], groups: Sequence[str]) -> Declared | None:
     lock, source = folder / "Pipfile.lock", folder / "Pipfile"
     if lock.is_file():
-        hashed, other = pipfile.from_lock(_json(lock), folder)
+        locked = _json(lock)
+        chosen, _none = _chosen("Pipfile.lock", groups, pipfile.categories(locked), ())
+        hashed, other = pipfile.from_lock(locked, folder, chosen)
         steps = tuple(Step(lines=tuple(lines), dependencies=False) for lines in (hashed, other) if lines)
     elif source.is_file():
-        other = pipfile.from_pipfile(_toml(source), folder)
+        written = _toml(source)
+        chosen, _none = _chosen("Pipfile", groups, pipfile.categories(written), ())
+        other = pipfile.from_pipfile(written, folder, chosen)
         steps = (Step(lines=tuple(other)),) if other else ()
     else:
         return None
@@ -215,7 +226,7 @@ def _pipfile(folder: Path, _: Mapping[str, Any]) -> Declared | None:
 # --- requirements files -----------------------------------------------------------------------------------
 
 
-def _requirements(folder: Path, _: Mapping[str, Any]) -> Declared | None:
+def _requirements(folder: Path, _: Mapping[str, Any], groups: Sequence[str]) -> Declared | None:
     file = folder / "requirements.txt"
     if not file.is_file():
         inside = sorted((folder / "requirements").glob("*.txt"))
@@ -226,10 +237,16 @@ def _requirements(folder: Path, _: Mapping[str, Any]) -> Declared | None:
                 break
         else:
             return None
-    return _requirements_file(file, folder)
+    return _requirements_file(file, folder, groups)
 
 
-def _requirements_file(file: Path, folder: Path) -> Declared:
+def _requirements_file(file: Path, folder: Path, groups: Sequence[str]) -> Declared:
+    if groups:
+        raise BootstrapError(
+            f"looking up {', '.join(groups)} of app.groups",
+            f"The app is installed from {file}, and a requirements file has no groups",
+            "name the file that has what you need in app.requirements, and remove app.groups",
+        )
     try:
         files = list(all_files(file))
         texts = [decoded(each.read_bytes()) for each in files]
@@ -245,7 +262,7 @@ def _requirements_file(file: Path, folder: Path) -> Declared:
 # --- projects ---------------------------------------------------------------------------------------------
 
 
-def _project(folder: Path, pyproject: Mapping[str, Any]) -> Declared | None:
+def _project(folder: Path, pyproject: Mapping[str, Any], groups: Sequence[str]) -> Declared | None:
     if "project" not in pyproject:
         return None
     table = pyproject["project"]
@@ -253,13 +270,20 @@ def _project(folder: Path, pyproject: Mapping[str, Any]) -> Declared | None:
     name = "[project] in pyproject.toml"
     steps: tuple[Step, ...]
     sources = bool(settings.get("sources"))
-    if _is_package(folder, pyproject):
-        steps = (Step(project=folder),)
+    chosen, extras = _chosen("pyproject.toml", groups, _dependency_groups(pyproject), _extras(pyproject))
+    more = [line for group in chosen for line in _group_lines(folder, pyproject, group)]
+    package = _is_package(folder, pyproject)
+    if package:
+        steps = (Step(project=folder, extras=extras),)
     elif sources:
         steps = (Step(file=folder / "pyproject.toml"),)
     else:
         lines = tuple(table.get("dependencies", ()))
         steps = (Step(lines=lines),) if lines else ()
+    if not package:
+        more += [line for name in extras for line in _extra_lines(pyproject, name)]
+    if more:
+        steps += (Step(lines=_once(more)),)
     if sources:
         name = "tool.uv.sources in pyproject.toml"
     files = list(project_files(folder))
@@ -267,7 +291,7 @@ def _project(folder: Path, pyproject: Mapping[str, Any]) -> Declared | None:
         for each in source if isinstance(source, list) else [source]:
             if "path" in each:
                 files += project_files((folder / each["path"]).resolve())
-    return Declared(name, folder, _once(files), steps, needs_uv=sources, notes=_groups(pyproject))
+    return Declared(name, folder, _once(files), steps, needs_uv=sources, notes=_left_out(pyproject, groups))
 
 
 def _is_package(folder: Path, pyproject: Mapping[str, Any]) -> bool:
@@ -309,24 +333,103 @@ def dependencies(folder: Path) -> tuple[str, ...] | None:
     return tuple(project.get("dependencies", ()))
 
 
-def _setup(folder: Path, _: Mapping[str, Any]) -> Declared | None:
+def _setup(folder: Path, _: Mapping[str, Any], groups: Sequence[str]) -> Declared | None:
     for name in ("setup.py", "setup.cfg"):
         file = folder / name
         # A setup.cfg may hold nothing but the settings of other tools.
         if file.is_file() and (name == "setup.py" or "[metadata]" in decoded(file.read_bytes())):
-            return Declared(name, folder, project_files(folder), (Step(project=folder),))
+            # Which extras there are is known only to its build.
+            return Declared(
+                name, folder, project_files(folder), (Step(project=folder, extras=tuple(groups)),)
+            )
     return None
 
 
-def _groups(pyproject: Mapping[str, Any]) -> tuple[str, ...]:
+# --- groups and extras ------------------------------------------------------------------------------------
+
+
+def _dependency_groups(pyproject: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = pyproject.get("dependency-groups", {})
+    return found if isinstance(found, dict) else {}
+
+
+def _extras(pyproject: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = pyproject.get("project", {}).get("optional-dependencies", {})
+    return found if isinstance(found, dict) else {}
+
+
+def _chosen(
+    where: str, wanted: Sequence[str], groups: Iterable[str], extras: Iterable[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Which groups, and which extras, are meant; a name is a group's first. Each is written as it is declared.
+
+    Raises BootstrapError: there is no group and no extra of that name.
+    """
+    of_groups = {poetry.normalized(name): name for name in groups}
+    of_extras = {poetry.normalized(name): name for name in extras}
+    for name in wanted:
+        if poetry.normalized(name) not in {*of_groups, *of_extras}:
+            there = sorted({*of_groups.values(), *of_extras.values()})
+            raise BootstrapError(
+                "reading what the app needs",
+                f"app.groups asks for {name}, and {where} has "
+                + (f"{', '.join(there)}" if there else "neither groups nor extras"),
+                "name one of them in app.groups" if there else "remove app.groups",
+            )
+    keys = [poetry.normalized(name) for name in wanted]
+    return (
+        tuple(of_groups[key] for key in keys if key in of_groups),
+        tuple(of_extras[key] for key in keys if key not in of_groups),
+    )
+
+
+def _group_lines(
+    folder: Path, pyproject: Mapping[str, Any], name: str, above: tuple[str, ...] = ()
+) -> Iterator[str]:
+    """The requirements of a group, with those of the groups that it includes (PEP 735).
+
+    Raises BootstrapError: it includes itself, or one that is not there.
+    """
+    groups = {poetry.normalized(each): lines for each, lines in _dependency_groups(pyproject).items()}
+    key = poetry.normalized(name)
+    if key in above or key not in groups:
+        why = "includes itself" if key in above else "is included, and there is none"
+        raise _unreadable(folder / "pyproject.toml", f"the dependency group {name} {why}")
+    for line in groups[key]:
+        if isinstance(line, str):
+            yield line
+        elif isinstance(line, dict) and "include-group" in line:
+            yield from _group_lines(folder, pyproject, line["include-group"], (*above, key))
+
+
+def _extra_lines(pyproject: Mapping[str, Any], name: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """The requirements of an extra; where it asks for extras of the project itself, theirs."""
+    own = poetry.normalized(str(pyproject.get("project", {}).get("name", "")))
+    extras = {poetry.normalized(each): lines for each, lines in _extras(pyproject).items()}
+    key = poetry.normalized(name)
+    for line in extras.get(key, ()) if key not in above else ():
+        itself = re.match(r"[\w.-]+\s*\[(.*?)\]", line) if poetry.requirement_name(line) == own else None
+        if itself is None:
+            yield line
+        else:
+            for each in itself[1].split(","):
+                yield from _extra_lines(pyproject, each.strip(), (*above, key))
+
+
+def _left_out(pyproject: Mapping[str, Any], wanted: Sequence[str]) -> tuple[str, ...]:
     """A note of the groups that are not installed."""
+    asked = {poetry.normalized(name) for name in wanted}
     names = {
-        *pyproject.get("dependency-groups", {}),
-        *pyproject.get("tool", {}).get("poetry", {}).get("group", {}),
+        name
+        for name in (*_dependency_groups(pyproject), *poetry.groups(pyproject))
+        if poetry.normalized(name) not in asked
     }
     if not names:
         return ()
-    return (f"The dependency groups that the app does not need are left out: {', '.join(sorted(names))}.",)
+    return (
+        f"Dependency groups that are left out: {', '.join(sorted(names))}. "
+        "`app.groups` in invoke.yaml names those that the app needs.",
+    )
 
 
 # --- reading ----------------------------------------------------------------------------------------------
@@ -364,5 +467,5 @@ def _unreadable(file: Path, why: str) -> BootstrapError:
     )
 
 
-def _once(files: Sequence[Path]) -> tuple[Path, ...]:
-    return tuple(dict.fromkeys(files))
+def _once(each: Iterable[T]) -> tuple[T, ...]:
+    return tuple(dict.fromkeys(each))

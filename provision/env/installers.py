@@ -174,14 +174,17 @@ class Uv:
         """Install what `pip install` takes, in the working directory."""
         self._run("pip", "install", "--python", str(self.runner.spec.interpreter), *arguments, show=show)
 
-    def sync(self) -> None:
-        """Install what the uv.lock of the working directory pins, without its groups; what else is there stays."""
-        arguments = ["--frozen", "--inexact", "--no-default-groups"]
+    def sync(self, chosen: Sequence[str]) -> None:
+        """Install what the uv.lock of the working directory pins; what else is there stays.
+
+        `chosen`: arguments that add groups and extras to it.
+        """
+        arguments = ["--frozen", "--inexact", "--no-default-groups", *chosen]
         self._run("sync", *arguments, "--python", str(self.runner.spec.interpreter), show=True)
 
-    def export(self, file: Path) -> None:
-        """Write what the uv.lock of the working directory pins, without its groups, as a requirements file."""
-        arguments = ["--frozen", "--no-default-groups", "--output-file", str(file)]
+    def export(self, file: Path, chosen: Sequence[str]) -> None:
+        """Write what the uv.lock of the working directory pins as a requirements file. `chosen`: as for `sync`."""
+        arguments = ["--frozen", "--no-default-groups", *chosen, "--output-file", str(file)]
         self._run("export", "--quiet", *arguments, "--python", str(self.runner.spec.interpreter))
 
     def _run(self, *arguments: str, show: bool = False) -> None:
@@ -229,10 +232,10 @@ class Pip:
             self._run(python, "-I", "-m", "ensurepip")
         self._run(python, "-I", "-m", "pip", "install", *arguments, show=show)
 
-    def sync(self) -> None:
+    def sync(self, chosen: Sequence[str]) -> None:
         raise _ToolError("pip does not read uv.lock")
 
-    def export(self, file: Path) -> None:
+    def export(self, file: Path, chosen: Sequence[str]) -> None:
         raise _ToolError("pip does not read uv.lock")
 
     def _run(self, *command: str, show: bool = False) -> None:
@@ -286,7 +289,7 @@ def install_declared(tool: Uv | Pip, declared: Declared) -> None:
     with tempfile.TemporaryDirectory(prefix=".requirements-", dir=spec.path) as folder:
         for number, step in enumerate(declared.steps):
             if step.synced is not None and not step.any_index:
-                tool.sync()
+                tool.sync(_chosen(step))
             else:
                 tool.add(*_arguments(tool, step, Path(folder), number), show=True)
     if not _site_packages(spec, "pkg_resources") and _asks_for_pkg_resources(spec):
@@ -311,17 +314,25 @@ def _arguments(tool: Uv | Pip, step: Step, folder: Path, number: int) -> list[st
     """Return what `pip install` is given for a step. `folder`: where files that are made for this go."""
     arguments = [] if step.dependencies else ["--no-deps"]
     if step.project is not None:
-        return [*arguments, "-e", str(step.project)]
+        extras = f"[{','.join(step.extras)}]" if step.extras else ""
+        return [*arguments, "-e", f"{step.project}{extras}"]
     if step.file is not None:
         copies = folder / str(number)
         copies.mkdir()
         return [*arguments, "-r", str(plain(step.file, copies))]
     file = folder / f"{number}-requirements.txt"
     if step.synced is not None:
-        tool.export(file)
+        tool.export(file, _chosen(step))
         return [*arguments, "-r", str(file)]
     file.write_text("".join(f"{line}\n" for line in step.lines), encoding="utf-8")
     return [*arguments, "-r", str(file)]
+
+
+def _chosen(step: Step) -> list[str]:
+    """How uv is told the groups and extras of a lock."""
+    groups = (each for name in step.groups for each in ("--group", name))
+    extras = (each for name in step.extras for each in ("--extra", name))
+    return [*groups, *extras]
 
 
 @dataclass(frozen=True)

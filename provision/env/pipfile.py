@@ -11,25 +11,55 @@ from provision.env.poetry import both, editable, git_url
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
 
-def from_pipfile(pipfile: Mapping[str, Any], folder: Path) -> list[str]:
-    """The requirements of a Pipfile's section packages; versions are written as PEP 440 has them."""
-    packages = pipfile.get("packages", {})
+_NOT_CATEGORIES = frozenset(
+    {"_meta", "default", "packages", "source", "requires", "pipenv", "pipfile", "scripts"}
+)
+_DEV = {"dev": ("dev-packages", "develop"), "develop": ("dev-packages", "develop")}
+
+
+def categories(file: Mapping[str, Any]) -> list[str]:
+    """The names of the sections of packages besides the main one, in a Pipfile or its lock; `dev` is dev-packages."""
+    names = [name for name in file if name not in _NOT_CATEGORIES and isinstance(file[name], dict)]
+    return ["dev" if name in ("develop", "dev-packages") else name for name in names]
+
+
+def _sections(file: Mapping[str, Any], main: str, chosen: Sequence[str]) -> dict[str, Any]:
+    """The packages of the main section and of those that are chosen; the main one is the last word."""
+    found: dict[str, Any] = {}
+    for category in chosen:
+        for name in _DEV.get(category, (category,)):
+            found |= file.get(name, {})
+    found |= file.get(main, {})
+    return found
+
+
+def from_pipfile(pipfile: Mapping[str, Any], folder: Path, chosen: Sequence[str] = ()) -> list[str]:
+    """The requirements of a Pipfile's section packages, and of the categories that are chosen.
+
+    Versions are written as PEP 440 has them.
+    """
+    packages = _sections(pipfile, "packages", chosen)
     return [
         *_sources(pipfile.get("source", [])),
         *(_line(name, wanted, folder) for name, wanted in packages.items()),
     ]
 
 
-def from_lock(lock: Mapping[str, Any], folder: Path) -> tuple[list[str], list[str]]:
-    """The packages of a lock's section default, as it pins them: those with hashes, and those that have none."""
+def from_lock(
+    lock: Mapping[str, Any], folder: Path, chosen: Sequence[str] = ()
+) -> tuple[list[str], list[str]]:
+    """The packages of a lock's section default and of the categories that are chosen, as it pins them.
+
+    Those with hashes, and those that have none.
+    """
     options = _sources(lock.get("_meta", {}).get("sources", []))
     hashed: list[str] = []
     other: list[str] = []
-    for name, package in lock.get("default", {}).items():
+    for name, package in _sections(lock, "default", chosen).items():
         line = _line(name, package, folder)
         if package.get("hashes") and "version" in package:
             hashed.append(line + "".join(f" --hash={each}" for each in package["hashes"]))

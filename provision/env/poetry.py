@@ -10,7 +10,7 @@ from pathlib import Path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from typing import Any
 
 _RELEASE = re.compile(r"v?(\d+(?:\.\d+)*)(.*)")
@@ -142,11 +142,55 @@ def main_dependencies(pyproject: Mapping[str, Any]) -> dict[str, Any]:
     return {name: wanted for name, wanted in table.items() if name.lower() != "python"}
 
 
-def from_table(pyproject: Mapping[str, Any], folder: Path) -> list[str]:
-    """The requirements of a project without a lock."""
-    lines = list(pyproject.get("project", {}).get("dependencies", []))
+def groups(pyproject: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The dependencies of each group; `dev` may also stand in the older table dev-dependencies."""
+    table = pyproject.get("tool", {}).get("poetry", {})
+    found = {name: each.get("dependencies", {}) for name, each in table.get("group", {}).items()}
+    if "dev-dependencies" in table:
+        found["dev"] = table["dev-dependencies"] | found.get("dev", {})
+    return found
+
+
+def extras(pyproject: Mapping[str, Any]) -> dict[str, Sequence[str]]:
+    """The names of the optional packages that each extra asks for."""
+    table = pyproject.get("tool", {}).get("poetry", {}).get("extras", {})
+    found: dict[str, Sequence[str]] = {
+        **table,
+        **pyproject.get("project", {}).get("optional-dependencies", {}),
+    }
+    return found
+
+
+def _roots(
+    pyproject: Mapping[str, Any], chosen: Sequence[str], named: Sequence[str]
+) -> Iterator[tuple[str, Any]]:
+    """What the project itself asks for: of Poetry's main table, of the groups that are chosen, of extras that are named."""
+    wanted = {normalized(requirement_name(each)) for name in named for each in extras(pyproject)[name]}
+    for name, each in main_dependencies(pyproject).items():
+        optional = isinstance(each, dict) and each.get("optional")
+        if not optional:
+            yield name, each
+        elif normalized(name) in wanted:
+            yield name, {key: value for key, value in each.items() if key != "optional"}
+    of_groups = groups(pyproject)
+    for group in chosen:
+        yield from of_groups[group].items()
+
+
+def _lines(pyproject: Mapping[str, Any], named: Sequence[str]) -> list[str]:
+    """The requirements of PEP 621, with those of the extras that are named."""
+    project = pyproject.get("project", {})
+    optional = project.get("optional-dependencies", {})
+    return [*project.get("dependencies", []), *(line for name in named for line in optional.get(name, []))]
+
+
+def from_table(
+    pyproject: Mapping[str, Any], folder: Path, chosen: Sequence[str] = (), named: Sequence[str] = ()
+) -> list[str]:
+    """The requirements of a project without a lock, with those of groups that are chosen and extras that are named."""
+    lines = _lines(pyproject, named)
     known = {requirement_name(line) for line in lines}
-    for name, wanted in main_dependencies(pyproject).items():
+    for name, wanted in _roots(pyproject, chosen, named):
         if normalized(name) not in known:
             lines += dependency(name, wanted, folder)
     return lines
@@ -166,18 +210,28 @@ def sources(pyproject: Mapping[str, Any]) -> list[str]:
 
 
 def from_lock(
-    lock: Mapping[str, Any], pyproject: Mapping[str, Any], folder: Path
+    lock: Mapping[str, Any],
+    pyproject: Mapping[str, Any],
+    folder: Path,
+    groups: Sequence[str] = (),
+    named: Sequence[str] = (),
 ) -> tuple[list[str], list[str]]:
-    """The packages that the app runs with, as the lock pins them: those with hashes, and those that can have none."""
+    """The packages that the app runs with, as the lock pins them: those with hashes, and those that can have none.
+
+    `groups`, `named`: the groups and the extras that are installed, too.
+    """
     packages: Sequence[Mapping[str, Any]] = lock.get("package", [])
-    if any("groups" in package for package in packages):
-        chosen = [
-            (package, _own_marker(package))
-            for package in packages
-            if "main" in package.get("groups", []) and not package.get("optional")
-        ]
+    if named or not any("groups" in package for package in packages):
+        # A lock marks what is optional, and does not say of which extra.
+        chosen = _reached(packages, pyproject, groups, named)
     else:
-        chosen = _reached(packages, pyproject)
+        wanted = {"main", *(normalized(group) for group in groups)}
+        chosen = [
+            (package, _own_marker(package, own))
+            for package in packages
+            if (own := wanted & {normalized(group) for group in package.get("groups", [])})
+            and (not package.get("optional") or own != {"main"})
+        ]
     hashed: list[str] = []
     other: list[str] = []
     files = lock.get("metadata", {}).get("files", {})
@@ -195,10 +249,14 @@ def from_lock(
     return hashed, other
 
 
-def _own_marker(package: Mapping[str, Any]) -> str:
-    """The marker that a lock of Poetry 2 gives a package for the group main."""
+def _own_marker(package: Mapping[str, Any], groups: Collection[str]) -> str:
+    """The marker that a lock of Poetry 2 gives a package for any of these groups."""
     markers = package.get("markers", "")
-    return str(markers.get("main", "") if isinstance(markers, dict) else markers)
+    if not isinstance(markers, dict):
+        return str(markers)
+    by_group = {normalized(name): str(marker) for name, marker in markers.items()}
+    own = dict.fromkeys(by_group.get(group, "") for group in sorted(groups))
+    return "" if "" in own else " or ".join(f"({marker})" if len(own) > 1 else marker for marker in own)
 
 
 def _sourced(package: Mapping[str, Any], source: Mapping[str, Any], folder: Path) -> str:
@@ -212,7 +270,10 @@ def _sourced(package: Mapping[str, Any], source: Mapping[str, Any], folder: Path
 
 
 def _reached(
-    packages: Sequence[Mapping[str, Any]], pyproject: Mapping[str, Any]
+    packages: Sequence[Mapping[str, Any]],
+    pyproject: Mapping[str, Any],
+    groups: Sequence[str],
+    extras: Sequence[str],
 ) -> list[tuple[Mapping[str, Any], str]]:
     """What of an older lock, which names no groups, the app's own dependencies lead to, each with its marker.
 
@@ -244,10 +305,9 @@ def _reached(
                     known[:] = [way for way in known if not conditions <= way] + [conditions]
                     waiting.append((index, conditions))
 
-    for name, wanted in main_dependencies(pyproject).items():
-        if not (isinstance(wanted, dict) and wanted.get("optional")):
-            follow(name, wanted, frozenset(), set())
-    for line in pyproject.get("project", {}).get("dependencies", []):
+    for name, wanted in _roots(pyproject, groups, extras):
+        follow(name, wanted, frozenset(), set())
+    for line in _lines(pyproject, extras):
         follow(requirement_name(line), "*", frozenset(), set(re.findall(r"\[(.*?)\]", line)))
     while waiting:
         index, conditions = waiting.pop()

@@ -288,6 +288,8 @@ def requirement_digests(spec: EnvironmentSpec) -> dict[str, str]:
             name = os.fsdecode(included)
             if "://" not in name:
                 waiting.append((file.parent / name).resolve())
+    if spec.declared is not None and spec.declared.groups:
+        digests["app.groups"] = ",".join(spec.declared.groups)
     return digests
 
 

@@ -126,6 +126,13 @@ class AppSettings:
             path=True,
         ),
     ] = None
+    groups: Annotated[
+        list[str],
+        Rule(
+            "groups and extras of the app's packages that are installed, too: dependency groups, Poetry's groups, "
+            "Pipenv's dev, extras"
+        ),
+    ] = field(default_factory=list)
     python: Annotated[
         str | None,
         Rule(

@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,14 +43,14 @@ class Apps:
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
         return self.root / name
 
-    def spec(self, app: Path, python: str | None = None) -> EnvironmentSpec:
-        needed = declared.find(app)
+    def spec(self, app: Path, python: str | None = None, groups: Sequence[str] = ()) -> EnvironmentSpec:
+        needed = declared.find(app, groups)
         assert needed is not None
         home = self.root / "envs" / f"{app.name}{python or ''}".replace("/", "-")
         return bootstrap.app_environment(home, needed, home.with_suffix(".lock"), python)
 
-    def ensure(self, app: Path, *, rebuild: bool = False) -> Generation:
-        return generations.ensure(self.spec(app), rebuild=rebuild)
+    def ensure(self, app: Path, *, rebuild: bool = False, groups: Sequence[str] = ()) -> Generation:
+        return generations.ensure(self.spec(app, groups=groups), rebuild=rebuild)
 
     def fails(self, app: Path) -> BootstrapError:
         with pytest.raises(BootstrapError) as caught:
@@ -237,6 +238,12 @@ def test_a_lock_of_uv_is_installed_without_its_groups(with_uv: Apps) -> None:
     generation = with_uv.ensure(locked(with_uv))
     assert packages(generation) == {"colours": "2.0", "shades": "1.0", "shop": "1.0"}
     assert answer(generation, "import sys; print(sys.prefix)") == str(generation.path)
+
+
+def test_a_group_that_is_asked_for_is_installed_and_leaves_when_it_is_not_any_more(with_uv: Apps) -> None:
+    app = locked(with_uv)
+    assert "papers" in packages(with_uv.ensure(app, groups=["dev"]))
+    assert "papers" not in packages(with_uv.ensure(app))
 
 
 def test_a_lock_of_uv_is_installed_from_any_index_that_has_the_same_files(with_uv: Apps) -> None:

@@ -188,6 +188,76 @@ def test_groups_that_are_left_out_are_named(tmp_path: Path) -> None:
     assert "dev" in there.notes[0]
 
 
+# groups and extras
+
+EXTRA = '[project.optional-dependencies]\nmail = ["flask-mail"]\nall = ["shop[mail]", "celery"]\n'
+GROUPS = '[dependency-groups]\nlint = ["ruff"]\nDev_Tools = ["pytest", {include-group = "lint"}]\n'
+POETRY = """\
+[tool.poetry]
+name = "shop"
+[tool.poetry.dependencies]
+flask = "*"
+mail = {version = "^1", optional = true}
+[tool.poetry.extras]
+post = ["mail"]
+[tool.poetry.dev-dependencies]
+pytest = "*"
+[tool.poetry.group.lint.dependencies]
+ruff = "^1.0"
+"""
+PIPFILE = "[packages]\nflask = '*'\n[dev-packages]\npytest = '*'\n[ci]\ncoverage = '==7'\n"
+PIPENV_LOCK = {
+    name: {each: {"version": "==1"}} for name, each in [("default", "a"), ("develop", "b"), ("ci", "c")]
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "groups", "expected"),
+    [
+        ({"pyproject.toml": PROJECT + GROUPS}, ["dev-tools"], ["flask>=3", "pytest", "ruff"]),
+        ({"pyproject.toml": PROJECT + EXTRA}, ["all"], ["flask>=3", "flask-mail", "celery"]),
+        ({"pyproject.toml": POETRY}, ["dev", "lint"], ["flask", "pytest", "ruff>=1.0,<2"]),
+        ({"pyproject.toml": POETRY}, ["post"], ["flask", "mail>=1,<2"]),
+        ({"Pipfile": PIPFILE}, ["dev", "ci"], ["pytest", "coverage==7", "flask"]),
+        ({"Pipfile": "", "Pipfile.lock": json.dumps(PIPENV_LOCK)}, ["ci"], ["c==1", "a==1"]),
+    ],
+)  # fmt: skip
+def test_groups_and_extras_that_are_asked_for_are_installed(
+    tmp_path: Path, files: dict[str, str | bytes], groups: list[str], expected: list[str]
+) -> None:
+    there = declared.find(put(tmp_path, files), groups)
+    assert there is not None
+    assert [line for step in there.steps for line in step.lines] == expected
+    assert not any(name in note for note in there.notes for name in groups)
+
+
+def test_groups_of_a_lock_are_left_to_uv_and_extras_of_a_project_to_the_installer(tmp_path: Path) -> None:
+    put(tmp_path, {"uv.lock": "version = 1\n", "pyproject.toml": PROJECT + EXTRA + GROUPS + BUILT})
+    there = declared.find(tmp_path, ["lint", "mail"])
+    assert there is not None
+    assert (there.steps[0].groups, there.steps[0].extras) == (("lint",), ("mail",))
+    there = declared.read(tmp_path / "pyproject.toml", tmp_path, ["lint", "mail"])
+    project, lines = there.steps
+    assert (project.project, project.extras, lines.lines) == (tmp_path.resolve(), ("mail",), ("ruff",))
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"pyproject.toml": PROJECT + GROUPS}, "has Dev_Tools, lint"),
+        ({"Pipfile": PIPFILE}, "has ci, dev"),
+        ({"requirements.txt": "flask\n"}, "has no groups"),
+        ({"pyproject.toml": PROJECT + '[dependency-groups]\nother = [{include-group = "other"}]\n'}, "includes itself"),
+    ],
+)  # fmt: skip
+def test_a_group_that_is_not_there_is_one_clear_error(
+    tmp_path: Path, files: dict[str, str | bytes], told: str
+) -> None:
+    with pytest.raises(BootstrapError) as caught:
+        declared.find(put(tmp_path, files), ["other"])
+    assert told in caught.value.cause
+
+
 # Poetry
 
 
@@ -287,7 +357,7 @@ def test_a_lock_of_poetry_2_installs_the_main_group_as_it_is_pinned(tmp_path: Pa
             'reference = "main"\nresolved_reference = "abc"\n',
         )
     )
-    project = "[tool.poetry]\nname='shop'\n" + BUILT
+    project = "[tool.poetry]\nname='shop'\n[tool.poetry.group.dev.dependencies]\npytest='*'\n" + BUILT
     there = found(put(tmp_path, {"poetry.lock": lock, "pyproject.toml": project, "shop/__init__.py": ""}))
     hashed, other, own = there.steps
     assert hashed.lines == (
@@ -297,6 +367,13 @@ def test_a_lock_of_poetry_2_installs_the_main_group_as_it_is_pinned(tmp_path: Pa
     assert other.lines == ("mine @ git+https://example.com/mine.git@abc",)
     assert (own.project, own.dependencies) == (tmp_path.resolve(), False)
     assert not hashed.dependencies
+    more = declared.find(tmp_path, ["dev"])
+    assert more is not None
+    assert more.steps[0].lines == (
+        "flask==1.0 --hash=sha256:flask",
+        "colorama==1.0 ; sys_platform == 'win32' --hash=sha256:colorama",
+        "pytest==1.0 --hash=sha256:pytest",
+    )
 
 
 def test_a_lock_without_groups_installs_what_the_dependencies_of_the_app_lead_to(tmp_path: Path) -> None:

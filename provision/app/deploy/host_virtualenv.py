@@ -119,7 +119,7 @@ def wanted(loaded: Loaded) -> Requirements:
 
 def _declared(loaded: Loaded) -> tuple[list[str], list[str]]:
     """The requirements that the app's folder declares, and those that constrain them."""
-    needed = app_environment.wanted(loaded)
+    needed = app_environment.wanted(loaded, development=False)
     if needed is None:
         return read(loaded.paths.root / "requirements.txt")
     lines: list[str] = []

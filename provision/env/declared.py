@@ -2,7 +2,7 @@
 
 The folder is looked through in this order, and the first that is there counts:
 
-1. `uv.lock` beside a `pyproject.toml`
+1. `uv.lock` beside a `pyproject.toml`, or that of the workspace of which the folder is a member
 2. `poetry.lock`, or the table `tool.poetry` in `pyproject.toml`
 3. `Pipfile.lock`, then `Pipfile`
 4. `requirements.txt`
@@ -74,7 +74,8 @@ class Step:
     file: Path | None = None  # a requirements file, or a pyproject.toml whose dependencies uv reads
     lines: tuple[str, ...] = ()  # of a requirements file that is made for this
     project: Path | None = None  # folder of a project, which is installed editable
-    synced: Path | None = None  # folder with a uv.lock
+    synced: Path | None = None  # folder with a uv.lock: a project, or a workspace
+    member: str = ""  # of uv.lock: the member of a workspace that is installed; empty: its root
     groups: tuple[str, ...] = ()  # of uv.lock: the groups that are installed, too
     extras: tuple[str, ...] = ()  # of a project, and of uv.lock: the extras that are installed, too
     # what the lock pins is taken from any index: its files are known by their hashes, and none is of a private index
@@ -147,22 +148,52 @@ def read(file: Path, folder: Path, groups: Sequence[str] = ()) -> Declared:
 
 
 def _uv_lock(folder: Path, pyproject: Mapping[str, Any], groups: Sequence[str]) -> Declared | None:
-    lock = folder / "uv.lock"
-    if not (lock.is_file() and pyproject):
+    root = _workspace(folder, pyproject)
+    if root is None:
         return None
-    files = [lock, *project_files(folder)]
+    lock = root / "uv.lock"
+    files = [lock, *project_files(folder), *project_files(root)]
     indexes = set()
     for package in _toml(lock).get("package", []):
         source = package.get("source", {})
         indexes.add(source.get("registry", _PYPI))
         place = source.get("editable") or source.get("directory") or source.get("virtual")
         if place:
-            files += project_files((folder / place).resolve())
+            files += project_files((root / place).resolve())
     chosen, extras = _chosen("uv.lock", groups, _dependency_groups(pyproject), _extras(pyproject))
-    step = Step(synced=folder, groups=chosen, extras=extras, dependencies=False, any_index=indexes <= {_PYPI})
-    return Declared(
-        "uv.lock", folder, _once(files), (step,), needs_uv=True, notes=_left_out(pyproject, groups)
+    step = Step(
+        synced=root,
+        member="" if root == folder else str(pyproject["project"]["name"]),
+        groups=chosen,
+        extras=extras,
+        dependencies=False,
+        any_index=indexes <= {_PYPI},
     )
+    return Declared("uv.lock", root, _once(files), (step,), needs_uv=True, notes=_left_out(pyproject, groups))
+
+
+def _workspace(folder: Path, pyproject: Mapping[str, Any]) -> Path | None:
+    """Where the uv.lock is that pins what a folder needs: in it, or at the root of its workspace.
+
+    Follows https://docs.astral.sh/uv/concepts/projects/workspaces/
+    """
+    if not pyproject:
+        return None
+    if (folder / "uv.lock").is_file():
+        return folder
+    for root in folder.parents if "name" in pyproject.get("project", {}) else ():
+        if not (root / "uv.lock").is_file():
+            continue
+        workspace = _toml(root / "pyproject.toml").get("tool", {}).get("uv", {}).get("workspace", {})
+        if _is_among(folder, root, workspace.get("members", ())) and not _is_among(
+            folder, root, workspace.get("exclude", ())
+        ):
+            return root
+    return None
+
+
+def _is_among(folder: Path, root: Path, patterns: Iterable[str]) -> bool:
+    return any(folder in root.glob(pattern) for pattern in patterns)
 
 
 def _poetry(folder: Path, pyproject: Mapping[str, Any], groups: Sequence[str]) -> Declared | None:

@@ -329,10 +329,11 @@ def _arguments(tool: Uv | Pip, step: Step, folder: Path, number: int) -> list[st
 
 
 def _chosen(step: Step) -> list[str]:
-    """How uv is told the groups and extras of a lock."""
+    """How uv is told what of a lock is meant: the member of a workspace, groups, extras."""
+    member = ("--package", step.member) if step.member else ()
     groups = (each for name in step.groups for each in ("--group", name))
     extras = (each for name in step.extras for each in ("--extra", name))
-    return [*groups, *extras]
+    return [*member, *groups, *extras]
 
 
 @dataclass(frozen=True)

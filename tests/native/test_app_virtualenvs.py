@@ -240,6 +240,26 @@ def test_a_lock_of_uv_is_installed_without_its_groups(with_uv: Apps) -> None:
     assert answer(generation, "import sys; print(sys.prefix)") == str(generation.path)
 
 
+def test_a_member_of_a_workspace_is_installed_from_the_lock_of_its_root(with_uv: Apps) -> None:
+    built = 'requires-python = ">=3.8"\n' + wheels.BUILD_SYSTEM
+    root = with_uv.app(
+        {
+            "pyproject.toml": PROJECT.replace("shop", "root").replace('"colours"', '"papers"')
+            + 'requires-python = ">=3.8"\n[tool.uv.workspace]\nmembers = ["packages/*"]\n',
+            "packages/web/pyproject.toml": PROJECT + built,
+            "packages/web/backend.py": wheels.BACKEND,
+            "packages/web/src/shop/__init__.py": "",
+        }
+    )
+    links = ["--no-index", "--find-links", os.environ["PIP_FIND_LINKS"]]
+    subprocess.run([the_uv(), "lock", "--quiet", "--python", sys.executable, *links], cwd=root, check=True)
+    assert packages(with_uv.ensure(root / "packages" / "web")) == {
+        "colours": "2.0",
+        "shades": "1.0",
+        "shop": "1.0",
+    }
+
+
 def test_a_group_that_is_asked_for_is_installed_and_leaves_when_it_is_not_any_more(with_uv: Apps) -> None:
     app = locked(with_uv)
     assert "papers" in packages(with_uv.ensure(app, groups=["dev"]))

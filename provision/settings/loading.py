@@ -399,9 +399,21 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _untyped(path: KeyPath, text: str) -> Any:
-    """An environment variable is text; empty, where a setting may be null, it means null."""
+    """An environment variable is text; empty, where a setting may be null, it means null.
+
+    A list or a mapping is written as in a settings file, on one line.
+    """
     kind = bare(hint_at(path))
-    return None if text in ("", "null") and type(None) in typing.get_args(kind) else text
+    if text in ("", "null") and type(None) in typing.get_args(kind):
+        return None
+    if text.startswith(("[", "{")) and {list, dict} & {
+        typing.get_origin(each) for each in (kind, *typing.get_args(kind))
+    }:
+        import yaml
+
+        with contextlib.suppress(yaml.YAMLError):
+            return yaml.safe_load(text)
+    return text
 
 
 def _description(path: KeyPath) -> str:

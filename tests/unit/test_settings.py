@@ -117,6 +117,15 @@ def test_the_environment_may_set_the_apps_variables() -> None:
     assert loaded(environ={"INVOKE_APP_ENV_MONGO_URI": "x"}).settings.app.env["MONGO_URI"] == "x"
 
 
+def test_a_list_in_the_environment_is_written_as_in_a_file() -> None:
+    app = loaded(
+        environ={"INVOKE_APP_GROUPS": "[dev]", "INVOKE_APP_COMMAND": '["python", "serve.py", "{port}"]'}
+    ).settings.app
+    assert (app.groups, app.command) == (["dev"], ["python", "serve.py", "{port}"])
+    with pytest.raises(ProvisionError, match=r"INVOKE_APP_COMMAND.*must be a valid list"):
+        loaded(environ={"INVOKE_APP_COMMAND": '["python'})
+
+
 def test_another_projects_sections_in_a_shared_file_are_none_of_our_business() -> None:
     found = load(
         Path("/p"), [Layer("~/.invoke.yaml", {"other": 1, "run": {"echo": True}}, False)], {}, remember=False

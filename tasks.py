@@ -41,14 +41,22 @@ interrupts.install()
         "require": "fail where the machine lacks one of these, for example docker,browser; --help of pytest lists them",
         "only": "only these parts: unit,native,docker,hosts,browser",
         "workers": "processes to run the tests in (default: two for each processor)",
+        "reruns": "run a test that fails again, up to this many times; its first failure is shown all the same",
         "args": "more arguments for pytest",
     },
 )
-def test(_session: Session, require: str = "", only: str = "", workers: Amount = 0, args: str = "") -> None:
+def test(
+    _session: Session,
+    require: str = "",
+    only: str = "",
+    workers: Amount = 0,
+    reruns: Amount = 0,
+    args: str = "",
+) -> None:
     """Run the test suite. Shows the slowest tests, and what this machine lacks and could therefore not run."""
     from tools import suite
 
-    suite.run(ROOT, suite.command(ROOT, require, only, workers, args))
+    suite.run(ROOT, suite.command(ROOT, require, only, workers, args, reruns))
 
 
 @command(

@@ -14,7 +14,7 @@ from provision.core.errors import ProvisionError, did_you_mean
 PARTS = ("unit", "native", "docker", "hosts", "browser")
 
 
-def command(root: Path, require: str, only: str, workers: int, arguments: str) -> list[str]:
+def command(root: Path, require: str, only: str, workers: int, arguments: str, reruns: int = 0) -> list[str]:
     """pytest's command line. Pure, but for which parts of the suite are there.
 
     Args:
@@ -22,6 +22,7 @@ def command(root: Path, require: str, only: str, workers: int, arguments: str) -
         only: comma-separated parts of the suite; empty: all.
         workers: processes to run the tests in; 0: two for each processor, because tests wait more than they compute.
         arguments: more arguments for pytest, as typed in a shell.
+        reruns: how often a test that fails is run again. Its first failure is shown, and counted as rerun.
 
     Raises:
         ProvisionError: there is no such part.
@@ -41,6 +42,7 @@ def command(root: Path, require: str, only: str, workers: int, arguments: str) -
         # The tests of a file that share what it has started stay in one worker (tests/support/distribution.py).
         *("-n", str(workers or 2 * (os.cpu_count() or 1)), "--dist", "loadfile"),
         *("--durations", "10", "--durations-min", "0.1"),
+        *(("--reruns", str(reruns), "--rerun-show-tracebacks") if reruns else ()),
         *(("--require", require) if require else ()),
         *shlex.split(arguments),
         *(f"tests/{part}" for part in wanted if (root / "tests" / part).is_dir()),

@@ -24,6 +24,7 @@ from typing import Any
 
 from provision.backends import compose
 from provision.backends.base import Observed
+from provision.backends.folders import DataFolders
 from provision.backends.processes import port_holder
 from provision.core.errors import ProvisionError
 from provision.core.files import write_atomically
@@ -148,6 +149,9 @@ class Docker:
         self._seen: tuple[float, dict[str, Container]] = (0.0, {})
         self._forgotten = 0.0
         self._proved: set[str] = set()
+
+    def folders(self) -> DataFolders | None:
+        return None
 
     def layout(self, node: Node) -> Layout:
         return Layout("/data/db", None, "0.0.0.0", "/etc/mongod.key" if self._auth else None)  # noqa: S104 — of a container

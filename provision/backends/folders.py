@@ -36,7 +36,7 @@ class DataFolders(Protocol):
     def room(self, nodes: Sequence[Node]) -> int | None:
         """Bytes free where the nodes have their data; None: copies take no room, or nobody can tell."""
 
-    def copy_in(self, source: Path, folders: Mapping[Node, str]) -> None:
+    def copy_in(self, source: Path, folders: Sequence[tuple[Node, str]]) -> None:
         """Copy a folder in the source to each node's `incoming`. On a failure nothing of it is left.
 
         Raises OSError, ProvisionError: it can't be done.
@@ -86,11 +86,12 @@ class FoldersHere:
         disk = os.statvfs(self._parent)
         return disk.f_bavail * disk.f_frsize
 
-    def copy_in(self, source: Path, folders: Mapping[Node, str]) -> None:
-        self.discard(list(folders))
+    def copy_in(self, source: Path, folders: Sequence[tuple[Node, str]]) -> None:
+        nodes = [node for node, _ in folders]
+        self.discard(nodes)
         pairs = []
         try:
-            for node, name in folders.items():
+            for node, name in folders:
                 target = self._parent / INCOMING / node.name
                 target.mkdir(mode=0o700, parents=True)
                 files = [file for file in sorted((source / name).rglob("*")) if file.is_file()]
@@ -98,7 +99,7 @@ class FoldersHere:
             copying.copy_files(pairs)
             copying.settle(target for _, target in pairs)
         except BaseException:
-            self.discard(list(folders))
+            self.discard(nodes)
             raise
 
     def take_undo(self, nodes: Sequence[Node]) -> bool:

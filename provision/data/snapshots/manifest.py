@@ -51,10 +51,6 @@ class Manifest:
     def bytes(self) -> int:
         return sum(file.bytes for file in self.files)
 
-    def of_set(self, name: str) -> int:
-        """Bytes of one set's files."""
-        return sum(file.bytes for file in self.files if file.path.startswith(f"{name}/"))
-
     def as_json(self) -> dict[str, Any]:
         """For its file."""
         return {"schema": SCHEMA, **asdict(self)}

@@ -64,11 +64,9 @@ def _bearing(deployment: Deployment) -> list[Node]:
     return [node for node in deployment.topology.nodes if not node.is_router]
 
 
-def _folder_of_each(deployment: Deployment) -> dict[Node, str]:
-    """Node → the folder of a snapshot with its data. Arbiters keep theirs: they hold nothing but their vote."""
-    return {
-        node: node.replica_set or node.name for node in _bearing(deployment) if not node.arbiter
-    }
+def _folder_of_each(deployment: Deployment) -> list[tuple[Node, str]]:
+    """Each node and the folder of a snapshot with its data. Arbiters keep theirs: they hold nothing but their vote."""
+    return [(node, node.replica_set or node.name) for node in _bearing(deployment) if not node.arbiter]
 
 
 def _check(deployment: Deployment, snapshot: Snapshot, folders: DataFolders, doing: str) -> None:
@@ -84,9 +82,10 @@ def _check(deployment: Deployment, snapshot: Snapshot, folders: DataFolders, doi
             "Choose the version that wrote it: mongodb.version in invoke.yaml.",
         )
     deployment.look(deployment.topology.nodes).certain(doing)
-    nodes = _folder_of_each(deployment)
-    needed = sum(manifest.of_set(name) for name in nodes.values())
-    free = folders.room(list(nodes))
+    store = Store(deployment.paths, deployment.name)
+    folder_of_each = _folder_of_each(deployment)
+    needed = sum(store.room_of(snapshot, name) for _, name in folder_of_each)
+    free = folders.room([node for node, _ in folder_of_each])
     if free is not None and free < needed:
         raise ProvisionError(
             doing,
@@ -94,7 +93,7 @@ def _check(deployment: Deployment, snapshot: Snapshot, folders: DataFolders, doi
             "Nothing was changed.",
             "Free some space: `invoke snapshot.list` shows what snapshots hold. Then type the same again.",
         )
-    Store(deployment.paths, deployment.name).check(snapshot, doing)
+    store.check(snapshot, doing)
 
 
 def _swap(deployment: Deployment, folders: DataFolders, what: str, say: Say) -> None:

@@ -60,6 +60,11 @@ class Store:
         """The one of that name; None: there is none."""
         return next((each for each in self.all() if each.name == name), None)
 
+    def room_of(self, snapshot: Snapshot, name: str = "") -> int:
+        """Bytes that the files of a set take on the disk, of all sets without a name. Holes take none."""
+        files = (path for path in (snapshot.folder / name).rglob("*") if path.is_file())
+        return sum(path.stat().st_blocks * 512 for path in files)
+
     def begin(self, name: str) -> Path:
         """An empty folder for one that is being taken.
 

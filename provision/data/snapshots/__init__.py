@@ -22,20 +22,17 @@ def _silent(_: str) -> None:
     """Nothing is said."""
 
 
-def save(
-    deployment: Deployment, name: str = "", *, branch: str | None = None, say: Say = _silent
-) -> Snapshot:
+def save(deployment: Deployment, name: str = "", *, say: Say = _silent) -> Snapshot:
     """Take a snapshot. The deployment runs on, or stays stopped; while files are copied, writes wait.
 
     What was acknowledged by a majority before the call is in it; what is written after the call is not.
 
     Args:
         name: its name; empty: the branch and the time.
-        branch: the branch, for that.
         say: told what is going on.
     Raises ProvisionError: it can't be taken, or the name is taken; nothing is left of the attempt.
     """
-    return taking.save(deployment, name, branch, say)
+    return taking.save(deployment, name, say)
 
 
 def restore(deployment: Deployment, snapshot: Snapshot, *, say: Say = _silent) -> None:

@@ -27,7 +27,7 @@ def restore(deployment: Deployment, snapshot: Snapshot, say: Say) -> None:
     with deployment.holding("restoring a snapshot into", say):
         _settled(deployment, say)
         _check(deployment, snapshot, folders, doing)
-        say(f"Copying {snapshot.name} ({snapshot.manifest.bytes / 1e6:,.0f} MB a member)")
+        say(f"Copying the snapshot {snapshot.name} ({snapshot.room / 1e6:,.0f} MB)")
         try:
             folders.copy_in(snapshot.folder, _folder_of_each(deployment))
         except OSError as problem:
@@ -84,7 +84,7 @@ def _check(deployment: Deployment, snapshot: Snapshot, folders: DataFolders, doi
     deployment.look(deployment.topology.nodes).certain(doing)
     store = Store(deployment.paths, deployment.name)
     folder_of_each = _folder_of_each(deployment)
-    needed = sum(store.room_of(snapshot, name) for _, name in folder_of_each)
+    needed = sum(snapshot.room_of(name) for _, name in folder_of_each)
     free = folders.room([node for node, _ in folder_of_each])
     if free is not None and free < needed:
         raise ProvisionError(

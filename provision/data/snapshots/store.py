@@ -29,6 +29,16 @@ class Snapshot:
     def name(self) -> str:
         return self.manifest.name
 
+    @property
+    def room(self) -> int:
+        """Bytes that it takes on the disk. Holes take none."""
+        return self.room_of("")
+
+    def room_of(self, name: str) -> int:
+        """The same of one set's files."""
+        files = (path for path in (self.folder / name).rglob("*") if path.is_file())
+        return sum(path.stat().st_blocks * 512 for path in files)
+
 
 @dataclass(frozen=True)
 class Store:
@@ -59,11 +69,6 @@ class Store:
     def find(self, name: str) -> Snapshot | None:
         """The one of that name; None: there is none."""
         return next((each for each in self.all() if each.name == name), None)
-
-    def room_of(self, snapshot: Snapshot, name: str = "") -> int:
-        """Bytes that the files of a set take on the disk, of all sets without a name. Holes take none."""
-        files = (path for path in (snapshot.folder / name).rglob("*") if path.is_file())
-        return sum(path.stat().st_blocks * 512 for path in files)
 
     def begin(self, name: str) -> Path:
         """An empty folder for one that is being taken.

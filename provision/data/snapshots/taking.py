@@ -29,6 +29,7 @@ from provision.mongodb import membership
 from provision.mongodb.topology import Node
 from provision.mongodb.wire import CommandFailed, Connection, NotReachable
 from provision.state import records
+from provision.state.checkout import checkout_of
 
 Say = Callable[[str], None]
 _BALANCER_SECONDS = 60.0
@@ -57,7 +58,7 @@ def folders_of(deployment: Deployment, doing: str) -> DataFolders:
     )
 
 
-def save(deployment: Deployment, name: str, branch: str | None, say: Say) -> Snapshot:
+def save(deployment: Deployment, name: str, say: Say) -> Snapshot:
     """See `provision.data.snapshots.save`."""
     doing = f"taking a snapshot of {deployment.name}"
     folders = folders_of(deployment, doing)
@@ -75,7 +76,8 @@ def save(deployment: Deployment, name: str, branch: str | None, say: Say) -> Sna
                 f"There is a snapshot {name} already.",
                 f"Give it another name, or delete that one: invoke snapshot.delete {name} --on {deployment.name}",
             )
-        name_ = name or default_name(branch, now(), taken)
+        checkout = checkout_of(deployment.paths.root)
+        name_ = name or default_name(checkout.branch if checkout else None, now(), taken)
         with _running_or_at_rest(deployment, doing, say) as sources:
             folder = store.begin(name_)
             try:

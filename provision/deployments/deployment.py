@@ -404,6 +404,20 @@ class Deployment:
         look.certain(f"stopping {self.name}")
         self._stop(look.running, ends_by_removal=False)
 
+    def _start_balancer(self) -> None:
+        from provision.mongodb import sharding
+        from provision.mongodb.wire import CommandFailed, NotReachable
+
+        try:
+            with self.dial(self.topology.routers[0]) as router:
+                sharding.start_balancer(router)
+        except (NotReachable, CommandFailed) as problem:
+            raise ProvisionError(
+                f"starting the balancer of {self.name}",
+                str(problem),
+                f"Look at `invoke logs --on {self.name}`.",
+            ) from None
+
     @contextlib.contextmanager
     def _proving(self, swap: swapping.Swap | None) -> Iterator[None]:
         """Keep new data that the block has started and proved; put back what was there where that fails.
@@ -417,6 +431,8 @@ class Deployment:
         assert folders is not None  # noqa: S101 — it has begun the swap
         try:
             yield
+            if swap.balanced:
+                self._start_balancer()
         except ProvisionError as error:
             self.end_all()
             swapping.go_on(self._paths, self.name, folders, self.topology.nodes, swap, swapping.BACK)

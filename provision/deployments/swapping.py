@@ -26,6 +26,7 @@ class Swap:
     nodes: tuple[str, ...]  # names of the nodes whose data are swapped
     had: tuple[str, ...]  # those that had data before
     initiated: tuple[str, ...]  # the replica sets that were known to have been initiated before
+    balanced: bool = False  # in the new data the balancer is off, and belongs on
     phase: str = FORWARD
 
 
@@ -39,6 +40,7 @@ def pending(paths: Paths, deployment: str) -> Swap | None:
         tuple(record["nodes"]),
         tuple(record["had"]),
         tuple(record["initiated"]),
+        bool(record["balanced"]),
         str(record["phase"]),
     )
 

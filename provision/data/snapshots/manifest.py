@@ -44,6 +44,7 @@ class Manifest:
     mongod: str  # the version that wrote the files: ``"8.0.17"``
     # the feature compatibility version; None: not known, as nobody ran who could be asked
     feature_compatibility: str | None
+    balanced: bool  # the balancer was stopped for it, so that a restore starts it again
     sets: tuple[CopiedSet, ...]
     files: tuple[CopiedFile, ...]
 

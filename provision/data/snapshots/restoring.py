@@ -32,7 +32,7 @@ def restore(deployment: Deployment, snapshot: Snapshot, say: Say) -> None:
             folders.copy_in(snapshot.folder, _folder_of_each(deployment))
         except OSError as problem:
             raise disk_error(doing, deployment.paths.data, problem) from None
-        _swap(deployment, folders, f"snapshot {snapshot.name}", say)
+        _swap(deployment, folders, f"snapshot {snapshot.name}", snapshot.manifest.balanced, say)
 
 
 def undo(deployment: Deployment, say: Say) -> None:
@@ -47,7 +47,7 @@ def undo(deployment: Deployment, say: Say) -> None:
                 "Nothing was restored here, or it was deleted with the data.",
                 f"Look at what there is: invoke snapshot.list --on {deployment.name}",
             )
-        _swap(deployment, folders, "the data before the last restore", say)
+        _swap(deployment, folders, "the data before the last restore", False, say)
 
 
 def _settled(deployment: Deployment, say: Say) -> None:
@@ -96,7 +96,7 @@ def _check(deployment: Deployment, snapshot: Snapshot, folders: DataFolders, doi
     store.check(snapshot, doing)
 
 
-def _swap(deployment: Deployment, folders: DataFolders, what: str, say: Say) -> None:
+def _swap(deployment: Deployment, folders: DataFolders, what: str, balanced: bool, say: Say) -> None:
     """Stop the nodes, swap what is incoming for their data, and start them on these.
 
     Raises NotProved: they did not start, and run on what was there before.
@@ -119,6 +119,7 @@ def _swap(deployment: Deployment, folders: DataFolders, what: str, say: Say) -> 
             tuple(node.name for node in nodes),
             tuple(sorted(folders.with_data(nodes))),
             tuple(before.get("replica_sets", ())),
+            balanced,
         ),
     )
     records.INITIATED.write(paths, {"replica_sets": sets}, name)

@@ -37,9 +37,10 @@ _TRIES = 3
 
 
 @dataclass(frozen=True)
-class _Versions:
+class _Seen:
     mongod: str
     feature_compatibility: str | None
+    balanced: bool = False  # the balancer was on
 
 
 def folders_of(deployment: Deployment, doing: str) -> DataFolders:
@@ -83,7 +84,7 @@ def save(deployment: Deployment, name: str, say: Say) -> Snapshot:
             try:
                 if sources is None:
                     sources = _of_one(deployment)
-                    seen = _Versions(versions.on_record(deployment, doing), None)
+                    seen = _Seen(versions.on_record(deployment, doing), None)
                     created = now()
                     folders.copy_out(sources, folder)
                 else:
@@ -96,7 +97,7 @@ def save(deployment: Deployment, name: str, say: Say) -> Snapshot:
                     folder,
                     Manifest(
                         name_, deployment.name, moment(created), bool(name), seen.mongod,
-                        seen.feature_compatibility, sets, files,
+                        seen.feature_compatibility, seen.balanced, sets, files,
                     ),
                 )  # fmt: skip
             except BaseException:
@@ -156,7 +157,7 @@ def _primaries(deployment: Deployment, doing: str) -> dict[str, Node]:
 
 
 @contextlib.contextmanager
-def _held(deployment: Deployment, sources: Mapping[str, Node], lock: int, doing: str) -> Iterator[_Versions]:
+def _held(deployment: Deployment, sources: Mapping[str, Node], lock: int, doing: str) -> Iterator[_Seen]:
     """Hold the writes of all sets, and the balancer, for the length of the block."""
     from provision.mongodb import sharding
 
@@ -198,7 +199,7 @@ def _held(deployment: Deployment, sources: Mapping[str, Node], lock: int, doing:
                 f"{str(problem).rstrip('.')}.",
                 f"Look at its state, then type the same again: invoke status --on {deployment.name}",
             ) from None
-        yield _Versions(version, compatible)
+        yield _Seen(version, compatible, balanced)
 
 
 def _surely(

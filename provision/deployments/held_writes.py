@@ -29,7 +29,6 @@ _TRIES = 3
 _RELEASE_SECONDS = 20.0
 _POLL_SECONDS = 0.05
 _READY = b"ready\n"
-_NOT_LOCKED = 20  # IllegalOperation
 _WATCH = "import sys; sys.path.insert(0, sys.argv[1]); from provision.deployments.held_writes import watch; watch()"
 
 
@@ -181,11 +180,7 @@ def _release(target: Target, deadline: float) -> bool:
 def _let_go(connection: Connection) -> bool:
     """Unlock until it is not locked, and no lock is on its way."""
     while True:
-        try:
-            unlock(connection)
-        except CommandFailed as refusal:
-            if refusal.code != _NOT_LOCKED:
-                raise
-            break
-    found = connection.command("admin", {"currentOp": 1, "command.fsync": 1})
-    return not found.get("fsyncLock") and not found["inprog"]
+        found = connection.command("admin", {"currentOp": 1, "command.fsync": 1})
+        if not found.get("fsyncLock"):
+            return not found["inprog"]
+        unlock(connection)

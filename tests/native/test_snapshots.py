@@ -1,4 +1,4 @@
-"""Snapshots over processes: all of a moment comes back; what is cut off is completed or undone; a refusal changes nothing."""
+"""Snapshots of processes: all of a moment comes back; what is cut off is completed or undone; a refusal changes nothing."""
 
 from __future__ import annotations
 

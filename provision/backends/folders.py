@@ -19,6 +19,7 @@ from provision.mongodb.topology import Node
 from provision.settings.paths import Paths
 
 INCOMING, REPLACED, UNDO, TRASH = ".incoming", ".replaced", ".undo", ".trash"
+BESIDE = (INCOMING, REPLACED, UNDO, TRASH)
 # A mongod makes these anew: its lock, its statistics, its temporary files.
 LEFT_OUT = ("mongod.lock", "diagnostic.data", "_tmp")
 LEFT_OUT_PREFIX = "WiredTigerPreplog"  # room set aside for the journal, empty

@@ -103,13 +103,13 @@ def restore(
     begun = time.monotonic()
     doing = f"undoing the last restore into {on}" if undo else f"restoring a snapshot into {on}"
     _one_of(doing, on, name, latest, undo)
-    deployment = session.ready(on)
-    chosen = None if undo else _chosen(deployment, name, doing)
+    chosen = None if undo else _chosen(session.deployment(on), name, doing)
     what = "what was there before the last restore" if chosen is None else f"the snapshot {chosen.name}"
     question = f"Put {what} in the place of the data of {on}? `snapshot.restore --undo` puts these back."
     if not agreed(question, doing, yes):
         nothing = shapes.SnapshotRestored(on, False, None, 0.0)
         return Result(nothing, lambda: display.line("Nothing was changed."))
+    deployment = session.ready(on)
     if chosen is None:
         snapshots.undo(deployment, say=session.say)
     else:

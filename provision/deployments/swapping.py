@@ -1,4 +1,4 @@
-"""A deployment's data swapped for others: recorded, so that whoever comes next completes it, or goes back.
+"""A deployment's data swapped for others: recorded, so that the next command completes the swap, or goes back.
 
 The phases: ``forward``: the nodes are stopped, and the new data come into place; they are not proved. ``back``: they are
 refused, and what was there comes back. ``keep``: a majority write has proved them, and what was there becomes the undo.

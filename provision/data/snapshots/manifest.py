@@ -35,7 +35,7 @@ class CopiedFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a snapshot says of itself. It is written last: a folder without one is no snapshot."""
+    """What a snapshot says of itself. It is written last: a folder without one does not count."""
 
     name: str
     deployment: str  # whose data they are

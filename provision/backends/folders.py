@@ -20,6 +20,7 @@ from provision.settings.paths import Paths
 
 INCOMING, REPLACED, UNDO, TRASH = ".incoming", ".replaced", ".undo", ".trash"
 BESIDE = (INCOMING, REPLACED, UNDO, TRASH)
+_UNDONE = ".undone"  # in `incoming`: it was the undo, and is the only copy
 # A mongod makes these anew: its lock, its statistics, its temporary files.
 LEFT_OUT = ("mongod.lock", "diagnostic.data", "_tmp")
 LEFT_OUT_PREFIX = "WiredTigerPreplog"  # room set aside for the journal, empty
@@ -47,7 +48,7 @@ class DataFolders(Protocol):
         """Make `undo` the `incoming`; False: there is none."""
 
     def discard(self, nodes: Sequence[Node]) -> None:
-        """Delete `incoming`."""
+        """Delete `incoming`; what was the undo becomes that again."""
 
     def with_data(self, nodes: Sequence[Node]) -> frozenset[str]:
         """Names of the nodes that have data."""
@@ -56,7 +57,7 @@ class DataFolders(Protocol):
         """Put `incoming` in the place of the data, which become `replaced`."""
 
     def back(self, nodes: Sequence[Node], had: Collection[str]) -> None:
-        """Put `replaced` back, and delete what had come. `had`: names of the nodes that had data before."""
+        """Put `replaced` back, and discard what had come. `had`: names of the nodes that had data before."""
 
     def keep(self, nodes: Sequence[Node]) -> None:
         """Make `replaced` the `undo`, and delete what that was."""
@@ -108,12 +109,17 @@ class FoldersHere:
         undo = self._parent / UNDO
         if not undo.is_dir():
             return False
+        (undo / _UNDONE).touch(0o600)
         undo.rename(self._parent / INCOMING)
         for node in nodes:  # one that had no data gets them from the other members
             (self._parent / INCOMING / node.name).mkdir(mode=0o700, exist_ok=True)
         return True
 
     def discard(self, nodes: Sequence[Node]) -> None:
+        incoming, undo = self._parent / INCOMING, self._parent / UNDO
+        if (incoming / _UNDONE).exists() and not undo.exists():
+            incoming.rename(undo)
+            (undo / _UNDONE).unlink()
         self._delete(INCOMING)
 
     def with_data(self, nodes: Sequence[Node]) -> frozenset[str]:
@@ -133,21 +139,18 @@ class FoldersHere:
             incoming.rename(data)
         copying.sync(replaced)
         copying.sync(self._parent)
-        self._delete(INCOMING)
 
     def back(self, nodes: Sequence[Node], had: Collection[str]) -> None:
         for node in nodes:
             replaced, data = self._parent / REPLACED / node.name, self._data(node)
             incoming = self._parent / INCOMING / node.name
-            if incoming.is_dir() and not replaced.is_dir():
-                continue  # its turn had not come
-            if replaced.is_dir() or node.name not in had:
-                shutil.rmtree(data, ignore_errors=True)
+            if not incoming.is_dir() and data.is_dir() and (replaced.is_dir() or node.name not in had):
+                data.rename(incoming)
             if replaced.is_dir():
                 replaced.rename(data)
         copying.sync(self._parent)
         self._delete(REPLACED)
-        self._delete(INCOMING)
+        self.discard(nodes)
 
     def keep(self, nodes: Sequence[Node]) -> None:
         replaced, undo = self._parent / REPLACED, self._parent / UNDO
@@ -156,6 +159,7 @@ class FoldersHere:
                 self._delete(UNDO)
             replaced.rename(undo)
             copying.sync(self._parent)
+        self._delete(INCOMING)
         self._delete(TRASH)
 
     def forget(self, nodes: Sequence[Node]) -> None:

@@ -402,6 +402,27 @@ def test_a_disk_that_fills_up_while_a_snapshot_is_copied_in(
         assert "MB are free. Nothing was changed" in refused(one, old(one)).cause
 
 
+def test_an_undo_that_was_cut_off_or_does_not_start_is_still_there(one: Project) -> None:
+    snapshots.restore(one.on("one"), old(one))
+    deployment = one.on("one")
+    folders = deployment.backend.folders()
+    assert folders is not None
+    assert folders.take_undo(deployment.topology.nodes)  # and is killed
+    assert marked(one) == "old"
+    snapshots.undo(one.on("one"))
+    assert marked(one) == "new"
+    assert left_over(one) == []
+    undo = deployment.paths.node_data("one", ".undo") / "mongod" / "WiredTiger"
+    kept = undo.read_bytes()
+    undo.write_bytes(b"nothing of use")
+    with pytest.raises(NotProved):
+        snapshots.undo(one.on("one"))
+    assert marked(one) == "new"
+    undo.write_bytes(kept)
+    snapshots.undo(one.on("one"))
+    assert marked(one) == "old"
+
+
 def test_a_swap_that_was_proved_is_never_taken_back(one: Project) -> None:
     """Whoever was killed after the proof finds the restored data, with what was written to them since."""
     snapshots.restore(one.on("one"), old(one))

@@ -28,6 +28,7 @@ def restore(deployment: Deployment, snapshot: Snapshot, say: Say) -> None:
         _settled(deployment, say)
         _check(deployment, snapshot, folders, doing)
         say(f"Copying the snapshot {snapshot.name} ({snapshot.room / 1e6:,.0f} MB)")
+        deployment.prepare()
         try:
             folders.copy_in(snapshot.folder, _folder_of_each(deployment))
         except OSError as problem:

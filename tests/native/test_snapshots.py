@@ -403,7 +403,11 @@ def test_a_disk_that_fills_up_while_a_snapshot_is_copied_in(
 
 
 def test_an_undo_that_was_cut_off_or_does_not_start_is_still_there(one: Project) -> None:
+    started_by_run = one.on("one").paths.run_record("one")
+    started_by_run.touch(0o600)
     snapshots.restore(one.on("one"), old(one))
+    assert started_by_run.exists(), "the `run` that started it would not stop it"
+    started_by_run.unlink()
     deployment = one.on("one")
     folders = deployment.backend.folders()
     assert folders is not None
@@ -412,7 +416,7 @@ def test_an_undo_that_was_cut_off_or_does_not_start_is_still_there(one: Project)
     snapshots.undo(one.on("one"))
     assert marked(one) == "new"
     assert left_over(one) == []
-    undo = deployment.paths.node_data("one", ".undo") / "mongod" / "WiredTiger"
+    undo = deployment.paths.node_data("one", ".undo") / "mongod" / "WiredTiger.turtle"
     kept = undo.read_bytes()
     undo.write_bytes(b"nothing of use")
     with pytest.raises(NotProved):

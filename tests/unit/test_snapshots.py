@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provision.backends.volumes import FoldersInVolumes
 from provision.core import copying
 from provision.core.errors import ProvisionError
 from provision.data.snapshots.manifest import (
@@ -166,3 +168,25 @@ def test_without_the_kernels_help_it_is_read_and_written(
     (tmp_path / "source").write_bytes(os.urandom(100_000))
     copying.copy_file(tmp_path / "source", tmp_path / "target")
     assert (tmp_path / "target").read_bytes() == (tmp_path / "source").read_bytes()
+
+
+def test_a_full_disk_of_docker_is_named_and_what_was_incoming_is_gone(tmp_path: Path) -> None:
+    node = topology.single("x", 27017, "rs0", lambda _: NodeOptions(), lambda _: "127.0.0.1").nodes[0]
+    done: list[str] = []
+
+    def run(mounts: Sequence[str], arguments: Sequence[str]) -> str:
+        action = arguments[3]
+        done.append(f"{action} {mounts[0]}")
+        if action in ("in", "out"):
+            raise ProvisionError("copying", "cp: error writing: No space left on device", "")
+        return ""
+
+    volumes = FoldersInVolumes(
+        lambda _: "v", lambda: frozenset({"v"}), lambda _: None, run, "Free some space."
+    )
+    with pytest.raises(ProvisionError, match="Docker keeps its data on is full") as caught:
+        volumes.copy_in(tmp_path, [(node, "rs0")])
+    assert caught.value.remedy == "Free some space."
+    assert done == ["in v:/v/mongod", "discard v:/v/mongod"]
+    with pytest.raises(OSError, match="No space left"):
+        volumes.copy_out({"rs0": node}, tmp_path)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -28,8 +30,10 @@ from provision.data.snapshots.manifest import (
     why_unreadable,
 )
 from provision.data.snapshots.store import MANIFEST, Store
+from provision.deployments import held_writes
 from provision.mongodb import topology
 from provision.mongodb.topology import NodeOptions, Size
+from provision.mongodb.wire import CommandFailed
 from provision.settings.paths import Paths
 
 NOW = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
@@ -190,3 +194,54 @@ def test_a_full_disk_of_docker_is_named_and_what_was_incoming_is_gone(tmp_path: 
     assert done == ["in v:/v/mongod", "discard v:/v/mongod"]
     with pytest.raises(OSError, match="No space left"):
         volumes.copy_out({"rs0": node}, tmp_path)
+
+
+class Locking:
+    """A node that is locked as soon as nothing stands in its way."""
+
+    def __init__(self, free: threading.Event) -> None:
+        self.free = free
+        self.locked = 0
+        self.unlocked = threading.Event()
+
+    def command(
+        self, database: str, command: Mapping[str, Any], timeout: float | None = None
+    ) -> dict[str, Any]:
+        if "fsyncUnlock" in command:
+            self.locked -= 1
+            self.unlocked.set()
+        else:
+            assert self.free.wait(timeout)
+            self.locked += 1
+        return {"ok": 1}
+
+    def close(self) -> None:
+        """It has no socket."""
+
+
+def test_locks_that_wait_for_each_other_are_let_go_and_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a transaction over two shards is prepared on one, and to be committed by the other."""
+    monkeypatch.setattr(held_writes, "LOCK_SECONDS", 0.05)
+    at_once = threading.Event()
+    at_once.set()
+    coordinator = Locking(at_once)
+    participant = Locking(coordinator.unlocked)
+    held_writes.hold({"shard1-1": coordinator, "shard2-1": participant})
+    assert (coordinator.locked, participant.locked) == (1, 1)
+
+
+def test_a_node_that_can_not_be_locked_is_named_and_the_others_are_let_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at_once = threading.Event()
+    at_once.set()
+    well, broken = Locking(at_once), Locking(at_once)
+
+    def refuses(*_: Any) -> dict[str, Any]:
+        raise CommandFailed(1, "InternalError", "no")
+
+    monkeypatch.setattr(broken, "command", refuses)
+    with pytest.raises(ProvisionError, match="shard2-1: InternalError: no") as caught:
+        held_writes.hold({"shard1-1": well, "shard2-1": broken})
+    assert "shard1-1" not in caught.value.cause
+    assert well.locked == 0

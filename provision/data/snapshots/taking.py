@@ -80,6 +80,7 @@ def save(deployment: Deployment, name: str, say: Say) -> Snapshot:
         checkout = checkout_of(deployment.paths.root)
         name_ = name or default_name(checkout.branch if checkout else None, now(), taken)
         with _running_or_at_rest(deployment, doing, say) as sources:
+            say(f"Copying the data of {deployment.name}")
             folder = store.begin(name_)
             try:
                 if sources is None:

@@ -293,6 +293,11 @@ class Processes:
         self._children[node.name] = child
         _OUTLIVING.append(child)
 
+    @property
+    def run_environment(self) -> Mapping[str, str]:
+        """The variables that its mongod needs on this machine."""
+        return self._environment
+
     def program(self, node: Node) -> Path:
         """The mongod or mongos that a node runs.
 

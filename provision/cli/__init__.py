@@ -16,7 +16,7 @@ def collection() -> Collection:
     own = (
         init.init, tasks.setup, tasks.settings, tasks.render, tasks.start, tasks.stop, tasks.restart, tasks.status,
         tasks.logs, tasks.uri, tasks.run, clients.tunnel, clients.shell, clients.tour, clients.seed, tasks.doctor,
-        tasks.clean, environments.ps, eject.eject,
+        tasks.clean, environments.ps, eject.eject, snapshots.clone,
     )  # fmt: skip
     namespace = Collection(*own)
     namespace.add_collection(cluster.namespace)

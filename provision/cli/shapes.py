@@ -304,3 +304,12 @@ class SnapshotDeleted:
 
     deployment: str
     deleted: str | None
+
+
+@dataclass(frozen=True)
+class Cloned:
+    """`source`: the folder whose deployment's data were put into this one; null: nothing was changed."""
+
+    deployment: str
+    source: str | None
+    seconds: float

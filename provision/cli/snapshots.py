@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invoke.collection import Collection
@@ -135,6 +137,76 @@ def delete(
         return Result(shapes.SnapshotDeleted(on, None), lambda: display.line("Nothing was deleted."))
     snapshots.delete(deployment, found, say=session.say)
     return Result(shapes.SnapshotDeleted(on, name), lambda: display.line(f"{name}: deleted"))
+
+
+@command(
+    help={
+        "from_": "the other project: its folder, or the branch or name of an environment that `invoke ps` lists",
+        "yes": "don't ask",
+        **ON,
+    }
+)
+def clone(session: Session, from_: str = "", on: str = "local", yes: bool = False) -> Result[shapes.Cloned]:
+    """Put the data of another worktree's deployment into this one; asks first. The other one goes on meanwhile.
+
+    Both deployments have the same name and shape. All addresses are rewritten: the two know nothing of each other.
+    `snapshot.restore --undo` puts back what is there now.
+    """
+    from provision.cli import display, shapes
+    from provision.cli.result import Result
+    from provision.data import snapshots
+
+    begun = time.monotonic()
+    other = _environment(from_, session.start)
+    doing = f"cloning {on} of {other} into {on}"
+    there = _deployment_in(other, on, session.quiet)
+    question = (
+        f"Put the data of {on} of {other} in the place of the data of {on}? "
+        "`snapshot.restore --undo` puts these back."
+    )
+    if not agreed(question, doing, yes):
+        return Result(shapes.Cloned(on, None, 0.0), lambda: display.line("Nothing was changed."))
+    snapshots.clone(there, session.ready(on), say=session.say)
+    seconds = time.monotonic() - begun
+    done = shapes.Cloned(on, str(other), round(seconds, 3))
+    return Result(done, lambda: display.line(f"{on}: has the data of {on} of {other} now ({seconds:.1f} s)"))
+
+
+def _environment(source: str, start: Path) -> Path:
+    """The folder of another project.
+
+    Raises ProvisionError: there is none of that name, or several.
+    """
+    from provision.core.errors import ProvisionError
+    from provision.state import slots
+
+    if not source:
+        raise ProvisionError(
+            "cloning another project's data",
+            "You named no project.",
+            "Name its folder or its branch: invoke clone --from ../main (`invoke ps` lists them).",
+        )
+    folder = Path(os.path.normpath(start / Path(source).expanduser()))
+    if folder.is_dir():
+        return folder
+    known = [entry for entry in slots.read().values() if not entry.is_gone]
+    found = [entry.root for entry in known if source in (entry.root.name, entry.branch)]
+    if len(found) == 1:
+        return found[0]
+    cause = (
+        f"There are several: {', '.join(map(str, found))}."
+        if found
+        else f"There is no folder {folder}, and no environment on a branch or in a folder of that name."
+    )
+    raise ProvisionError(
+        f"looking for the project {source}", cause, "Name its folder; `invoke ps` lists them."
+    )
+
+
+def _deployment_in(folder: Path, on: str, quiet: bool) -> Deployment:
+    from provision.cli.session import Session
+
+    return Session(folder, quiet=quiet).deployment(on)
 
 
 def _one_of(doing: str, on: str, name: str | None, latest: bool, undo: bool) -> None:

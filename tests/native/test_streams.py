@@ -105,6 +105,7 @@ TABLE = {
     "bench": Started(("--list",)),
     # Without a browser: with one it takes its pictures on deployments of its own, for half a minute.
     "screenshots": Started(statuses=REFUSED, environment={"PATH": "/nowhere"}),
+    "clone": Started(("--from", "/nowhere", "--yes"), REFUSED),
     "snapshot.save": Started(statuses=NEEDS_PRIMARY),
     "snapshot.list": Started(("--json",), prints=True),
     "snapshot.restore": Started(("none", "--yes"), REFUSED),

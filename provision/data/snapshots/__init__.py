@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from provision.core.errors import ProvisionError
-from provision.data.snapshots import manifest, restoring, taking
+from provision.data.snapshots import cloning, manifest, restoring, taking
 from provision.data.snapshots.manifest import Manifest
 from provision.data.snapshots.store import Snapshot, Store, now
 from provision.deployments.deployment import Deployment
 
-__all__ = ["Manifest", "Snapshot", "collect", "delete", "every", "find", "latest", "restore", "save", "undo"]
+__all__ = ["Manifest", "Snapshot", "clone", "collect", "delete", "every", "find", "latest", "restore", "save", "undo"]
 
 Say = Callable[[str], None]
 
@@ -52,6 +52,17 @@ def undo(deployment: Deployment, *, say: Say = _silent) -> None:
     Raises ProvisionError: there is nothing to undo, or as `restore`.
     """
     restoring.undo(deployment, say)
+
+
+def clone(source: Deployment, target: Deployment, *, say: Say = _silent) -> None:
+    """Put another deployment's data into this one, with this one's addresses; the other one goes on meanwhile.
+
+    What was there becomes the undo. The two share nothing afterwards, and know nothing of each other.
+
+    Raises NotProved: as `restore`.
+    Raises ProvisionError: they have not the same shape, or as `save` and `restore`; nothing was changed.
+    """
+    cloning.clone(source, target, say)
 
 
 def every(deployment: Deployment) -> Sequence[Snapshot]:

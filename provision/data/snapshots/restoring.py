@@ -25,15 +25,15 @@ def restore(deployment: Deployment, snapshot: Snapshot, say: Say) -> None:
     doing = f"restoring {snapshot.name} into {deployment.name}"
     folders = folders_of(deployment, doing)
     with deployment.holding("restoring a snapshot into", say):
-        _settled(deployment, say)
+        settled(deployment, say)
         _check(deployment, snapshot, folders, doing)
         say(f"Copying the snapshot {snapshot.name} ({snapshot.room / 1e6:,.0f} MB)")
         deployment.prepare()
         try:
-            folders.copy_in(snapshot.folder, _folder_of_each(deployment))
+            folders.copy_in(snapshot.folder, folder_of_each(deployment))
         except OSError as problem:
             raise disk_error(doing, deployment.paths.data, problem) from None
-        _swap(deployment, folders, f"snapshot {snapshot.name}", snapshot.manifest.balanced, say)
+        swap(deployment, folders, f"snapshot {snapshot.name}", snapshot.manifest.balanced, say)
 
 
 def undo(deployment: Deployment, say: Say) -> None:
@@ -41,18 +41,18 @@ def undo(deployment: Deployment, say: Say) -> None:
     doing = f"undoing the last restore into {deployment.name}"
     folders = folders_of(deployment, doing)
     with deployment.holding("undoing a restore into", say):
-        _settled(deployment, say)
+        settled(deployment, say)
         if not folders.take_undo(_bearing(deployment)):
             raise ProvisionError(
                 doing,
                 "Nothing was restored here, or it was deleted with the data.",
                 f"Look at what there is: invoke snapshot.list --on {deployment.name}",
             )
-        _swap(deployment, folders, "the data before the last restore", False, say)
+        swap(deployment, folders, "the data before the last restore", False, say)
 
 
-def _settled(deployment: Deployment, say: Say) -> None:
-    """Nothing of an earlier command is unfinished."""
+def settled(deployment: Deployment, say: Say) -> None:
+    """See that nothing of an earlier command is unfinished. The caller holds the lock."""
     if deployment.conflict is not None:
         raise deployment.conflict
     Store(deployment.paths, deployment.name).clear()
@@ -65,7 +65,7 @@ def _bearing(deployment: Deployment) -> list[Node]:
     return [node for node in deployment.topology.nodes if not node.is_router]
 
 
-def _folder_of_each(deployment: Deployment) -> list[tuple[Node, str]]:
+def folder_of_each(deployment: Deployment) -> list[tuple[Node, str]]:
     """Each node and the folder of a snapshot with its data. Arbiters keep theirs: they hold nothing but their vote."""
     return [(node, node.replica_set or node.name) for node in _bearing(deployment) if not node.arbiter]
 
@@ -84,9 +84,9 @@ def _check(deployment: Deployment, snapshot: Snapshot, folders: DataFolders, doi
         )
     deployment.look(deployment.topology.nodes).certain(doing)
     store = Store(deployment.paths, deployment.name)
-    folder_of_each = _folder_of_each(deployment)
-    needed = sum(snapshot.room_of(name) for _, name in folder_of_each)
-    free = folders.room([node for node, _ in folder_of_each])
+    folders_of_nodes = folder_of_each(deployment)
+    needed = sum(snapshot.room_of(name) for _, name in folders_of_nodes)
+    free = folders.room([node for node, _ in folders_of_nodes])
     if free is not None and free < needed:
         raise ProvisionError(
             doing,
@@ -97,7 +97,7 @@ def _check(deployment: Deployment, snapshot: Snapshot, folders: DataFolders, doi
     store.check(snapshot, doing)
 
 
-def _swap(deployment: Deployment, folders: DataFolders, what: str, balanced: bool, say: Say) -> None:
+def swap(deployment: Deployment, folders: DataFolders, what: str, balanced: bool, say: Say) -> None:
     """Stop the nodes, swap what is incoming for their data, and start them on these.
 
     Raises NotProved: they did not start, and run on what was there before.

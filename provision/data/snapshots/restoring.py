@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -29,11 +30,25 @@ def restore(deployment: Deployment, snapshot: Snapshot, say: Say) -> None:
         _check(deployment, snapshot, folders, doing)
         say(f"Copying the snapshot {snapshot.name} ({snapshot.room / 1e6:,.0f} MB)")
         deployment.prepare()
-        try:
-            folders.copy_in(snapshot.folder, folder_of_each(deployment))
-        except OSError as problem:
-            raise disk_error(doing, deployment.paths.data, problem) from None
+        _copy_in(deployment, snapshot, folders, doing)
         swap(deployment, folders, f"snapshot {snapshot.name}", snapshot.manifest.balanced, say)
+
+
+def _copy_in(deployment: Deployment, snapshot: Snapshot, folders: DataFolders, doing: str) -> None:
+    """Copy a snapshot beside the data, while its files are checked: nothing counts until both have been done."""
+    targets = folder_of_each(deployment)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        checked = pool.submit(Store(deployment.paths, deployment.name).check, snapshot, doing)
+        try:
+            folders.copy_in(snapshot.folder, targets)
+        except OSError as problem:
+            checked.result()  # a damaged one is the reason
+            raise disk_error(doing, deployment.paths.data, problem) from None
+        try:
+            checked.result()
+        except BaseException:
+            folders.discard([node for node, _ in targets])
+            raise
 
 
 def undo(deployment: Deployment, say: Say) -> None:
@@ -83,7 +98,6 @@ def _check(deployment: Deployment, snapshot: Snapshot, folders: DataFolders, doi
             "Choose the version that wrote it: mongodb.version in invoke.yaml.",
         )
     deployment.look(deployment.topology.nodes).certain(doing)
-    store = Store(deployment.paths, deployment.name)
     folders_of_nodes = folder_of_each(deployment)
     needed = sum(snapshot.room_of(name) for _, name in folders_of_nodes)
     free = folders.room([node for node, _ in folders_of_nodes])
@@ -94,7 +108,6 @@ def _check(deployment: Deployment, snapshot: Snapshot, folders: DataFolders, doi
             "Nothing was changed.",
             "Free some space: `invoke snapshot.list` shows what snapshots hold. Then type the same again.",
         )
-    store.check(snapshot, doing)
 
 
 def swap(deployment: Deployment, folders: DataFolders, what: str, balanced: bool, say: Say) -> None:

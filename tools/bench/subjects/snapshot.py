@@ -19,7 +19,6 @@ with MongoClient(sys.argv[1]) as client:
         found.drop()
         for begun in range(0, count, 2000):
             found.insert_many({"_id": n, "text": os.urandom(850).hex()} for n in range(begun, begun + 2000))
-        found.create_index("text")
         client.admin.command("fsync")
 """
 

@@ -38,7 +38,7 @@ _START_SECONDS = 60.0
 _END_SECONDS = 60.0
 _POLL_SECONDS = 0.02
 _REWRITTEN = "clone"
-# What is opened is no member of a set or cluster, and has what its journal says it had.
+# What is opened belongs to no set or cluster, and has what its journal says it had.
 _APART = ("skipShardingConfigurationChecks=true", "disableLogicalSessionCacheRefresh=true", "ttlMonitorEnabled=false")
 _RECOVERED = (
     "skipShardingConfigurationChecks=true",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from provision.backends.folders import DataFolders
 from provision.core.errors import ProvisionError
 from provision.mongodb.config import Layout
 from provision.mongodb.topology import Node
@@ -38,6 +39,9 @@ class Backend(Protocol):
 
     name: str
     capabilities: Capabilities
+
+    def folders(self) -> DataFolders | None:
+        """The nodes' data, for snapshots; None: it can't copy them."""
 
     def layout(self, node: Node) -> Layout:
         """Where the node's things are, as the node sees them. Pure."""

@@ -25,6 +25,7 @@ from typing import Any
 from provision.backends import compose
 from provision.backends.base import Observed
 from provision.backends.processes import port_holder
+from provision.backends.volumes import FoldersInVolumes
 from provision.core.errors import ProvisionError
 from provision.core.files import write_atomically
 from provision.core.locks import exclusive
@@ -148,6 +149,11 @@ class Docker:
         self._seen: tuple[float, dict[str, Container]] = (0.0, {})
         self._forgotten = 0.0
         self._proved: set[str] = set()
+
+    def folders(self) -> FoldersInVolumes:
+        return FoldersInVolumes(
+            self._volume, self._volumes_present, self._make_volumes, self._run_on_volumes, _FREE_SPACE
+        )
 
     def layout(self, node: Node) -> Layout:
         return Layout("/data/db", None, "0.0.0.0", "/etc/mongod.key" if self._auth else None)  # noqa: S104 — of a container
@@ -553,6 +559,36 @@ class Docker:
         if gone:
             self._must(doing, "volume", "rm", "--force", *gone)
         self._record_volumes(self._claimed() - names)
+
+    def _volumes_present(self) -> frozenset[str]:
+        mine = f"label={_PROJECT}={self._project}"
+        listed = self._must("looking at the volumes", "volume", "ls", "--quiet", "--filter", mine)
+        return frozenset(listed.split())
+
+    def _make_volumes(self, nodes: Sequence[Node]) -> None:
+        """Make the volumes of nodes that have none, with their containers, which don't start."""
+        missing = {self._volume(node) for node in nodes} - self._volumes_present()
+        if not missing:
+            return
+        doing = "making the volumes"
+        with self._composing(doing) as lock:
+            before = self._check_engine()
+            self._own_key_file()
+            self._claim(nodes, before)
+            self._compose(lock, "create", *(node.name for node in nodes), doing=doing)
+            self._forget_seen()
+
+    def _run_on_volumes(self, mounts: Sequence[str], arguments: Sequence[str]) -> str:
+        """Run a shell on volumes, in a container that ends with it. One that an earlier command has left is ended."""
+        name = f"{self._project}-snapshot"
+        self._docker("container", "rm", "--force", name)
+        ran = self._docker(
+            "run", "--rm", "--name", name, "--user", "0:0", "--network", "none", "--entrypoint", "sh",
+            *(f"--volume={mount}" for mount in mounts), self._image, *arguments, seconds=_COMPOSE_SECONDS,
+        )  # fmt: skip
+        if ran.returncode != 0:
+            raise self._refused(f"working on the data of {self._deployment}", ran)
+        return ran.stdout
 
     def _take_back(self, before: Existing) -> None:
         """Remove what a failed `compose up` has made: nothing of it has ever run, or been written to."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from provision.backends.base import Observed
+from provision.backends.folders import FoldersHere
 from provision.core.errors import ProvisionError
 from provision.core.files import write_if_changed
 from provision.core.locks import is_held
@@ -64,6 +65,9 @@ class Processes:
         self._key_file = key_file
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._proved: dict[str, int] = {}
+
+    def folders(self) -> FoldersHere:
+        return FoldersHere(self._paths, self._deployment)
 
     def layout(self, node: Node) -> Layout:
         return Layout(
@@ -288,6 +292,11 @@ class Processes:
             )
         self._children[node.name] = child
         _OUTLIVING.append(child)
+
+    @property
+    def run_environment(self) -> Mapping[str, str]:
+        """The variables that its mongod needs on this machine."""
+        return self._environment
 
     def program(self, node: Node) -> Path:
         """The mongod or mongos that a node runs.

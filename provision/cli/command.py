@@ -90,7 +90,7 @@ def _begin(name: str) -> None:
 
 def _prefix(name: str, arguments: Sequence[str]) -> str:
     """What stands before the tool's own names for its tasks, as typed: ``"db."`` where somebody has added them as ``db``."""
-    ours = ("cluster.", "hosts.")
+    ours = ("cluster.", "hosts.", "snapshot.")
     for each in arguments:
         before = each.removesuffix(name)
         if before != each and before[-1:] in ("", "."):

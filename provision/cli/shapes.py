@@ -252,3 +252,64 @@ class Seeded:
     seconds: float
     rate: float
     distribution: list[ShardShare] | None
+
+
+@dataclass(frozen=True)
+class SnapshotShown:
+    """A snapshot. `bytes`: what it takes on the disk; `named`: its name was given; `sets`: whose data it has.
+
+    `feature_compatibility` is null where the deployment was stopped when it was taken.
+    """
+
+    name: str
+    created: str
+    bytes: int
+    named: bool
+    mongod: str
+    feature_compatibility: str | None
+    sets: list[str]
+
+
+@dataclass(frozen=True)
+class SnapshotSaved:
+    """A snapshot that was taken, and the names of those that `snapshots.keep` and its like let go."""
+
+    deployment: str
+    snapshot: SnapshotShown
+    deleted: list[str]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SnapshotsListed:
+    """The snapshots of a deployment, the oldest first."""
+
+    deployment: str
+    snapshots: list[SnapshotShown]
+
+
+@dataclass(frozen=True)
+class SnapshotRestored:
+    """What was put in the place of the data: a snapshot's name, or null for what was there before the last restore."""
+
+    deployment: str
+    restored: bool
+    snapshot: str | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SnapshotDeleted:
+    """The snapshot that was deleted; null: none."""
+
+    deployment: str
+    deleted: str | None
+
+
+@dataclass(frozen=True)
+class Cloned:
+    """`source`: the folder whose deployment's data were put into this one; null: nothing was changed."""
+
+    deployment: str
+    source: str | None
+    seconds: float

@@ -15,7 +15,7 @@ from provision.backends.base import Backend
 from provision.backends.registry import in_containers, in_folders
 from provision.core.errors import ProvisionError
 from provision.core.locks import exclusive
-from provision.deployments import launched
+from provision.deployments import held_writes, launched, swapping
 from provision.deployments import status as reading
 from provision.deployments.bringup import BringUp, NotSharded, Plan
 from provision.deployments.events import Event, Timing
@@ -74,6 +74,18 @@ class Look:
         remedies = dict.fromkeys(error.remedy for _, error in self.unknown)
         typed = f"type: {again}" if again else "type the same again."
         raise ProvisionError(doing, "\n".join(causes), "\n".join([*remedies, f"Then {typed}"]))
+
+
+class NotProved(ProvisionError):
+    """New data of a deployment did not start, and what was there before is back. It is stopped."""
+
+    def __init__(self, what: str, deployment: str, error: ProvisionError) -> None:
+        super().__init__(
+            f"starting {deployment} on the data of {what}",
+            f"{error.doing}: {error.cause}\nThe data from before are back.",
+            error.remedy,
+            error.log_lines,
+        )
 
 
 @dataclass(frozen=True)
@@ -148,6 +160,16 @@ class Deployment:
     @property
     def name(self) -> str:
         return self.topology.name
+
+    @property
+    def paths(self) -> Paths:
+        """Where its records and data are."""
+        return self._paths
+
+    @property
+    def program(self) -> str:
+        """What its nodes run if they are launched now: ``"mongod 8.0.17"``, or a Docker image."""
+        return self._program
 
     def node(self, name: str = "") -> Node:
         """The node of that name; with no name, the first.
@@ -287,6 +309,7 @@ class Deployment:
 
         with contextlib.nullcontext(-1) if holding else self._locked("starting", say) as lock:
             self.prepare()
+            swap = self.settle()
             nodes = self.topology.nodes
             look = self.look(nodes)
             look.certain(f"starting {self.name}")
@@ -300,7 +323,7 @@ class Deployment:
                 self._paths.run_record(self.name).unlink(missing_ok=True)
             bring_up = BringUp(self._plan(), self.backend, self._telling_lines, self._death, note)
             refused: NotSharded | None = None
-            with self._taken_back(missing, bring_up):
+            with self._proving(swap), self._taken_back(missing, bring_up):
                 try:
                     bring_up.run(missing, until_healthy)
                 except NotSharded as refusal:
@@ -324,6 +347,98 @@ class Deployment:
                 raise refused
         return done
 
+    def settle(self) -> swapping.Swap | None:
+        """Complete what a command on its data has left that was cut off. The caller holds the lock.
+
+        Returns: The swap whose data are in place and not proved: the caller brings the deployment up.
+        Raises ProvisionError: it can't be completed.
+        """
+        self._release_held()
+        if swapping.pending(self._paths, self.name) is None:
+            return None
+        folders = self.backend.folders()
+        assert folders is not None  # noqa: S101 — it has begun the swap
+        try:
+            return swapping.settle(self._paths, self.name, folders, self.topology.nodes)
+        except OSError as problem:
+            raise ProvisionError(
+                f"completing a restore of {self.name} that was cut off",
+                f"{problem.filename or 'Its data'}: {problem.strerror or problem}.",
+                "Correct that, then type the same again: no data are lost.",
+            ) from None
+
+    def _release_held(self) -> None:
+        """Let nodes write again that a snapshot has locked, where its process and the one that watched it were killed."""
+        record = records.HELD.read(self._paths, self.name)
+        if record is None:
+            return
+        names = record.get("nodes", ())
+        if stuck := held_writes.release(
+            self.targets([each for each in self.topology.nodes if each.name in names])
+        ):
+            raise ProvisionError(
+                f"letting {self.name} write again after a snapshot that was cut off",
+                f"{', '.join(stuck)} does not answer.",
+                f"Stop it and start it: invoke restart --on {self.name}",
+            )
+        records.HELD.write(self._paths, None, self.name)
+
+    def targets(self, nodes: Sequence[Node]) -> list[held_writes.Target]:
+        """Nodes, as the process that watches over a snapshot reaches them."""
+        secrets = self.secrets()
+        return [
+            held_writes.Target(
+                *self.backend.address(node),
+                None if secrets is None else secrets.root if node.is_router else secrets.system,
+                node.is_router,
+            )
+            for node in nodes
+        ]
+
+    def end_all(self) -> None:
+        """Stop every node that runs. The caller holds the lock.
+
+        Raises ProvisionError: nobody can look at one of them.
+        """
+        look = self.look(self.topology.nodes)
+        look.certain(f"stopping {self.name}")
+        self._stop(look.running, ends_by_removal=False)
+
+    def _start_balancer(self) -> None:
+        from provision.mongodb import sharding
+        from provision.mongodb.wire import CommandFailed, NotReachable
+
+        try:
+            with self.dial(self.topology.routers[0]) as router:
+                sharding.start_balancer(router)
+        except (NotReachable, CommandFailed) as problem:
+            raise ProvisionError(
+                f"starting the balancer of {self.name}",
+                str(problem),
+                f"Look at `invoke logs --on {self.name}`.",
+            ) from None
+
+    @contextlib.contextmanager
+    def _proving(self, swap: swapping.Swap | None) -> Iterator[None]:
+        """Keep new data that the block has started and proved; put back what was there where that fails.
+
+        An interruption leaves them as they are: the next start proves them.
+        """
+        if swap is None:
+            yield
+            return
+        folders = self.backend.folders()
+        assert folders is not None  # noqa: S101 — it has begun the swap
+        try:
+            yield
+            if swap.balanced:
+                self._start_balancer()
+        except ProvisionError as error:
+            self.end_all()
+            swapping.go_on(self._paths, self.name, folders, self.topology.nodes, swap, swapping.BACK)
+            raise NotProved(swap.what, self.name, error) from error
+        swapping.go_on(self._paths, self.name, folders, self.topology.nodes, swap, swapping.KEEP)
+
     def down(
         self,
         say: Callable[[str], None] = lambda _: None,
@@ -343,6 +458,8 @@ class Deployment:
         Raises ProvisionError: naming the nodes that may still run, because their hosts are away.
         """
         with self._locked("stopping", say):
+            with contextlib.suppress(ProvisionError):
+                self._release_held()  # one that is locked would not end
             look = self.look(self.topology.nodes)
             running = look.running
             if running:
@@ -357,6 +474,8 @@ class Deployment:
             else:
                 look.certain(f"stopping {self.name}", running, f"invoke stop --on {self.name}")
             if delete_data:
+                if (folders := self.backend.folders()) is not None:
+                    folders.forget(self.topology.nodes)
                 records.forget(self._paths, self.name)
             slots.went_down(self._paths, self.name, forget=delete_data)
         return tuple(node.name for node in running)
@@ -396,6 +515,7 @@ class Deployment:
 
         Raises ProvisionError: one can't be launched.
         """
+        self.settle()
         self.backend.launch(nodes)
         self._record_launch(nodes)
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from provision.backends.folders import BESIDE
 from provision.backends.processes import data_user
 from provision.core.errors import ProvisionError
 from provision.deployments import assembly
@@ -155,18 +156,35 @@ class _Search:
         for name, nodes in self.rendered.items():
             for node in nodes:
                 self._node_data(name, node, wanted)
+            self._snapshots(name, wanted)
             folder = self.paths.node_data(name, "x").parent
             if wanted and folder.is_dir() and not folder.is_symlink():
-                known = {self.paths.node_data(name, node) for node in nodes}
+                known = {self.paths.node_data(name, node) for node in (*nodes, *BESIDE)}
                 others = [entry for entry in sorted(folder.iterdir()) if entry not in known]
                 self._name(others, "it is not a data directory of a node")
             if folder.is_dir() and not folder.is_symlink():
                 self._parent(folder, f"directory of the data of {name}", anywhere=True)
         if wanted and self.paths.data.is_relative_to(self.paths.root) and self.paths.data.is_dir():
             ours = {self.paths.node_data(name, "x").parent for name in self.rendered}
+            ours.add(self.paths.snapshots("x").parent)
             others = [entry for entry in sorted(self.paths.data.iterdir()) if entry not in ours]
             self._name(others, "it belongs to no deployment")
+        self._parent(self.paths.snapshots("x").parent, "directory of snapshots")
         self._parent(self.paths.data, "directory of data")
+
+    def _snapshots(self, name: str, wanted: bool) -> None:
+        """A deployment's snapshots, and what the last restore has left to undo."""
+        beside = (self.paths.node_data(name, folder) for folder in BESIDE)
+        for folder, what in (
+            (self.paths.snapshots(name), f"snapshots of {name}"),
+            *((each, f"data of {name} before the last restore") for each in beside),
+        ):
+            if not self._is_folder(folder):
+                continue
+            if wanted:
+                self._add(folder, what, Way.TREE)
+            else:
+                self.kept.append(Kept(folder, "data stay; --data removes them too"))
 
     def cache(self) -> None:
         """Downloads of MongoDB and uv. Only what has their names: the directory may be shared with others."""

@@ -100,6 +100,9 @@ class Hosts:
         """The host that a node is on."""
         return self._hosts[self._placement[node.name]]
 
+    def folders(self) -> None:
+        return None  # each host has its own copy of the data, and its own disk
+
     def layout(self, node: Node) -> Layout:
         host = self.host_of(node)
         # What ~ is only the host knows: there, paths are relative to the directory that nodes are started in.

@@ -188,6 +188,14 @@ class Paths:
         """Which nodes are being moved from one host to another."""
         return self.deployment(deployment) / "moving.json"
 
+    def swap_record(self, deployment: str) -> Path:
+        """Which data are being put in the place of others."""
+        return self.deployment(deployment) / "swap.json"
+
+    def held_record(self, deployment: str) -> Path:
+        """Which nodes take no writes because a snapshot is being taken."""
+        return self.deployment(deployment) / "held.json"
+
     def own_compose_file(self, deployment: str) -> Path:
         """The compose file of a deployment that does not have the one at the root."""
         return self.deployment(deployment) / "compose.yaml"
@@ -241,6 +249,10 @@ class Paths:
 
     def node_data(self, deployment: str, node: str) -> Path:
         return self.data / deployment / node
+
+    def snapshots(self, deployment: str) -> Path:
+        """The snapshots of a deployment: on the disk that has its data. No deployment's name begins with a dot."""
+        return self.data / ".snapshots" / deployment
 
     def node_log(self, deployment: str, node: str) -> Path:
         return self.log / deployment / f"{node}.log"

@@ -358,6 +358,19 @@ def default_deployments() -> dict[str, DeploymentSettings]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SnapshotSettings:
+    """Which snapshots `snapshot.save` deletes. It never deletes the newest."""
+
+    keep: Annotated[
+        int | None, Rule("how many of each deployment stay, the newest first; null: all", ge=1, le=10000)
+    ] = 10
+    max_age_days: Annotated[
+        float | None, Rule("how old one may become, in days; null: as old as it likes", gt=0)
+    ] = None
+    named: Annotated[bool, Rule("both hold for snapshots, too, that you gave a name")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """All settings of a project."""
 
@@ -365,6 +378,7 @@ class Settings:
     paths: PathSettings = PathSettings()
     mongodb: MongodbSettings = MongodbSettings()
     app: AppSettings = field(default_factory=AppSettings)
+    snapshots: SnapshotSettings = SnapshotSettings()
     hosts: Annotated[dict[str, HostSettings], Rule("other hosts, by name", pattern=DEPLOYMENT_NAME)] = field(
         default_factory=dict
     )

@@ -105,6 +105,11 @@ TABLE = {
     "bench": Started(("--list",)),
     # Without a browser: with one it takes its pictures on deployments of its own, for half a minute.
     "screenshots": Started(statuses=REFUSED, environment={"PATH": "/nowhere"}),
+    "clone": Started(("--from", "/nowhere", "--yes"), REFUSED),
+    "snapshot.save": Started(statuses=NEEDS_PRIMARY),
+    "snapshot.list": Started(("--json",), prints=True),
+    "snapshot.restore": Started(("none", "--yes"), REFUSED),
+    "snapshot.delete": Started(("none", "--yes"), REFUSED),
     "cluster.up": Started(ON, left=UP, disturbs=STARTS),
     "cluster.wait": Started(ON, (1, 1, 0, 0), disturbs=(HALF_STARTED,)),
     "cluster.down": Started(ON, left=DOWN, disturbs=STOPS),

@@ -48,6 +48,10 @@ def test_the_programs_for_hosts_pass_shellcheck() -> None:
     assert checked("shellcheck", "--external-sources", "--source-path", where, *map(str, scripts)) == ""
 
 
+def test_the_program_for_volumes_passes_shellcheck() -> None:
+    assert checked("shellcheck", "provision/backends/scripts/data_folders.sh") == ""
+
+
 def test_no_program_for_a_host_is_a_string_in_a_module() -> None:
     """A shell's or Python's text of more than a line, where no shellcheck and no ruff would see it."""
     telling = re.compile(r"^(set -e|umask|fi|done|esac|import \w+)$", re.MULTILINE)

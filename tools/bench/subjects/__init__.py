@@ -15,6 +15,7 @@ from tools.bench.subjects import (
     seed,
     setup_fresh,
     setup_unchanged,
+    snapshot,
     start,
     task_list,
 )
@@ -37,6 +38,7 @@ ALL: tuple[Subject, ...] = (
     app_load.LOG_IN_REQUESTS,
     app_load.LOG_IN_P99,
     seed.SUBJECT,
+    snapshot.SUBJECT,
     replica_set.WRITABLE,
     replica_set.HEALTHY,
     cluster.WRITABLE,

@@ -1,0 +1,160 @@
+"""Copying big files: shared blocks where the file system can do that, else within the kernel, else by reading and writing.
+
+Holes stay holes: MongoDB's journal files are mostly that. Standard library only.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+# https://man7.org/linux/man-pages/man2/ioctl_ficlone.2.html
+_FICLONE = 0x40049409
+_CHUNK = 1 << 24
+# The kernel or the file system does not copy by itself; anything else (a full disk) is a failure.
+_NOT_SUPPORTED = frozenset(
+    {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF}
+)
+_WORKERS = 4
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file's content to a new file, which only its owner may read.
+
+    Raises OSError: it can't be read, or not be written. What was written of it stays.
+    """
+    with source.open("rb", buffering=0) as reading:
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            if _cloned(reading.fileno(), descriptor):
+                return
+            size = os.fstat(reading.fileno()).st_size
+            for start, end in _data(reading.fileno(), size):
+                _copy_range(reading.fileno(), descriptor, start, end)
+            os.ftruncate(descriptor, size)
+        finally:
+            os.close(descriptor)
+
+
+def copy_files(pairs: Iterable[tuple[Path, Path]]) -> None:
+    """Copy files to new ones, several at a time; the folders of the new ones are made.
+
+    Raises OSError: as `copy_file`; the others that have begun are finished first.
+    """
+    listed = list(pairs)
+    for folder in dict.fromkeys(target.parent for _, target in listed):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with ThreadPoolExecutor(max_workers=_WORKERS) as pool:
+        futures = [pool.submit(copy_file, source, target) for source, target in listed]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def digests(files: Iterable[Path], settled: bool = False) -> Mapping[Path, str]:
+    """The SHA-256 of files, several at a time.
+
+    Args:
+        settled: have each written to disk as well.
+    Raises OSError: one can't be read.
+    """
+    listed = list(files)
+    with ThreadPoolExecutor(max_workers=_WORKERS) as pool:
+        return dict(zip(listed, pool.map(lambda file: _digest(file, settled), listed), strict=True))
+
+
+def settle(files: Iterable[Path]) -> None:
+    """Have files and the folders that they are in written to disk.
+
+    Raises OSError: one can't be.
+    """
+    listed = list(files)
+    with ThreadPoolExecutor(max_workers=_WORKERS) as pool:
+        list(pool.map(sync, listed))
+    for folder in dict.fromkeys(file.parent for file in listed):
+        sync(folder)
+
+
+def sync(path: Path) -> None:
+    """Have one file or folder written to disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def shares_blocks(folder: Path) -> bool:
+    """Whether a copy in this folder takes no room until it is changed."""
+    names = [folder / f".clone-{os.getpid()}-{n}" for n in (1, 2)]
+    try:
+        names[0].write_bytes(b"x" * 4096)
+        with names[0].open("rb") as reading, names[1].open("wb") as writing:
+            return _cloned(reading.fileno(), writing.fileno())
+    except OSError:
+        return False
+    finally:
+        for name in names:
+            name.unlink(missing_ok=True)
+
+
+def _digest(file: Path, settled: bool) -> str:
+    with file.open("rb", buffering=0) as reading:
+        found = hashlib.file_digest(reading, "sha256").hexdigest()
+        if settled:
+            os.fsync(reading.fileno())
+    return found
+
+
+def _cloned(source: int, target: int) -> bool:
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:
+        return False
+    return True
+
+
+def _data(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """The parts of a file that are not holes."""
+    position = 0
+    while position < size:
+        try:
+            start = os.lseek(descriptor, position, os.SEEK_DATA)
+            end = os.lseek(descriptor, start, os.SEEK_HOLE)
+        except OSError as problem:
+            if problem.errno == errno.ENXIO:  # nothing but a hole from here on
+                return
+            start, end = position, size
+        yield start, min(end, size)
+        position = end
+
+
+def _copy_range(source: int, target: int, start: int, end: int) -> None:
+    position = start
+    while position < end:
+        copied = _copied_by_kernel(source, target, position, end - position)
+        if copied is None:
+            part = os.pread(source, min(_CHUNK, end - position), position)
+            copied = os.pwrite(target, part, position) if part else 0
+        if copied == 0:
+            return  # the file has become shorter
+        position += copied
+
+
+def _copied_by_kernel(source: int, target: int, position: int, count: int) -> int | None:
+    if not hasattr(os, "copy_file_range"):
+        return None
+    try:
+        return os.copy_file_range(source, target, count, position, position)
+    except OSError as problem:
+        if problem.errno not in _NOT_SUPPORTED:
+            raise
+        return None

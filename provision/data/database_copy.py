@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pymongo.database import Database
 
 MANIFEST = "manifest.json"
+MAKING = ".making-"
+"""How the name of a folder begins in which a copy is being made."""
 _SCHEMA = 1
 _OPTIONS = json_util.CANONICAL_JSON_OPTIONS
 _CHUNK = 1 << 20
@@ -117,7 +119,7 @@ def keep(
     `shard_keys`: namespace → key, of those collections that are sharded. `hashed`: the server can run dbHash.
     Raises OSError: it can't be written. PyMongoError: the server refused.
     """
-    making = folder.with_name(f".making-{folder.name}")
+    making = folder.with_name(f"{MAKING}{folder.name}")
     shutil.rmtree(making, ignore_errors=True)
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     making.mkdir(mode=0o700)

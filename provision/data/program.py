@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,16 +71,23 @@ class AppProgram:
             ) from None
         return done.returncode if done.returncode >= 0 else 128 - done.returncode
 
-    def elsewhere(self, ours: Collection[str]) -> Iterator[tuple[str, str]]:
+    def elsewhere(self, uri: str) -> Iterator[tuple[str, str]]:
         """The variables that name the app's database, and lead to another server: name, and that server.
 
         Variables of other names may lead where they want: an app may know a second server.
 
-        `ours`: the addresses of the deployment, `host:port`.
+        `uri`: the connection string of the deployment.
         """
-        environment = self.environment()
+        environment, ours = self.environment(), set(_hosts(uri))
         for name in DEFAULT_APP_ENV.keys() & self.variables.keys():
-            for match in _HOSTS.finditer(environment.get(name, "")):
-                for host in match["hosts"].split(","):
-                    if (host if ":" in host else f"{host}:27017") not in ours:
-                        yield name, host
+            for host in _hosts(environment.get(name, "")):
+                if host not in ours:
+                    yield name, host
+
+
+def _hosts(text: str) -> Iterator[str]:
+    """The servers in the connection strings of a text, as host:port; this machine has one name."""
+    for match in _HOSTS.finditer(text):
+        for host in match["hosts"].split(","):
+            whole = host if re.search(r":\d+$", host) else f"{host}:27017"
+            yield re.sub(r"^(localhost|\[::1\])(?=:)", "127.0.0.1", whole)

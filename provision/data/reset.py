@@ -150,6 +150,8 @@ def reset(
             "Set app.database in invoke.yaml to the database of your app.",
         )
     with target.connected(target.resetting) as client:
+        for left in kept_in.glob(f"{database_copy.MAKING}*"):  # of a reset that was killed
+            shutil.rmtree(left, ignore_errors=True)
         folder = kept_in / _key(target, client, seeds, migration)
         kept = None if fresh else Kept.read(folder)
         if kept is not None:
@@ -248,9 +250,7 @@ def _checked(target: Target, migration: Migration, make_program: MakeProgram) ->
     Raises ProvisionError: a variable that stands for the app's database leads to another server.
     """
     program = make_program()
-    backend = target.deployment.backend
-    ours = {"{}:{}".format(*backend.address(node)) for node in target.deployment.topology.seeds}
-    for name, host in program.elsewhere(ours):
+    for name, host in program.elsewhere(target.deployment.uri()):
         raise ProvisionError(
             target.resetting,
             f"{name} in the app's environment leads to {host}, which is not {target.deployment.name}. "

@@ -40,7 +40,7 @@ def on_run(loaded: Loaded, deployment: Deployment, program: AppProgram, say: Cal
     with exclusive(loaded.paths.lock(f"seeds-{deployment.name}"), f"seeding {deployment.name}", say):
         done = applying.apply(target, found, lambda: program, False, say, Silent())
     applied = sum(each.state == "applied" for each in done)
-    say(f"The database {database} was empty: applied {applied} seeds of {settings.dir}.")
+    say(f"The database {database} was empty. Applied {settings.dir}: {applied} of {len(done)} files.")
 
 
 def _is_empty(deployment: Deployment, database: str) -> bool:

@@ -15,6 +15,7 @@ import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
 
+from provision.app import seeding
 from provision.core.errors import ProvisionError
 from provision.core.steps import Silent
 from provision.data import database_copy
@@ -25,6 +26,7 @@ from provision.data.seeds import applying
 from provision.data.seeds.applying import SeedResult, Target
 from provision.data.seeds.files import RECORDS, find
 from provision.deployments.deployment import Deployment
+from provision.settings.loading import Layer, load
 from tests.support.clones import Clone
 from tests.support.deployments import deployed
 
@@ -382,6 +384,21 @@ def test_a_database_that_could_not_be_kept_leaves_no_copy(lab: Lab, monkeypatch:
     monkeypatch.setattr(database_copy, "write_atomically", whole)
     assert not lab.reset().restored
     assert lab.reset().restored
+
+
+def test_run_applies_seeds_to_an_empty_database_where_a_setting_asks_for_that(lab: Lab) -> None:
+    lab.write(**{"a.json": "[{}, {}]"})
+
+    def run(on_run: bool) -> str:
+        layer = Layer("the test", {"app": {"database": "flaskbook"}, "seeds": {"on_run": on_run}})
+        loaded = load(lab.folder, [layer], remember=False)
+        seeding.on_run(loaded, lab.deployment, lab.program(), lab.said.append)
+        return lab.said.pop() if lab.said else ""
+
+    assert run(False) == "The database flaskbook is empty. `invoke seed` fills it from seeds."
+    assert run(True) == "The database flaskbook was empty. Applied seeds: 1 of 1 files."
+    assert lab.database.a.count_documents({}) == 2
+    assert run(True) == run(False) == "", "it is not empty any more"
 
 
 def test_the_commands_as_a_person_types_them(clone: Clone) -> None:

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.core.errors import ProvisionError
+from provision.data.program import AppProgram
 from provision.data.reset import Migration
 from provision.data.seeds.files import digest_of_all, find
 from provision.data.seeds.parsing import Spool, documents, metadata
@@ -255,3 +256,23 @@ def test_migrations_are_found_by_name_or_by_the_settings(tmp_path: Path) -> None
     assert Migration.of(None, None, tmp_path).known
     with pytest.raises(ProvisionError, match=r"app\.migrations names"):
         Migration.of(["make"], ["gone"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("address", "elsewhere"),
+    [
+        ("mongodb://localhost:27017/shop", None),
+        ("mongodb://127.0.0.1/shop", None),
+        ("mongodb://app:p%40ss@127.0.0.1:27017,[::1]:27018/?replicaSet=rs0", None),
+        ('{"host": "mongodb://127.0.0.1:27019/shop"}', "127.0.0.1:27019"),
+        ("mongodb+srv://me:secret@cluster0.example.net/shop", "cluster0.example.net:27017"),
+        ("", None),
+    ],
+)
+def test_an_address_of_another_server_is_noticed(address: str, elsewhere: str | None) -> None:
+    program = AppProgram(
+        Path("/env/bin/python"), Path(), {"MONGODB_URI": address, "ANALYTICS_URI": "mongodb://other.example"}
+    )
+    found = dict(program.elsewhere("mongodb://127.0.0.1:27017,127.0.0.1:27018/?replicaSet=rs0"))
+    assert found.get("MONGODB_URI") == elsewhere
+    assert "ANALYTICS_URI" not in found

@@ -331,13 +331,22 @@ def _made(database: Database[Any], wanted: KeptCollection, shard: Shard | None) 
     database.command({"create": wanted.name, **wanted.options})
     if shard is not None and wanted.shard_key is not None:
         shard(f"{database.name}.{wanted.name}", wanted.shard_key)
-    indexes = [
-        {name: value for name, value in each.items() if name not in ("ns", "v")}
-        for each in wanted.indexes
-        if each["name"] != "_id_" and not each.get("clustered")
-    ]
-    if indexes:
+    if indexes := to_create(wanted.options, wanted.indexes):
         database.command({"createIndexes": wanted.name, "indexes": indexes})
+
+
+def to_create(options: Mapping[str, Any], listed: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The indexes that a collection with these options lacks when it is new, as createIndexes takes them.
+
+    `listed`: its indexes, as listIndexes and mongodump's metadata have them.
+    """
+    # One without a collation would get that of the collection.
+    simple = {"collation": {"locale": "simple"}} if "collation" in options else {}
+    return [
+        {**simple, **{name: value for name, value in each.items() if name not in ("ns", "v")}}
+        for each in listed
+        if each.get("name") != "_id_" and not each.get("clustered")
+    ]
 
 
 def _filled(database: Database[Any], folder: Path, wanted: KeptCollection) -> Iterator[int]:

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -241,11 +242,21 @@ def test_javascript_needs_mongosh_and_says_how_to_get_it(lab: Lab, monkeypatch: 
 
 MIGRATION = """
 import os
+from datetime import datetime
 from pymongo import MongoClient
 database = MongoClient(os.environ["MONGODB_URI"]).get_default_database()
 database.users.create_index("email", unique=True)
 database.create_collection("log", capped=True, size=100_000)
 database.create_collection("old", viewOn="users", pipeline=[{"$match": {"age": {"$gt": 60}}}])
+clustered = {"key": {"_id": 1}, "unique": True}
+database.create_collection("place", clusteredIndex=clustered, validator={"name": {"$type": "string"}})
+database.create_collection("näme.s x", collation={"locale": "de"}).create_index(
+    [("t", "text")], collation={"locale": "simple"}
+)
+database.create_collection("weather", timeseries={"timeField": "at", "metaField": "in"}, expireAfterSeconds=10**9)
+database.weather.insert_many([{"_id": n, "at": datetime(2026, 1, 1, n % 24), "in": n % 3, "c": n} for n in range(50)])
+database.place.insert_one({"_id": 1, "name": "Lyon"})
+database["näme.s x"].insert_one({"_id": "ä", "t": "x"})
 """
 
 
@@ -259,12 +270,12 @@ def test_the_second_reset_puts_back_what_the_first_has_made_and_touches_nothing_
     lab.client.other.things.insert_one({"_id": 1})
     lab.database.leftover.insert_one({})
     first = lab.reset(command)
-    assert (first.restored, first.migrated, first.documents) == (False, True, 12_005)
-    assert set(first.collections) == {"users", "notes", "log", "one", "old"}
+    assert (first.restored, first.migrated, first.documents) == (False, True, 12_057)
+    assert set(first.collections) == {"users", "notes", "log", "one", "old", "place", "weather", "näme.s x"}
     as_new = lab.everything()
 
     untouched = lab.reset(command)
-    assert (untouched.restored, untouched.collections, untouched.documents) == (True, (), 0)
+    assert (untouched.restored, untouched.collections) == (True, ("weather",)), "dbHash knows no time series"
 
     def scatter() -> None:
         lab.database.users.update_many({"_id": {"$lt": 10}}, {"$set": {"age": 1}})
@@ -282,6 +293,9 @@ def test_the_second_reset_puts_back_what_the_first_has_made_and_touches_nothing_
         lab.database.users.delete_many({})
         lab.database.log.insert_one({"b": 3})
         lab.database.one.insert_many([{"_id": n} for n in range(100)])
+        lab.database.place.delete_many({})
+        lab.database.weather.insert_one({"at": datetime(2026, 2, 1), "in": 1})
+        lab.database["näme.s x"].drop()
 
     for change in (scatter, drop, replace, lambda: lab.client.drop_database("flaskbook")):
         change()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from provision.core.errors import ProvisionError
 from provision.core.steps import Progress
+from provision.data.database_copy import to_create
 from provision.data.mongosh import GET_MONGOSH, connect_script
 from provision.data.program import AppProgram
 from provision.data.seeds.files import RECORDS, Kind, Seed
@@ -258,11 +259,7 @@ def _write(target: Target, database: Database[Any], seed: Seed, spool: Spool, pr
         finally:
             for each in pending:
                 each.cancel()
-    wanted = [
-        {name: value for name, value in each.items() if name not in ("ns", "v")}
-        for each in indexes
-        if each.get("name") != "_id_"
-    ]
+    wanted = to_create(options, indexes)
     if wanted:
         database.command({"createIndexes": seed.collection, "indexes": wanted})
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from provision.app import failures
+from provision.app import failures, seeding
 from provision.app.app_process import AppProcess, name_of
 from provision.app.dotenv_files import overridden
 from provision.app.runs import Run, told_of_deaths
@@ -24,6 +24,7 @@ from provision.core import output
 from provision.core.errors import INTERRUPTED, ProvisionError
 from provision.core.signals import held, once
 from provision.core.steps import Reporter
+from provision.data.program import AppProgram
 from provision.deployments import app_environment, assembly, setup_steps
 from provision.deployments.deployment import Deployment
 from provision.deployments.events import Event
@@ -146,6 +147,7 @@ def run(
         if settings.command:
             given = {"PORT": str(settings.port), **given}  # the name under which most servers read it
         _tell_of_dotenv_files(folder, given, say)
+        seeding.on_run(loaded, deployment, AppProgram(python, folder, given), say)
         if settings.command:
             listener.close()  # the command opens the port itself
         app.let_in(given)
@@ -217,6 +219,21 @@ def directory(loaded: Loaded) -> Path:
 def _python(loaded: Loaded, say: Callable[[str], None]) -> Path:
     """The interpreter with what the app needs: env/ for flaskbook, a virtualenv of its own for any other."""
     return app_environment.ensure(loaded, say)
+
+
+def program(loaded: Loaded, deployment: Deployment, say: Callable[[str], None]) -> AppProgram:
+    """How other programs of the app run on a deployment: as `run` runs the app itself.
+
+    Its virtualenv is made where it is missing. `flask` finds the app by itself.
+    Raises ProvisionError: the virtualenv can't be made, or there is no such directory.
+    """
+    settings = loaded.settings.app
+    folder, python = directory(loaded), _python(loaded, say)
+    uri = deployment.uri(settings.database, user="app")
+    given = variables(loaded, deployment, uri, Secret.of(loaded.paths.secret_key), settings.debug)
+    if not settings.command:
+        given = {"FLASK_APP": settings.factory, **given}
+    return AppProgram(python, folder, given)
 
 
 def variables(

@@ -1,12 +1,12 @@
-"""The tasks that connect to a deployment as a client does: prompt, tour, and people in bulk."""
+"""The tasks that connect to a deployment as a client does: prompt, tunnel and tour."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING, Any
 
-from provision.cli.command import ON, agreed, command
-from provision.cli.numeric_flags import Amount, LocalPort
+from provision.cli.command import ON, command
+from provision.cli.numeric_flags import LocalPort
 
 if TYPE_CHECKING:
     from provision.cli import shapes
@@ -112,52 +112,3 @@ def tour(session: Session, on: str = "local", pause: bool = False) -> Result[lis
         )
     # Each stage shows itself as it is finished.
     return Result([shapes.TourStage(**stage.as_json()) for stage in results], lambda: None)
-
-
-@command(
-    help={
-        "users": "how many people",
-        "drop": "drop those that are there first",
-        "seed": "which people: the same number gives the same ones",
-        "yes": "with --drop: don't ask",
-        **ON,
-    }
-)
-def seed(
-    session: Session,
-    users: Amount = 1000,
-    on: str = "local",
-    drop: bool = False,
-    seed: int = 1,
-    yes: bool = False,
-) -> Result[shapes.Seeded | None]:
-    """Insert realistic people into the app's database; on a sharded cluster, show how they are spread."""
-    from provision.cli import display, shapes
-    from provision.cli.result import Result
-    from provision.data import seed as seeding
-    from provision.deployments import cluster
-
-    database = session.loaded.settings.app.database
-    deployment = session.running(on, f"seeding {on}")
-    people = f"{database}.{seeding.COLLECTION} of {on}"
-    if drop and not agreed(f"Drop all people in {people}?", f"dropping {people}", yes):
-        return Result(None, lambda: display.line("Nothing was changed."))
-    with display.counting("people") as progress:
-        done = seeding.seed(deployment, database, users, seed, drop, progress)
-    spread = cluster.distribution(deployment, done.namespace) if deployment.topology.is_sharded else None
-
-    def show() -> None:
-        display.line(
-            f"{done.namespace}: {done.inserted:,} people in {done.seconds:.1f} s ({done.rate:,.0f} a second)"
-        )
-        if spread:
-            display.line("")
-            display.distribution(spread)
-
-    shares = spread[done.namespace] if spread else None
-    return Result(
-        shapes.Seeded(
-            on, done.namespace, done.inserted, done.dropped, done.seconds, round(done.rate, 1), shares
-        ),
-        show,
-    )

@@ -1,10 +1,12 @@
-"""What the hooks of pre-commit run in other repositories: `provision-hook settings`, `rendered` and `passwords FILE…`.
+"""What the hooks of pre-commit run in other repositories: `provision-hook settings`, `rendered`, `seeds` and
+`passwords FILE…`.
 
 `.pre-commit-hooks.yaml` offers them. Each prints what is wrong, a line each, and ends with 1; or it prints nothing.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +33,7 @@ def main() -> int:
     hooks: dict[str, Callable[[], Sequence[str]]] = {
         "settings": lambda: settings(Path.cwd()),
         "rendered": lambda: rendered(Path.cwd()),
+        "seeds": lambda: list(seeds(Path.cwd())),
         "passwords": lambda: [each for file in files for each in passwords(Path(file))],
     }
     if name not in hooks:
@@ -81,6 +84,28 @@ def rendered(start: Path) -> list[str]:
                 f"Type: provision render --compose > {file.name}"
             )
     return wrong
+
+
+def seeds(start: Path) -> Iterator[str]:
+    """What is wrong in the project's seeds: of each file the first line that can't be read.
+
+    Raises ProvisionError: the settings are wrong, or a file is none that seeds are read from.
+    """
+    from provision.data.seeds import files
+    from provision.data.seeds.parsing import documents
+
+    loaded = _load(start)
+    for seed in files.find(loaded.paths.under_root(loaded.settings.seeds.dir), loaded.paths.root):
+        try:
+            if seed.kind is files.Kind.PYTHON:
+                ast.parse(seed.path.read_bytes(), seed.name)
+            elif not seed.is_program:
+                for _ in documents(seed):
+                    pass
+        except ProvisionError as error:
+            yield error.cause
+        except (SyntaxError, ValueError) as error:
+            yield f"{seed.name}:{getattr(error, 'lineno', None) or 1}: {getattr(error, 'msg', error)}."
 
 
 def passwords(file: Path) -> Iterator[str]:

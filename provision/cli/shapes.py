@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from provision.data.seeds.applying import SeedResult
     from provision.deployments.events import Moment
     from provision.hosts.setup import HostStep
     from provision.mongodb.sharding import ShardShare
@@ -312,4 +313,33 @@ class Cloned:
 
     deployment: str
     source: str | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SeedsApplied:
+    """What became of each of the project's seeds."""
+
+    deployment: str
+    database: str
+    seeds: list[SeedResult]
+
+
+@dataclass(frozen=True)
+class Reset:
+    """A database that is as new. `done: false`: the person did not agree, and nothing was changed.
+
+    `restored`: it was put back as it was kept, and `collections` are those that had changed; else it was dropped,
+    migrated where `migrated` says so, and seeded, and `collections` are all that it has. `documents` were written.
+    """
+
+    done: bool
+    deployment: str
+    database: str
+    restored: bool
+    migrated: bool
+    collections: list[str]
+    removed: list[str]
+    documents: int
+    seeds: list[SeedResult]
     seconds: float

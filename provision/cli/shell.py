@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from provision.core.errors import USER_ERROR, ProvisionError
+from provision.data.mongosh import GET_MONGOSH, connect_script
 
 if TYPE_CHECKING:
     from pymongo import MongoClient
-
-GET_MONGOSH = "npm install -g mongosh"
 
 _HISTORY_LINES = 1000
 _SHOWN_OF_CURSOR = 20
@@ -383,22 +382,6 @@ def _mongosh(executable: str, uri: str, database: str, arguments: Callable[[Path
         command = [executable, "--nodb", *arguments(connect, Path(folder))]
         with _ctrl_c_is_the_childs():
             return _exit_status(subprocess.run(command, check=False).returncode)
-
-
-def connect_script(uri: str, database: str) -> str:
-    """JavaScript for mongosh that deletes its own file and binds ``db``.
-
-    https://www.mongodb.com/docs/mongodb-shell/write-scripts/
-
-    Args:
-        uri: connection string.
-        database: the database that ``db`` stands for. It is not written into the connection string, where it
-            would also say which database knows the user.
-    """
-    return (
-        'require("fs").unlinkSync(__filename);\n'
-        f"db = connect({json.dumps(uri)}).getSiblingDB({json.dumps(database)});\n"
-    )
 
 
 @contextlib.contextmanager

@@ -184,6 +184,10 @@ class Paths:
         """What a rolling restart or upgrade has in hand: it goes on there after an interruption."""
         return self.deployment(deployment) / "rolling.json"
 
+    def kept_databases(self, deployment: str) -> Path:
+        """Where `reset` keeps what the app's database is after a reset: a folder for each state of seeds and migrations."""
+        return self.deployment(deployment) / "reset"
+
     def moving_record(self, deployment: str) -> Path:
         """Which nodes are being moved from one host to another."""
         return self.deployment(deployment) / "moving.json"

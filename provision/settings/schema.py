@@ -155,6 +155,20 @@ class AppSettings:
         list[str] | None,
         Rule("what hosts.deploy sends of app.path: files and directories; null: what belongs to the app"),
     ] = None
+    migrate: Annotated[
+        list[str] | None,
+        Rule(
+            'what `reset` runs on the empty database, in the app\'s environment: ["python", "-m", "shop.migrate"]',
+            min_length=1,
+        ),
+    ] = None
+    migrations: Annotated[
+        list[str] | None,
+        Rule(
+            "files and directories, in app.path, that app.migrate reads: `reset` runs it again when they change; "
+            "null: the directories named migrations"
+        ),
+    ] = None
     env: Annotated[
         dict[str, str | None],
         Rule(
@@ -162,6 +176,16 @@ class AppSettings:
             "secret_key_file, secret_key"
         ),
     ] = field(default_factory=lambda: dict(DEFAULT_APP_ENV))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedSettings:
+    """The data that every database of this project begins with."""
+
+    dir: Annotated[
+        str, Rule("directory with the files that `invoke seed` applies", min_length=1, path=True)
+    ] = "seeds"
+    on_run: Annotated[bool, Rule("`run` applies them by itself where the app's database is empty")] = False
 
 
 ServerParameters = dict[str, bool | int | float | str]
@@ -379,6 +403,7 @@ class Settings:
     mongodb: MongodbSettings = MongodbSettings()
     app: AppSettings = field(default_factory=AppSettings)
     snapshots: SnapshotSettings = SnapshotSettings()
+    seeds: SeedSettings = SeedSettings()
     hosts: Annotated[dict[str, HostSettings], Rule("other hosts, by name", pattern=DEPLOYMENT_NAME)] = field(
         default_factory=dict
     )

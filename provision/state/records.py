@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -126,7 +127,10 @@ def forget(paths: Paths, deployment: str) -> None:
     for record in every(of_deployment=True):
         if record.lifetime is Lifetime.DATA:
             for file in record.files(paths, deployment):
-                file.unlink(missing_ok=True)
+                if file.is_dir():
+                    shutil.rmtree(file)
+                else:
+                    file.unlink(missing_ok=True)
 
 
 def private_files(paths: Paths) -> list[Path]:
@@ -167,6 +171,7 @@ ROLLING = Record(Paths.rolling_record, Lifetime.DATA, schema=1)
 MOVING = Record(Paths.moving_record, Lifetime.DATA, schema=1)
 SWAP = Record(Paths.swap_record, Lifetime.DATA, schema=1)
 HELD = Record(Paths.held_record, Lifetime.NODE, schema=1)
+KEPT_DATABASES = Record(Paths.kept_databases, Lifetime.DATA, private=True)
 PLACEMENT = Record(Paths.placement, Lifetime.DATA, schema=1)
 VOLUMES = Record(Paths.volumes_record, Lifetime.DATA, schema=1)
 CREDENTIALS = Record(Paths.credentials, Lifetime.KEY, private=True, schema=1)

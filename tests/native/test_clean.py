@@ -430,7 +430,8 @@ def test_keys_of_data_in_docker_stay_and_the_command_that_removes_both_is_named(
 def test_every_file_that_commands_leave_is_of_a_known_kind(clone: Clone) -> None:
     paths = Paths.of(clone.root, "data", "log", None)
     commands = (
-        ("setup",), ("start",), ("status",), ("seed", "--users", "3"), ("shell", "--python", "--eval", "1"),
+        ("setup",), ("start",), ("status",), ("seed", "--users", "3"), ("reset", "--yes"),
+        ("shell", "--python", "--eval", "1"),
         ("uri", "--user", "root"), ("cluster.upgrade", "--feature-compatibility", "--on", "local"), ("stop",),
     )  # fmt: skip
     for command in commands:

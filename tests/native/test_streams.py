@@ -97,6 +97,7 @@ TABLE = {
     "shell": Started(("--python", "--eval", "db.user.insert_one({'name': 'Ångström'})"), NEEDS_PRIMARY),
     "tour": Started(statuses=NEEDS_PRIMARY),
     "seed": Started(("--users", "3"), NEEDS_PRIMARY),
+    "reset": Started(("--yes",), NEEDS_PRIMARY),
     "doctor": Started(prints=True),
     "eject": Started(("provision",), REFUSED),
     "ps": Started(prints=True),

@@ -68,4 +68,18 @@ def test_every_hook_is_offered(capsys: pytest.CaptureFixture[str], monkeypatch: 
         assert "There is no hook" not in capsys.readouterr().err
     monkeypatch.setattr("sys.argv", ["provision-hook", "other"])
     assert hooks.main() == 1
-    assert "Name one of settings, rendered, passwords" in capsys.readouterr().err
+    assert "Name one of settings, rendered, seeds, passwords" in capsys.readouterr().err
+
+
+def test_the_first_wrong_line_of_each_seed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "invoke.yaml").write_text("app: {port: 1}\n", encoding="utf-8")
+    assert list(hooks.seeds(tmp_path)) == []
+    (tmp_path / "seeds").mkdir()
+    for name, text in {
+        "1-users.ndjson": '{"a": 1}\n{"a"}\n{"b"}\n',
+        "2-more.json": "[]",
+        "3-more.py": "def seed(database):\n    return (\n",
+    }.items():
+        (tmp_path / "seeds" / name).write_text(text, encoding="utf-8")
+    said = list(hooks.seeds(tmp_path))
+    assert [each.rpartition(": ")[0] for each in said] == ["seeds/1-users.ndjson:2", "seeds/3-more.py:2"]

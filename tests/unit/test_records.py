@@ -73,8 +73,10 @@ def test_deleting_data_removes_a_new_kind_of_record_and_leaves_the_keys(
     file = put(a_new_kind.place(loaded.paths, "cluster"))
     key = put(loaded.paths.credentials("cluster"))
     node = put(loaded.paths.node_record("cluster", "shard1-1"))
+    kept = put(loaded.paths.kept_databases("cluster") / "0123" / "0.bson")
     records.forget(loaded.paths, "cluster")
     assert not file.exists()
+    assert not kept.parents[1].exists(), "a kind that is a directory goes with all that is in it"
     assert key.exists()
     assert node.exists()
 

@@ -1,0 +1,1 @@
+"""Seeds: files of a project that every database of it begins with. docs/seeds.md describes them."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from provision.testing.processes import Binaries
     from provision.testing.run import Run
     from provision.testing.servers import Server, Servers
+    from provision.testing.templates import Fill
 
 _INI = {
     "mongodb": ("processes", "processes, container, or the connection string of a server that is running"),
@@ -226,10 +227,36 @@ def provision_mongodb(request: pytest.FixtureRequest) -> Server:
     return _server(request.config, chosen or request.config.stash[_REQUEST], by_marker=chosen is not None)
 
 
+@pytest.fixture(scope="session")
+def database_template() -> Fill | None:
+    """A function that fills an empty database. Override it: each test's `database` then begins with what it put in."""
+    return None
+
+
 @pytest.fixture
-def provision_database(provision_mongodb: Server) -> Iterator[Database[dict[str, Any]]]:
-    """A fresh database of a name that no other test has, as PyMongo's `Database`; dropped afterwards."""
-    with provision_mongodb.new_database() as made:
+def provision_database(
+    provision_mongodb: Server, database_template: Fill | None
+) -> Iterator[Database[dict[str, Any]]]:
+    """A fresh database of a name that no other test has, as PyMongo's `Database`; dropped afterwards.
+
+    With `database_template` it holds what that function puts in: it is filled once, and brought back for each test.
+    """
+    if database_template is not None and not callable(database_template):
+        pytest.fail(
+            f"The fixture database_template gave {type(database_template).__name__}. It gives a function that fills a "
+            "database:\n"
+            '@pytest.fixture(scope="session")\n'
+            "def database_template():\n"
+            "    def fill(database):\n"
+            '        database.people.insert_one({"name": "Ada"})\n'
+            "    return fill",
+            pytrace=False,
+        )
+    with (
+        provision_mongodb.template_database(database_template)
+        if database_template
+        else provision_mongodb.new_database()
+    ) as made:
         yield made
 
 

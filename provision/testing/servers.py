@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
     from provision.deployments.deployment import Deployment
     from provision.testing.processes import Binaries
+    from provision.testing.templates import Copy, Fill, Template
 
+_RESET_SECONDS = 30
+_TEMPLATES = 8
+"""At most so many databases of templates are kept for tests to come."""
 _CLOSE_SECONDS = 2
 Logs = Callable[[datetime], Mapping[str, list[str]]]
 """The moment from which on they are of interest → node → its raw log lines; lines from before may be among them."""
@@ -35,6 +39,14 @@ class Found:
     logs: Logs  # reads its nodes' logs
     deployment: Deployment | None = None  # of nodes that are processes; None: of others
     ours: bool = True  # it was started for this run and ends with it
+
+
+@dataclass
+class _Pooled:
+    """A template and the database that tests have had of it, one after the other."""
+
+    template: Template
+    copy: Copy | None  # None: the next test gets a new one
 
 
 @dataclass(frozen=True)
@@ -59,7 +71,8 @@ class Server:
     _run: Run = field(repr=False)
     _found: Found = field(repr=False)
     _ended: dict[str, float] = field(repr=False, default_factory=dict)
-    """Each database that this process has made → when it was dropped, on the monotonic clock; inf: not yet."""
+    """Each database that this process has made → when its test was over, on the monotonic clock; inf: not yet."""
+    _pooled: dict[Fill, _Pooled] = field(repr=False, default_factory=dict)
 
     def uri_for(self, database: str) -> str:
         """The connection string with a default database."""
@@ -78,12 +91,72 @@ class Server:
             finally:
                 self._ended[database.name] = time.monotonic()
 
+    @contextlib.contextmanager
+    def template_database(self, fill: Fill) -> Iterator[Database[dict[str, Any]]]:
+        """A database that holds what `fill` puts into an empty one; for one test at a time.
+
+        `fill` is called once in this process. Its database stays for the next test, and is brought back when that
+        begins.
+        """
+        copy = self._copy_of(fill)
+        name = copy.database.name
+        self._ended[name] = math.inf
+        try:
+            yield copy.database
+        finally:
+            self._ended[name] = time.monotonic()
+
+    def _copy_of(self, fill: Fill) -> Copy:
+        import pymongo
+        from pymongo.errors import PyMongoError
+
+        from provision.testing.templates import Copy, Template
+
+        sharded = self.topology == "sharded"
+        pooled = self._pooled.pop(fill, None)
+        if pooled is not None and pooled.copy is not None:
+            try:
+                with pymongo.timeout(_RESET_SECONDS):
+                    pooled.copy.reset()
+            except PyMongoError:  # a transaction that a test has left open holds it, or its primary is gone
+                pooled.copy = None
+        if pooled is None or pooled.copy is None:
+            database = self.client[databases.new_name(self._run.id)]
+            if pooled is None:
+                fill(database)
+                template = Template.of(database, sharded)
+                copy = Copy(database, template, sharded)
+                copy.adopt()
+            else:
+                template = pooled.template
+                copy = Copy(database, template, sharded)
+                copy.build()
+            pooled = _Pooled(template, copy)
+        self._pooled[fill] = pooled  # the last one is the last to go
+        self._forget_templates(_TEMPLATES)
+        assert pooled.copy is not None
+        return pooled.copy
+
+    def _forget_templates(self, kept: int) -> None:
+        for fill in [*self._pooled][: max(0, len(self._pooled) - kept)]:
+            copy = self._pooled.pop(fill).copy
+            if copy is not None:
+                databases.drop(copy.database, self.topology == "sharded", abandon=self._found.ours)
+
     def databases_since(self, moment: float) -> frozenset[str]:
         """The databases of this process's tests that were there at a moment, or have been made since.
 
         The moment is in seconds of the monotonic clock.
         """
         return frozenset(name for name, ended in self._ended.items() if ended >= moment)
+
+    def end(self, last: bool) -> None:
+        """Drop the templates' databases where the server stays after the run; `last`: no worker needs it any more."""
+        from pymongo.errors import PyMongoError
+
+        if not (last and self._found.ours):
+            with contextlib.suppress(PyMongoError):  # the run drops what is left
+                self._forget_templates(0)
 
     def logs(self, since: datetime) -> Mapping[str, list[str]]:
         """Each node's raw log lines, from a moment on; lines from before it may be among them."""
@@ -126,6 +199,7 @@ class Servers:
         import pymongo
 
         for server in self._known.values():
+            server.end(end)
             # It ends its sessions on the server, and would wait half a minute for one that a test has ended.
             with pymongo.timeout(_CLOSE_SECONDS):
                 server.client.close()

@@ -217,15 +217,13 @@ class Copy:
     def _written(self) -> Written:
         from pymongo.errors import OperationFailure
 
-        if self._position is not None:
-            try:
-                entries = _oplog_since(self.database, self._position)
-            except OperationFailure:
-                entries = None  # without the right to
-            if entries is None:
-                return self._compared()
-            return written(entries, self.database.name)
-        return self._compared()
+        if self._position is None:
+            return self._compared()
+        try:
+            entries, self._position = _oplog_since(self.database, self._position)
+        except OperationFailure:
+            entries = None  # without the right to
+        return self._compared() if entries is None else written(entries, self.database.name)
 
     def _compared(self) -> Written:
         """What has changed, by reading all of it."""
@@ -281,28 +279,33 @@ class Copy:
         """
         concern = {} if self._sharded else {"writeConcern": {"w": "majority"}}
         reply = self._quick.command(
-            {"delete": "settled", "deletes": [{"q": {"_id": "no such document"}, "limit": 1}], **concern}
+            {"delete": "provision.settled", "deletes": [{"q": {"_id": "no such document"}, "limit": 1}], **concern}
         )
         self._position = None if self._sharded else reply.get("operationTime")
 
 
-def _oplog_since(database: Database[dict[str, Any]], position: Timestamp) -> list[dict[str, Any]] | None:
-    """The entries that may be about a database; None: the oplog does not reach back so far.
+def _oplog_since(
+    database: Database[dict[str, Any]], position: Timestamp
+) -> tuple[list[dict[str, Any]] | None, Timestamp]:
+    """The entries that may be about a database, and where to read on the next time.
 
-    A scan of the oplog waits until all writes that were acknowledged before it are visible.
+    None: the oplog does not reach back so far. A scan of the oplog waits until all writes that began before it are
+    visible, so none is left out that ends later than a younger one.
     """
     oplog = database.client.local["oplog.rs"]
-    entries = list(
-        oplog.find(
-            {
-                "ts": {"$gt": position},
-                "ns": {"$in": [re.compile(f"^{re.escape(database.name)}\\."), "admin.$cmd"]},
-            },
-            {"_id": 0, "op": 1, "ns": 1, "o": {"$cond": [{"$eq": ["$op", "c"]}, "$o", "$$REMOVE"]}},
-        )
+    with database.client.start_session(causal_consistency=False) as session:
+        database.client.admin.command("ping", session=session)
+        now = session.operation_time or position
+    found = oplog.find(
+        {
+            "ts": {"$gt": position},
+            "ns": {"$in": [re.compile(f"^{re.escape(database.name)}\\."), "admin.$cmd"]},
+        },
+        {"_id": 0, "op": 1, "ns": 1, "o": {"$cond": [{"$eq": ["$op", "c"]}, "$o", "$$REMOVE"]}},
     )
+    entries = list(found)
     oldest = oplog.find_one({}, {"ts": 1}, sort=[("$natural", 1)])
-    return entries if oldest is not None and oldest["ts"] <= position else None
+    return (entries if oldest is not None and oldest["ts"] <= position else None), now
 
 
 def _found(database: Database[dict[str, Any]], sharded: bool) -> dict[str, Found]:

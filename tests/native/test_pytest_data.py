@@ -1,0 +1,233 @@
+"""What the pytest plugin offers for test data, in projects of their own, on real mongods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.plugin_project import Project
+from tests.support.router_standin.install import beside, link
+
+TELL = """
+    import json, pathlib
+
+    def tell(name, value):
+        with pathlib.Path(name).open("a") as file:
+            file.write(json.dumps(value) + "\\n")
+"""
+TEMPLATE = """
+    import datetime, pytest
+    from tell import tell
+
+    @pytest.fixture(scope="session")
+    def database_template():
+        def fill(database):
+            tell("filled", database.name)
+            database.create_collection("people", validator={"age": {"$gte": 0}})
+            database.people.create_index("email", unique=True)
+            database.people.create_index([("name", 1), ("age", -1)])
+            database.people.insert_many([{"_id": n, "email": str(n), "name": "Ada", "age": n} for n in range(3)])
+            database.sessions.create_index("at", expireAfterSeconds=3600)
+            database.sessions.insert_one({"_id": 1, "at": datetime.datetime.now()})
+            database.create_collection("empty")
+            database.quiet.insert_many([{"_id": n} for n in range(20)])
+            if RICH:
+                database.create_collection("journal", capped=True, size=4096)
+                database.journal.insert_many([{"_id": n} for n in range(3)])
+                database.create_collection("adults", viewOn="people", pipeline=[{"$match": {"age": {"$gt": 1}}}])
+                database.create_collection("weather", timeseries={"timeField": "at"})
+                database.weather.insert_one({"_id": 1, "at": datetime.datetime(2026, 1, 1), "rain": 3})
+        return fill
+
+    @pytest.fixture
+    def fingerprint(database):
+        def take():
+            listed = sorted(database.list_collections(), key=lambda each: each["name"])
+            listed = [each for each in listed if not each["name"].startswith("system.")]
+            return repr([
+                [
+                    each["name"], each["type"], each["options"],
+                    # The fields of a measurement come in no order.
+                    [sorted(document.items()) for document in database[each["name"]].find()],
+                    sorted(map(repr, database[each["name"]].list_indexes())) if each["type"] != "view" else [],
+                ]
+                for each in listed
+            ])
+        return take
+"""
+# Each test finds the template, whatever the one before has done.
+MISCHIEF = """
+    import subprocess, sys
+    import pytest
+    from tell import tell
+
+    DEEDS = {
+        "nothing": "pass",
+        "insert": "database.people.insert_one({'email': 'x', 'age': 7})",
+        "update": "database.people.update_many({}, {'$set': {'name': 'Bob'}})",
+        "delete": "database.people.delete_one({'_id': 0})",
+        "same documents in another order": (
+            "first = database.people.find_one_and_delete({'_id': 0}); database.people.insert_one(first)"
+        ),
+        "into the empty one": "database.empty.insert_one({})",
+        "a collection and an index of its own": (
+            "database.mine.insert_one({}); database.mine.create_index('a'); database.people.create_index('age')"
+        ),
+        "unique index gone, duplicates in": (
+            "database.people.drop_index('email_1'); database.people.insert_many([{'email': '1', 'age': 9}] * 1)"
+        ),
+        "another index of that name": (
+            "database.people.drop_index('email_1'); database.people.create_index('email', name='email_1', sparse=True)"
+        ),
+        "drop": "database.people.drop()",
+        "drop and make again, without what belongs to it": (
+            "database.people.drop(); database.people.insert_one({'_id': 0, 'email': '0'})"
+        ),
+        "rename": "database.people.rename('persons')",
+        "swap": "database.people.rename('x'); database.quiet.rename('people'); database.x.rename('quiet')",
+        "rename over": "database.empty.rename('people', dropTarget=True)",
+        "validator": "database.command('collMod', 'people', validator={}, validationLevel='off')",
+        "ttl": "database.command('collMod', 'sessions', index={'name': 'at_1', 'expireAfterSeconds': 1})",
+        "everything dropped": "database.client.drop_database(database.name)",
+        "profile": "database.command('profile', 2); database.people.find_one(); database.command('profile', 0)",
+    }
+    TRANSACTIONS = {
+        "transaction": (
+            "with database.client.start_session() as session, session.start_transaction(): "
+            "database.people.delete_many({}, session=session); database.sessions.insert_one({}, session=session)"
+        ),
+        "a transaction that does not end": (
+            "session = database.client.start_session(); session.start_transaction(); "
+            "database.quiet.insert_one({}, session=session)"
+        ),
+    }
+    RICH = {
+        "view": "database.adults.drop(); database.create_collection('adults', viewOn='quiet')",
+        "view changed": "database.command('collMod', 'adults', viewOn='people', pipeline=[])",
+        "a view of its own": "database.create_collection('mine', viewOn='people')",
+        "capped": "database.journal.insert_one({})",
+        "time series": "import datetime; database.weather.insert_one({'at': datetime.datetime(2026, 1, 2)})",
+    }
+    if SHARDED:
+        # What the stand-in for a router does not do; and documents of several shards come in no order.
+        for name in ("rename", "swap", "rename over", "profile", "validator", "ttl", "same documents in another order"):
+            del DEEDS[name]
+    else:
+        DEEDS |= RICH
+    if OPLOG:
+        DEEDS |= TRANSACTIONS
+    OTHER = '''if True:
+        import sys, pymongo
+        database = pymongo.MongoClient(sys.argv[1]).get_default_database()
+        for deed in sys.stdin:
+            exec(deed)
+            print("done", flush=True)
+    '''
+
+    @pytest.fixture(scope="session")
+    def app(mongodb):
+        """Another process, with a client of its own."""
+        started = {}
+
+        def do(database, deed):
+            command = [sys.executable, "-c", OTHER, mongodb.uri_for(database.name)]
+            if database.name not in started:
+                started[database.name] = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                )
+            process = started[database.name]
+            process.stdin.write(deed + "\\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "done\\n"
+
+        yield do
+        for process in started.values():
+            process.communicate()
+
+    @pytest.mark.parametrize("deed", DEEDS)
+    def test_it(database, app, fingerprint, deed):
+        quiet = next(database.list_collections(filter={"name": "quiet"})).get("info", {}).get("uuid")
+        tell("seen", [fingerprint(), deed, database.name, str(quiet)])
+        app(database, DEEDS[deed])
+
+    def test_the_last(database, fingerprint):
+        tell("seen", [fingerprint(), "last", database.name, ""])
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, mongod_binary: Path) -> Iterator[Project]:
+    """A project whose mongod has no mongos beside it."""
+    (tmp_path / "bin").mkdir()
+    link(mongod_binary, tmp_path / "bin" / "mongod")
+    made = Project(tmp_path / "project", str(tmp_path / "bin" / "mongod"))
+    made.write("tell.py", TELL)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def write_template(project: Project, *, oplog: bool, sharded: bool) -> None:
+    """The template, and tests that do everything to it."""
+    project.write("conftest.py", TEMPLATE.replace("RICH", str(not sharded)))
+    project.write("test_it.py", MISCHIEF.replace("SHARDED", str(sharded)).replace("OPLOG", str(oplog)))
+
+
+def agrees(project: Project) -> None:
+    """Each test has found the same, in one database that was filled once."""
+    seen = project.told("seen")
+    expected = seen[0][0]
+    assert "email_1" in expected and "'Ada'" in expected
+    before = ["", "the first", *(deed for _, deed, *_ in seen)]
+    wrong = [
+        (deed, found) for (found, *_), deed in zip(seen, before[1:], strict=False) if found != expected
+    ]
+    for deed, found in wrong:
+        at = next(n for n, (a, b) in enumerate(zip(found, expected + "\0", strict=False)) if a != b)
+        pytest.fail(f"after {deed}: {found[at - 80 : at + 80]!r}, not {expected[at - 80 : at + 80]!r}")
+    assert len({name for _, _, name, _ in seen}) == len(project.told("filled")) == 1
+
+
+@pytest.mark.parametrize("options", [("--mongodb-auth",), ("--mongodb-standalone",)])
+def test_each_test_begins_with_the_template_whoever_has_written_what(
+    project: Project, options: tuple[str, ...]
+) -> None:
+    oplog = "--mongodb-standalone" not in options
+    write_template(project, oplog=oplog, sharded=False)
+    project.passes(*options)
+    agrees(project)
+    # What was written to by nobody stays as it is.
+    kept = [quiet for _, deed, _, quiet in project.told("seen")[1:4]]
+    assert len(set(kept)) == 1
+    assert project.nodes() == []
+
+
+def test_a_template_works_on_a_sharded_cluster(
+    project: Project, tmp_path: Path, mongod_binary: Path, mongod_version: str
+) -> None:
+    project.mongod = str(beside(mongod_binary, mongod_version, tmp_path / "routed"))
+    write_template(project, oplog=False, sharded=True)
+    project.passes("--topology=sharded")
+    agrees(project)
+
+
+def test_a_template_that_is_no_function_is_explained(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def database_template():
+            return {"people": []}
+
+        def test_it(database):
+            pass
+        """,
+    )
+    printed = project.fails()
+    assert "The fixture database_template gave dict. It gives a function that fills a database:" in printed
+    assert "Traceback" not in printed

@@ -110,7 +110,7 @@ def reset_of(
 
     `known`: the identity that each collection had at the end of the last reset.
     """
-    drop, create, refill, compare = [], [], [], []
+    drop, refill, compare = [], [], []
     for name, now in found.items():
         stored = content.get(name)
         same = (
@@ -279,7 +279,11 @@ class Copy:
         """
         concern = {} if self._sharded else {"writeConcern": {"w": "majority"}}
         reply = self._quick.command(
-            {"delete": "provision.settled", "deletes": [{"q": {"_id": "no such document"}, "limit": 1}], **concern}
+            {
+                "delete": "provision.settled",
+                "deletes": [{"q": {"_id": "no such document"}, "limit": 1}],
+                **concern,
+            }
         )
         self._position = None if self._sharded else reply.get("operationTime")
 
@@ -311,7 +315,9 @@ def _oplog_since(
 def _found(database: Database[dict[str, Any]], sharded: bool) -> dict[str, Found]:
     keys = {}
     if sharded:
-        spaces = database.client.config.collections.find({"_id": re.compile(f"^{re.escape(database.name)}\\.")})
+        spaces = database.client.config.collections.find(
+            {"_id": re.compile(f"^{re.escape(database.name)}\\.")}
+        )
         keys = {
             str(space["_id"]).partition(".")[2]: {
                 "key": space["key"],

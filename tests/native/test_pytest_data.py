@@ -128,7 +128,7 @@ MISCHIEF = """
 
     @pytest.fixture(scope="session")
     def app(mongodb):
-        """Another process, with a client of its own."""
+        # Another process, with a client of its own.
         started = {}
 
         def do(database, deed):
@@ -182,9 +182,7 @@ def agrees(project: Project) -> None:
     expected = seen[0][0]
     assert "email_1" in expected and "'Ada'" in expected
     before = ["", "the first", *(deed for _, deed, *_ in seen)]
-    wrong = [
-        (deed, found) for (found, *_), deed in zip(seen, before[1:], strict=False) if found != expected
-    ]
+    wrong = [(deed, found) for (found, *_), deed in zip(seen, before[1:], strict=False) if found != expected]
     for deed, found in wrong:
         at = next(n for n, (a, b) in enumerate(zip(found, expected + "\0", strict=False)) if a != b)
         pytest.fail(f"after {deed}: {found[at - 80 : at + 80]!r}, not {expected[at - 80 : at + 80]!r}")

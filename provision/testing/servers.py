@@ -48,6 +48,20 @@ class _Pooled:
     template: Template
     copy: Copy | None  # None: the next test gets a new one
 
+    def brought_back(self) -> Copy | None:
+        """The database as a test wants it; None: there is none, or it can't be brought back."""
+        import pymongo
+        from pymongo.errors import PyMongoError
+
+        if self.copy is None:
+            return None
+        try:
+            with pymongo.timeout(_RESET_SECONDS):
+                self.copy.reset()
+        except PyMongoError:  # a transaction that a test has left open holds it, or its primary is gone
+            return None
+        return self.copy
+
 
 @dataclass(frozen=True)
 class Server:
@@ -107,35 +121,26 @@ class Server:
             self._ended[name] = time.monotonic()
 
     def _copy_of(self, fill: Fill) -> Copy:
-        import pymongo
-        from pymongo.errors import PyMongoError
-
         from provision.testing.templates import Copy, Template
 
         sharded = self.topology == "sharded"
         pooled = self._pooled.pop(fill, None)
-        if pooled is not None and pooled.copy is not None:
-            try:
-                with pymongo.timeout(_RESET_SECONDS):
-                    pooled.copy.reset()
-            except PyMongoError:  # a transaction that a test has left open holds it, or its primary is gone
-                pooled.copy = None
-        if pooled is None or pooled.copy is None:
+        copy = pooled.brought_back() if pooled is not None else None
+        if copy is None:
             database = self.client[databases.new_name(self._run.id)]
             if pooled is None:
                 fill(database)
-                template = Template.of(database, sharded)
-                copy = Copy(database, template, sharded)
+                pooled = _Pooled(Template.of(database, sharded), None)
+                copy = Copy(database, pooled.template, sharded)
                 copy.adopt()
             else:
-                template = pooled.template
-                copy = Copy(database, template, sharded)
+                copy = Copy(database, pooled.template, sharded)
                 copy.build()
-            pooled = _Pooled(template, copy)
-        self._pooled[fill] = pooled  # the last one is the last to go
+            pooled.copy = copy
+        if pooled is not None:
+            self._pooled[fill] = pooled  # the last one is the last to go
         self._forget_templates(_TEMPLATES)
-        assert pooled.copy is not None
-        return pooled.copy
+        return copy
 
     def _forget_templates(self, kept: int) -> None:
         for fill in [*self._pooled][: max(0, len(self._pooled) - kept)]:

@@ -232,8 +232,8 @@ class Copy:
         for name, stored in self._template.content.items():
             if stored.kind == "view" or name not in there:
                 continue
-            documents = [document.raw for document in _documents(self.database, name)]
-            expected = [document.raw for document in stored.documents]
+            documents = [bytes(document.raw) for document in _documents(self.database, name)]
+            expected = [bytes(document.raw) for document in stored.documents]
             # Documents of several shards come in no order.
             if documents != expected and (not self._sharded or sorted(documents) != sorted(expected)):
                 changed.add(name)

@@ -46,6 +46,8 @@ _INI = {
 }
 _FLAGS = {
     "mongodb_auth": "MongoDB has a root user, whose password is made for this run",
+    "mongodb_keep_failed": "the database of a failed test stays, until the next run in this project; the report says how to "
+    "open it",
     "mongodb_standalone": "a single mongod is not a replica set: no transactions, no change streams",
 }
 _RUN: pytest.StashKey[Run] = pytest.StashKey()
@@ -54,6 +56,8 @@ _REQUEST = pytest.StashKey[Request]()
 _IMPORTING = pytest.StashKey[bool]()
 _BEGAN = pytest.StashKey[tuple[datetime, float]]()
 """When a test began: by the clock that logs are written by, and by the monotonic one."""
+_DATABASE = pytest.StashKey[tuple["Server", str]]()
+"""The database of a test, and its server."""
 _TAKEN = pytest.StashKey[dict[str, str]]()
 _WORKER_INPUT = "provision_run"
 _NO_ROUTER = "needs mongos: "
@@ -113,7 +117,7 @@ def pytest_configure(config: pytest.Config) -> None:
     except RequestError as wrong:
         raise pytest.UsageError(str(wrong)) from None
     given = getattr(config, "workerinput", {}).get(_WORKER_INPUT)
-    config.stash[_RUN] = Run.from_json(given) if given else Run.new()
+    config.stash[_RUN] = Run.from_json(given) if given else Run.new(str(config.rootpath))
     # Now that the other plugins are there: their fixtures keep their names, in whatever order they were found.
     config.stash[_TAKEN] = short_names.of_others(config.pluginmanager)
     config.pluginmanager.register(short_names.module_without(config.stash[_TAKEN]), "provision-short-names")
@@ -130,7 +134,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     servers, run = config.stash.get(_SERVERS, None), config.stash.get(_RUN, None)
     owns = not hasattr(config, "workerinput")
     if servers is not None:
-        servers.close(end=owns)
+        servers.close(end=owns and not (run is not None and run.kept))
     if run is None or not owns or not run.folder.is_dir():
         return
     from provision.core.errors import ProvisionError
@@ -144,6 +148,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
             existing.drop_databases(config.stash[_REQUEST].source, run)
         except PyMongoError:
             return  # their record stays, and a later run drops them
+    if run.kept:
+        return  # with its servers; the next run in this project removes it
     try:
         run.clear()
     except ProvisionError as error:
@@ -191,6 +197,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Add to a failed test's report what MongoDB did meanwhile."""
     report: Any = yield
+    if (
+        report.failed
+        and report.when != "teardown"  # then it is gone
+        and _DATABASE in item.stash
+        and _option(item.config, "mongodb_keep_failed")
+    ):
+        report.sections.append(("MongoDB: the test's database stays", _kept(*item.stash[_DATABASE])))
     if report.failed and _BEGAN in item.stash:
         from provision.testing.servers import Server
 
@@ -235,7 +248,7 @@ def database_template() -> Fill | None:
 
 @pytest.fixture
 def provision_database(
-    provision_mongodb: Server, database_template: Fill | None
+    request: pytest.FixtureRequest, provision_mongodb: Server, database_template: Fill | None
 ) -> Iterator[Database[dict[str, Any]]]:
     """A fresh database of a name that no other test has, as PyMongo's `Database`; dropped afterwards.
 
@@ -257,6 +270,7 @@ def provision_database(
         if database_template
         else provision_mongodb.new_database()
     ) as made:
+        request.node.stash[_DATABASE] = provision_mongodb, made.name
         yield made
 
 
@@ -388,6 +402,16 @@ def _told(server: Server, start: datetime, end: datetime, databases: Container[s
         return report.section(server, start, end, databases)
     except Exception as error:  # noqa: BLE001 — it must never hide the failure that it is about
         return f"what MongoDB did could not be read: {type(error).__name__}: {error}"
+
+
+def _kept(server: Server, database: str) -> str:
+    """Keep a failed test's database; how to open it."""
+    from provision.testing import report
+
+    try:
+        return report.kept(server.uri_for(database), server.keep(database))
+    except OSError as error:
+        return f"it could not be kept: {error}"
 
 
 def _option(config: pytest.Config, name: str) -> Any:

@@ -86,6 +86,7 @@ class Server:
     _found: Found = field(repr=False)
     _ended: dict[str, float] = field(repr=False, default_factory=dict)
     """Each database that this process has made → when its test was over, on the monotonic clock; inf: not yet."""
+    _kept: set[str] = field(repr=False, default_factory=set)
     _pooled: dict[Fill, _Pooled] = field(repr=False, default_factory=dict)
 
     def uri_for(self, database: str) -> str:
@@ -101,7 +102,8 @@ class Server:
             yield database
         finally:
             try:
-                databases.drop(database, self.topology == "sharded", abandon=self._found.ours)
+                if database.name not in self._kept:
+                    databases.drop(database, self.topology == "sharded", abandon=self._found.ours)
             finally:
                 self._ended[database.name] = time.monotonic()
 
@@ -119,6 +121,16 @@ class Server:
             yield copy.database
         finally:
             self._ended[name] = time.monotonic()
+            if name in self._kept and fill in self._pooled:
+                self._pooled[fill].copy = None
+
+    def keep(self, database: str) -> Path:
+        """Let a test's database stay after the test and the run.
+
+        Returns: A file of the user's with its connection string, which may hold a password.
+        """
+        self._kept.add(database)
+        return self._run.keep(database, self.uri_for(database))
 
     def _copy_of(self, fill: Fill) -> Copy:
         from provision.testing.templates import Copy, Template

@@ -106,7 +106,7 @@ def written(entries: Iterable[Mapping[str, Any]], database: str) -> Written:
 def reset_of(
     content: Mapping[str, Stored], known: Mapping[str, Any], found: Mapping[str, Found], changes: Written
 ) -> Reset:
-    """What is to be done. Pure.
+    """What a reset has to do. Pure.
 
     `known`: the identity that each collection had at the end of the last reset.
     """
@@ -185,7 +185,7 @@ class Copy:
         self.adopt()
 
     def reset(self) -> None:
-        """Bring it back, whoever has written to it.
+        """Bring it back, whichever client has written to it.
 
         Raises PyMongoError: the server does not answer, or refuses.
         """

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pymongo import MongoClient
 
 from tests.support.plugin_project import Project
 from tests.support.router_standin.install import beside, link
@@ -229,3 +231,81 @@ def test_a_template_that_is_no_function_is_explained(project: Project) -> None:
     printed = project.fails()
     assert "The fixture database_template gave dict. It gives a function that fills a database:" in printed
     assert "Traceback" not in printed
+
+
+FAILING = """
+    import pytest
+
+    @pytest.fixture(scope="session")
+    def database_template():
+        return lambda database: database.people.insert_one({"_id": "Ada"})
+
+    @pytest.mark.parametrize("n", range(2))
+    def test_fails(database, n):
+        database.people.insert_one({"_id": n})
+        assert database.people.count_documents({}) == 7
+
+    def test_passes(database):
+        assert database.people.count_documents({}) == 1
+"""
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "1")])
+def test_a_failed_tests_database_stays_until_the_projects_next_run(
+    project: Project, tmp_path: Path, workers: tuple[str, ...]
+) -> None:
+    project.write("test_it.py", FAILING)
+    printed = project.fails("--mongodb-keep-failed", "--mongodb-auth", *workers)
+    assert "2 failed, 1 passed" in printed
+    assert "uri:  mongodb://root@127.0.0.1:" in printed
+    assert "It stays until the next run of pytest in this project." in printed
+    commands = [line.removeprefix("open: ") for line in printed.splitlines() if line.startswith("open: ")]
+    assert len(set(commands)) == 2
+    # Another project's run leaves it alone.
+    other = Project(tmp_path / "other", project.mongod)
+    other.write("test_it.py", "def test_it(database):\n    database.people.insert_one({})\n")
+    other.passes()
+    (node,) = project.nodes()
+    for file in project.temporary.glob("*/*/kept/*"):
+        password = file.read_text().partition("root:")[2].partition("@")[0]
+        assert password and password not in printed
+        assert file.stat().st_mode & 0o077 == 0
+    for n, command in enumerate(commands):
+        ask = "sorted(str(each['_id']) for each in database.people.find())"
+        found = subprocess.run(
+            command, shell=True, input=ask, capture_output=True, text=True, timeout=60, check=True
+        )
+        assert f"['{n}', 'Ada']" in found.stdout
+    assert node.is_running()
+    project.write("test_it.py", "def test_it(database):\n    database.people.insert_one({})\n")
+    project.passes("--mongodb-keep-failed")
+    assert project.nodes() == []
+    assert project.runs() == []
+
+
+def test_a_failed_tests_database_stays_on_a_server_of_ones_own(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    server = Project(tmp_path / "elsewhere" / "project", project.mongod)
+    server.write("tell.py", TELL)
+    server.write(
+        "test_it.py",
+        """
+        import signal
+        from tell import tell
+
+        def test_that_does_not_end(mongodb):
+            tell("uri", mongodb.uri)
+            signal.pause()
+        """,
+    )
+    try:
+        uri = server.tells("uri", server.begin())
+        project.write("test_it.py", FAILING)
+        project.fails("--mongodb-keep-failed", f"--mongodb={uri}")
+        with MongoClient(uri) as client:
+            assert len([name for name in client.list_database_names() if name.startswith("test_")]) == 2
+            project.write("test_it.py", "def test_it(database):\n    database.people.insert_one({})\n")
+            project.passes(f"--mongodb={uri}")
+            assert [name for name in client.list_database_names() if name.startswith("test_")] == []
+    finally:
+        server.close()

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from provision.testing import queries
 from provision.testing.request import TOPOLOGIES, Request, RequestError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ _FLAGS = {
     "mongodb_auth": "MongoDB has a root user, whose password is made for this run",
     "mongodb_keep_failed": "the database of a failed test stays, until the next run in this project; the report says how to "
     "open it",
+    "mongodb_no_table_scan": "a query that reads a whole collection fails its test, as with the marker no_table_scan",
     "mongodb_standalone": "a single mongod is not a replica set: no transactions, no change streams",
 }
 _RUN: pytest.StashKey[Run] = pytest.StashKey()
@@ -58,12 +60,15 @@ _BEGAN = pytest.StashKey[tuple[datetime, float]]()
 """When a test began: by the clock that logs are written by, and by the monotonic one."""
 _DATABASE = pytest.StashKey[tuple["Server", str]]()
 """The database of a test, and its server."""
+_SCANS = pytest.StashKey[Callable[[], list[str]]]()
+"""Ends the watch for queries that read a whole collection, and says which did."""
 _TAKEN = pytest.StashKey[dict[str, str]]()
 _WORKER_INPUT = "provision_run"
 _NO_ROUTER = "needs mongos: "
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    queries.RECORDER.install()  # before a conftest.py makes a client
     group = parser.getgroup("mongodb", "real MongoDB")
     for option, name, shown in (
         ("--mongodb", "mongodb", "processes|container|URI"),
@@ -104,6 +109,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "mongodb(topology, shards, members, standalone, auth): the server that the test's mongodb and database are of",
+    )
+    config.addinivalue_line(
+        "markers",
+        "no_table_scan(on=True): a query that reads a whole collection of the test's database fails the test; "
+        "no_table_scan(False) allows it",
     )
     request = Request(
         source=_option(config, "mongodb"),
@@ -194,6 +204,19 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fail a test whose app reads whole collections."""
+    result = yield
+    if end := item.stash.get(_SCANS, None):
+        del item.stash[_SCANS]
+        if found := end():
+            raise pytest.fail.Exception(
+                "\n".join(("a query read a whole collection, for want of an index:", *found)), pytrace=False
+            )
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Add to a failed test's report what MongoDB did meanwhile."""
     report: Any = yield
@@ -271,7 +294,26 @@ def provision_database(
         else provision_mongodb.new_database()
     ) as made:
         request.node.stash[_DATABASE] = provision_mongodb, made.name
-        yield made
+        if not _judges_scans(request):
+            yield made
+            return
+        with _watched(request.node, provision_mongodb, made):
+            yield made
+
+
+@pytest.fixture
+def assert_queries() -> Callable[..., contextlib.AbstractContextManager[list[queries.Query]]]:
+    """``with assert_queries(max=3):`` fails if the block sends more queries to MongoDB, and lists them."""
+
+    @contextlib.contextmanager
+    def counting(*, max: int) -> Iterator[list[queries.Query]]:
+        __tracebackhide__ = True
+        with queries.RECORDER.recording() as sent:
+            yield sent
+        if len(sent) > max:
+            pytest.fail(queries.too_many(sent, max))
+
+    return counting
 
 
 @pytest.fixture(scope="session")
@@ -402,6 +444,44 @@ def _told(server: Server, start: datetime, end: datetime, databases: Container[s
         return report.section(server, start, end, databases)
     except Exception as error:  # noqa: BLE001 — it must never hide the failure that it is about
         return f"what MongoDB did could not be read: {type(error).__name__}: {error}"
+
+
+def _judges_scans(request: pytest.FixtureRequest) -> bool:
+    marker = request.node.get_closest_marker("no_table_scan")
+    if marker is None:
+        return bool(_option(request.config, "mongodb_no_table_scan"))
+    return bool(marker.args[0] if marker.args else marker.kwargs.get("on", True))
+
+
+@contextlib.contextmanager
+def _watched(item: pytest.Item, server: Server, database: Database[dict[str, Any]]) -> Iterator[None]:
+    """Have the test's queries judged when it is over."""
+    from pymongo.errors import OperationFailure
+
+    from provision.testing import scans
+
+    try:
+        scans.begin(database)
+    except OperationFailure as error:
+        pytest.fail(
+            "Queries that read a whole collection can't be told here: "
+            + ("a router does not profile" if server.topology == "sharded" else str(error))
+            + ".\nnext: use --topology=single for this test, or mark it with @pytest.mark.no_table_scan(False).",
+            pytrace=False,
+        )
+    own = str(item.path)
+    with queries.RECORDER.recording() as sent:
+
+        def end() -> list[str]:
+            return scans.told(
+                scans.end(database), sent, lambda file: file == own or Path(file).name == "conftest.py"
+            )
+
+        item.stash[_SCANS] = end
+        yield
+    if _SCANS in item.stash:  # the test failed by itself
+        del item.stash[_SCANS]
+        scans.end(database)
 
 
 def _kept(server: Server, database: str) -> str:

@@ -309,3 +309,108 @@ def test_a_failed_tests_database_stays_on_a_server_of_ones_own(project: Project,
             assert [name for name in client.list_database_names() if name.startswith("test_")] == []
     finally:
         server.close()
+
+
+SHOP = """
+    import os
+    from pymongo import MongoClient
+
+    client = MongoClient(os.environ.get("MONGODB_URI", "mongodb://127.0.0.1:1"), connect=False)
+
+    def make():
+        from flask import Flask
+        app = Flask(__name__)
+        with MongoClient(os.environ["MONGODB_URI"]) as first:
+            first.get_default_database().people.create_index("email")
+
+        @app.get("/people/<name>")
+        def people(name):
+            with MongoClient(os.environ["MONGODB_URI"]) as client:
+                people = client.get_default_database().people
+                people.find_one({"_id": name})
+                people.find_one({"email": name})
+                list(people.find())
+                return str(list(people.find({"name": name, "age": {"$gt": 3}}).sort("born", -1)))
+
+        return app
+"""
+SCANS = """
+    import subprocess, sys
+    import pytest
+
+    def test_that_scans(client, database):
+        database.people.insert_one({"name": "Ada", "age": 36})
+        assert database.people.count_documents({"age": 36}) == 1
+        assert "Ada" in client.get("/people/Ada").text
+
+    @pytest.mark.no_table_scan(False)
+    def test_that_may(client, database):
+        database.people.insert_one({"name": "Ada", "age": 36})
+        client.get("/people/Ada")
+
+    def test_with_an_index(client, database):
+        database.people.insert_one({"name": "Ada", "age": 36})
+        database.people.create_index([("name", 1), ("born", -1), ("age", 1)])
+        database.people.update_one({"age": 36}, {"$set": {"seen": True}})
+        client.get("/people/Ada")
+
+    def test_of_another_process(database, mongodb):
+        database.people.insert_one({"name": "Ada"})
+        program = (
+            "import sys, pymongo; people = pymongo.MongoClient(sys.argv[1], appname='worker').get_default_database().people;"
+            "people.update_many({'name': 'Ada'}, {'$set': {'age': 3}}); people.delete_one({'age': {'$lt': 2}})"
+        )
+        subprocess.run([sys.executable, "-c", program, mongodb.uri_for(database.name)], check=True)
+
+    def test_that_counts(client, assert_queries):
+        with assert_queries(max=4) as sent:
+            client.get("/people/Ada")
+        assert [query.verb for query in sent] == ["find"] * 4
+        with assert_queries(max=3):
+            client.get("/people/Ada")
+"""
+
+
+def test_queries_are_counted_and_those_that_read_all_are_named(project: Project) -> None:
+    project.write("shop.py", SHOP)
+    project.write("pytest.ini", "[pytest]\napp_factory = shop:make\n")
+    project.write("test_it.py", SCANS)
+    project.write("conftest.py", "import shop\n")  # with a client that is there before all tests
+    printed = project.fails("--mongodb-no-table-scan", "-W", "error")
+    assert "3 failed, 2 passed" in printed
+    assert "error" not in printed.splitlines()[-1]
+    scanned, of_other, counted = (
+        printed.partition(f"_ {name} _")[2].partition("\n____")[0]
+        for name in ("test_that_scans", "test_of_another_process", "test_that_counts")
+    )
+    assert "find people {'name': 'Ada', 'age': {'$gt': 3}} sort {'born': -1}" in scanned
+    assert "sent by: shop.py:20 in people" in scanned
+    assert "it lacks: db.people.create_index([('name', 1), ('born', -1), ('age', 1)])" in scanned
+    assert scanned.count("it lacks") == 1
+    assert of_other.count("sent by: a client of another process (worker)") == 2
+    assert "update people {'name': 'Ada'}" in of_other
+    assert "it lacks: db.people.create_index([('age', 1)])" in of_other
+    assert "4 queries were sent, and at most 3 may be:" in counted
+    assert "2. find people {'email': 'Ada'} limit 1" in counted
+    assert "shop.py:18 in people" in counted
+    project.write("pytest.ini", "[pytest]\napp_factory = shop:make\nmongodb_no_table_scan = true\n")
+    assert "3 failed, 2 passed" in project.fails()
+
+
+def test_a_router_can_not_tell_which_queries_read_all(
+    project: Project, tmp_path: Path, mongod_binary: Path, mongod_version: str
+) -> None:
+    project.mongod = str(beside(mongod_binary, mongod_version, tmp_path / "routed"))
+    project.write(
+        "test_it.py",
+        """
+        import pytest
+
+        @pytest.mark.no_table_scan
+        @pytest.mark.mongodb(topology="sharded", shards=1)
+        def test_it(database):
+            pass
+        """,
+    )
+    printed = project.fails()
+    assert "Queries that read a whole collection can't be told here: a router does not profile." in printed

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
+from provision.testing.scans import Asked, indexes
 from provision.testing.templates import Found, Reset, Stored, Written, reset_of, written
 
 COMMAND = {"op": "c", "ns": "shop.$cmd"}
@@ -61,3 +63,20 @@ def test_only_what_was_changed_is_touched() -> None:
     assert plan == Reset(("view", "to", "log"), ("renamed", "log"), ("b",), ("a", "b"))
     unchanged = {name: Found(each.kind, each.options, known[name]) for name, each in content.items()}
     assert reset_of(content, known, unchanged, Written()) == Reset((), (), (), ())
+
+
+@pytest.mark.parametrize(
+    ("filter_", "sort", "keys"),
+    [
+        ({"a": 1}, {}, [[("a", 1)]]),
+        ({"a": {"$gt": 1}, "b": 2}, {"c": -1}, [[("b", 1), ("c", -1), ("a", 1)]]),
+        ({"$and": [{"a": 1}, {"b": {"$in": [1, 2]}}]}, {}, [[("a", 1), ("b", 1)]]),
+        ({"$or": [{"a": 1}, {"b": {"$ne": 2}}]}, {}, [[("a", 1)], [("b", 1)]]),
+        ({"a": re.compile("^x")}, {"a": -1}, [[("a", -1)]]),
+        ({"$where": "true"}, {"a": 1}, []),
+    ],
+)
+def test_the_index_that_a_query_lacks(
+    filter_: dict[str, Any], sort: dict[str, int], keys: list[list[tuple[str, int]]]
+) -> None:
+    assert indexes(Asked(filter_, sort)) == keys

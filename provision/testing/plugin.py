@@ -13,6 +13,7 @@ the run ends; what a killed run has left, the next run removes.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import sys
 import threading
@@ -41,7 +42,11 @@ _INI = {
     "mongodb": ("processes", "processes, container, or the connection string of a server that is running"),
     "mongodb_topology": ("single", f"one of {', '.join(TOPOLOGIES)}"),
     "mongodb_image": ("mongo:8.0", "Docker image of --mongodb=container"),
-    "mongod": ("", "a mongod of your own; mongos is looked for beside it"),
+    "mongod": ("", "a mongod of your own, mongos is looked for beside it; or a version, 8.0 or 8.0.17"),
+    "mongodb_versions": (
+        "",
+        "run once for each of these, and sum up: 7.0,8.0; a path of a mongod is a version, too",
+    ),
     "app_factory": ("", "the app that the fixture app builds: module:factory"),
     "app_path": ("", "directory that app is imported from (default: pytest's rootdir)"),
 }
@@ -74,7 +79,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         ("--mongodb", "mongodb", "processes|container|URI"),
         ("--topology", "mongodb_topology", "|".join(TOPOLOGIES)),
         ("--mongodb-image", "mongodb_image", "IMAGE"),
-        ("--mongod", "mongod", "PATH"),
+        ("--mongod", "mongod", "PATH|VERSION"),
+        ("--mongodb-versions", "mongodb_versions", "VERSION,VERSION"),
         ("--app-factory", "app_factory", "MODULE:FACTORY"),
         ("--app-path", "app_path", "DIRECTORY"),
     ):
@@ -84,6 +90,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             option, dest=f"provision_{name}", metavar=shown, default=None, help=told + shown_default
         )
         parser.addini(name, told, default=default)
+    group.addoption("--mongodb-outcome", dest="provision_outcome", default="", help=argparse.SUPPRESS)
     parser.addini(
         "app_env",
         "variables of the app's environment, a NAME=VALUE on each line: templates over uri, host, port, database, "
@@ -131,6 +138,18 @@ def pytest_configure(config: pytest.Config) -> None:
     # Now that the other plugins are there: their fixtures keep their names, in whatever order they were found.
     config.stash[_TAKEN] = short_names.of_others(config.pluginmanager)
     config.pluginmanager.register(short_names.module_without(config.stash[_TAKEN]), "provision-short-names")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Run once for each version, if several are named."""
+    listed = str(_option(config, "mongodb_versions"))
+    if not listed or config.option.help or config.option.version or hasattr(config, "workerinput"):
+        return None
+    from provision.testing import versions
+
+    request = Request(source=_option(config, "mongodb"))
+    return versions.run(config, versions.named(listed), request.kind)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -242,6 +261,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say what could not run for want of a router, and how to get one."""
+    if outcome := terminalreporter.config.getoption("provision_outcome"):
+        from provision.testing import versions
+
+        versions.record(terminalreporter, outcome)
     lacking = [
         str(report.longrepr[2]).partition(_NO_ROUTER)[2]
         for report in terminalreporter.stats.get("skipped", ())
@@ -429,12 +452,15 @@ def _import_ahead() -> None:
 def _binaries(config: pytest.Config) -> Binaries:
     from provision.testing.fetching import Fetching
     from provision.testing.processes import Binaries
+    from provision.testing.versions import VERSION
 
     mongod = str(_option(config, "mongod"))
     capture = config.pluginmanager.getplugin("capturemanager")
     shown = capture.global_and_fixture_disabled if capture else contextlib.nullcontext
     named = config.invocation_params.dir / Path(mongod).expanduser()
-    return Binaries(str(named) if mongod else "", Fetching(shown))
+    if VERSION.fullmatch(mongod) and not named.is_file():
+        return Binaries(version=mongod, progress=Fetching(shown))
+    return Binaries(str(named) if mongod else "", progress=Fetching(shown))
 
 
 def _told(server: Server, start: datetime, end: datetime, databases: Container[str]) -> str:

@@ -414,3 +414,46 @@ def test_a_router_can_not_tell_which_queries_read_all(
     )
     printed = project.fails()
     assert "Queries that read a whole collection can't be told here: a router does not profile." in printed
+
+
+def test_the_run_is_made_once_for_each_version(project: Project, tmp_path: Path, mongod_binary: Path) -> None:
+    other = tmp_path / "other"
+    link(mongod_binary, other)
+    first, second = project.mongod, str(other)
+    project.mongod = ""
+    project.write(
+        "test_it.py",
+        """
+        import pytest
+        from tell import tell
+
+        def test_that_passes(database, request):
+            tell("mongod", request.config.getoption("provision_mongod"))
+
+        @pytest.mark.parametrize("name", ["bin", "other"])
+        def test_of_one(database, request, name):
+            assert f"/{name}" in request.config.getoption("provision_mongod")
+        """,
+    )
+    printed = project.fails(f"--mongodb-versions={first},{second}", "--junitxml=report.xml", "-n", "1")
+    assert project.told("mongod") == [first, second]
+    summary = printed.partition(" MongoDB versions ")[2]
+    assert summary.count("FAILED  2 passed, 1 failed") == 2
+    for mongod, failed in ((first, "other"), (second, "bin")):
+        assert f"{mongod} " in summary
+        assert f"FAILED test_it.py::test_of_one[{failed}] with {mongod}" in summary
+    assert len(list(project.root.glob("report-*.xml"))) == 2
+    project.write("pytest.ini", f"[pytest]\nmongodb_versions = {first}, {second}\n")
+    printed = project.passes("-k", "passes")
+    assert printed.partition(" MongoDB versions ")[2].count("1 passed") == 2
+    assert project.nodes() == []
+    printed = project.fails("--mongodb-versions=new", status=4)
+    assert "new is neither a version (8.0 or 8.0.17) nor the path of a mongod" in printed
+
+
+def test_a_version_is_taken_as_it_is_named(project: Project, mongod_version: str) -> None:
+    project.mongod = mongod_version
+    project.write("test_it.py", f"def test_it(mongodb):\n    assert mongodb.version == {mongod_version!r}\n")
+    project.passes()
+    printed = project.fails("--mongod=3.4")
+    assert "Write the version with its patch level, 3.4.0, or the path of a mongod." in printed

@@ -47,6 +47,7 @@ _INI = {
         "",
         "run once for each of these, and sum up: 7.0,8.0; a path of a mongod is a version, too",
     ),
+    "mongodb_reuse_idle": ("15", "minutes after which a server that --mongodb-reuse has left ends"),
     "app_factory": ("", "the app that the fixture app builds: module:factory"),
     "app_path": ("", "directory that app is imported from (default: pytest's rootdir)"),
 }
@@ -55,6 +56,7 @@ _FLAGS = {
     "mongodb_keep_failed": "the database of a failed test stays, until the next run in this project; the report says how to "
     "open it",
     "mongodb_no_table_scan": "a query that reads a whole collection fails its test, as with the marker no_table_scan",
+    "mongodb_reuse": "the server stays for the next run, and ends by itself when no run uses it",
     "mongodb_standalone": "a single mongod is not a replica set: no transactions, no change streams",
 }
 _RUN: pytest.StashKey[Run] = pytest.StashKey()
@@ -68,7 +70,10 @@ _DATABASE = pytest.StashKey[tuple["Server", str]]()
 _SCANS = pytest.StashKey[Callable[[], list[str]]]()
 """Ends the watch for queries that read a whole collection, and says which did."""
 _TAKEN = pytest.StashKey[dict[str, str]]()
+_MEMBERSHIP = pytest.StashKey["Membership"]()
+_HOME = pytest.StashKey["Run | None"]()
 _WORKER_INPUT = "provision_run"
+_WORKER_HOME = "provision_home"
 _NO_ROUTER = "needs mongos: "
 
 
@@ -80,6 +85,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         ("--topology", "mongodb_topology", "|".join(TOPOLOGIES)),
         ("--mongodb-image", "mongodb_image", "IMAGE"),
         ("--mongod", "mongod", "PATH|VERSION"),
+        ("--mongodb-reuse-idle", "mongodb_reuse_idle", "MINUTES"),
         ("--mongodb-versions", "mongodb_versions", "VERSION,VERSION"),
         ("--app-factory", "app_factory", "MODULE:FACTORY"),
         ("--app-path", "app_path", "DIRECTORY"),
@@ -135,6 +141,12 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(wrong)) from None
     given = getattr(config, "workerinput", {}).get(_WORKER_INPUT)
     config.stash[_RUN] = Run.from_json(given) if given else Run.new(str(config.rootpath))
+    if _option(config, "mongodb_reuse"):
+        if config.stash[_REQUEST].kind != "processes":
+            raise pytest.UsageError(
+                "--mongodb-reuse: it is for --mongodb=processes; a server of your own stays anyway"
+            )
+        _idle_seconds(config)
     # Now that the other plugins are there: their fixtures keep their names, in whatever order they were found.
     config.stash[_TAKEN] = short_names.of_others(config.pluginmanager)
     config.pluginmanager.register(short_names.module_without(config.stash[_TAKEN]), "provision-short-names")
@@ -156,6 +168,8 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 def pytest_configure_node(node: Any) -> None:
     """Tell a worker of pytest-xdist which run it belongs to."""
     node.workerinput[_WORKER_INPUT] = node.config.stash[_RUN].as_json()
+    home = _home(node.config)
+    node.workerinput[_WORKER_HOME] = home.as_json() if home else None
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -163,7 +177,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     servers, run = config.stash.get(_SERVERS, None), config.stash.get(_RUN, None)
     owns = not hasattr(config, "workerinput")
     if servers is not None:
-        servers.close(end=owns and not (run is not None and run.kept))
+        stays = run is not None and (run.kept or config.stash.get(_HOME, None))
+        servers.close(end=owns and not stays)
+    if _MEMBERSHIP in config.stash:
+        config.stash[_MEMBERSHIP].leave()
     if run is None or not owns or not run.folder.is_dir():
         return
     from provision.core.errors import ProvisionError
@@ -428,9 +445,10 @@ def _server(config: pytest.Config, chosen: Request, by_marker: bool) -> Server:
     from provision.testing.processes import NoRouter
     from provision.testing.servers import Servers
 
-    servers = config.stash.setdefault(_SERVERS, Servers(config.stash[_RUN], _binaries(config)))
     try:
-        server = servers.get(chosen)
+        if _SERVERS not in config.stash:
+            config.stash[_SERVERS] = Servers(config.stash[_RUN], _binaries(config), _home(config))
+        server = config.stash[_SERVERS].get(chosen)
     except NoRouter as error:
         if by_marker:
             raise pytest.skip.Exception(f"{_NO_ROUTER}{error.cause}\nnext: {error.remedy}") from None
@@ -441,6 +459,34 @@ def _server(config: pytest.Config, chosen: Request, by_marker: bool) -> Server:
     if server.topology != wanted:
         pytest.skip(f"needs topology {wanted}: --mongodb names one that is {server.topology}")
     return server
+
+
+def _home(config: pytest.Config) -> Run | None:
+    """The run that the servers belong to, if they stay; joined now if this process has not yet."""
+    if not _option(config, "mongodb_reuse"):
+        return None
+    if _HOME not in config.stash:
+        from provision.testing import reuse
+        from provision.testing.run import Run
+
+        if given := getattr(config, "workerinput", {}).get(_WORKER_HOME):
+            config.stash[_HOME] = Run.from_json(given)
+        else:
+            servers = f"{_option(config, 'mongod')}"
+            config.stash[_MEMBERSHIP] = reuse.join(config.stash[_RUN], servers, _idle_seconds(config))
+            config.stash[_HOME] = config.stash[_MEMBERSHIP].home
+    return config.stash[_HOME]
+
+
+def _idle_seconds(config: pytest.Config) -> float:
+    text = str(_option(config, "mongodb_reuse_idle"))
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = -1.0
+    if not 0 <= minutes <= 10_000:
+        raise pytest.UsageError(f"--mongodb-reuse-idle={text}: it is a number of minutes")
+    return 60 * minutes
 
 
 def _import_ahead() -> None:

@@ -8,6 +8,7 @@ what a killed one has left, and removes that alone.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import shutil
@@ -35,6 +36,8 @@ from provision.state.process_identity import (
 
 _GONE_SECONDS = 10.0
 _KEPT = "kept"
+USERS = "users"
+"""A file of a run whose servers other runs use; they hold a shared lock on it."""
 _KEPT_SECONDS = 24 * 3600.0
 
 
@@ -141,7 +144,9 @@ class Run:
         What a run in another project has kept stays for a day.
         """
         return [
-            run for run in dead_runs(self.base) if run.project == self.project or not run.keeps_something()
+            run
+            for run in dead_runs(self.base)
+            if (run.project == self.project or not run.keeps_something()) and not run.is_used()
         ]
 
     def keeps_something(self) -> bool:
@@ -158,7 +163,7 @@ class Run:
 
         Yields the server's folder.
         """
-        self._make()
+        self.make()
         with exclusive(self.folder / f"{key}.lock", f"starting MongoDB ({key}) for tests", lambda _: None):
             if self.owner.is_dead:
                 raise ProvisionError(
@@ -170,8 +175,22 @@ class Run:
             folder.mkdir(mode=0o700, exist_ok=True)
             yield folder
 
-    def _make(self) -> None:
-        """Make the run's folder; remove first what dead runs have left."""
+    def is_used(self) -> bool:
+        """Whether other runs use its servers (`--mongodb-reuse`), in whatever state its own process is."""
+        try:
+            descriptor = os.open(self.folder / USERS, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def make(self, files: Mapping[str, str] | None = None) -> None:
+        """Make the run's folder, with files in it; remove first what dead runs have left."""
         doing = "making a directory for the tests' MongoDB"
         try:
             self.base.mkdir(mode=0o700, exist_ok=True)
@@ -197,6 +216,8 @@ class Run:
             # The owner is on record before the folder is seen: one without would be no one's.
             partial = Path(tempfile.mkdtemp(prefix=".new-", dir=self.base))
             write_json(partial / "owner.json", {**self.owner.as_json(), "project": self.project})
+            for name, text in (files or {}).items():
+                write_atomically(partial / name, text, 0o600)
             partial.rename(self.folder)
 
     def clear(self) -> None:

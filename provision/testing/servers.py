@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,12 +183,14 @@ class Server:
 class Servers:
     """The servers that this process has asked for.
 
-    `run`: the run they belong to.
+    `run`: the run that uses them.
     `binaries`: finds mongod.
+    `home`: the run they belong to, and end with, if that is another one.
     """
 
-    def __init__(self, run: Run, binaries: Binaries) -> None:
+    def __init__(self, run: Run, binaries: Binaries, home: Run | None = None) -> None:
         self._run = run
+        self._home = home
         self._binaries = binaries
         self._known: dict[str, Server] = {}
 
@@ -203,9 +205,14 @@ class Servers:
         Raises ProvisionError: there is none, and none can be downloaded.
         """
         if request.key not in self._known:
-            with self._run.starting(request.key) as folder:
+            with (self._home or self._run).starting(request.key) as folder:
                 found = self._obtain(request, folder)
-            self._known[request.key] = self._connect(request, found)
+                server = self._connect(request, found)
+                if self._home is not None:
+                    from provision.testing import reuse
+
+                    reuse.drop_abandoned(server.client, self._home)
+            self._known[request.key] = server
         return self._known[request.key]
 
     def close(self, end: bool) -> None:
@@ -230,7 +237,8 @@ class Servers:
         if request.kind == "processes":
             from provision.testing import processes
 
-            return processes.obtain(request, folder, self._run, self._binaries)
+            found = processes.obtain(request, folder, self._home or self._run, self._binaries)
+            return replace(found, ours=self._home is None)
         if request.kind == "container":
             from provision.testing import container
 

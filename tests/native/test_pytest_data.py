@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from pymongo import MongoClient
 
 from tests.support.plugin_project import Project
+from tests.support.polling import until
 from tests.support.router_standin.install import beside, link
 
 TELL = """
@@ -169,6 +172,8 @@ def project(tmp_path: Path, mongod_binary: Path) -> Iterator[Project]:
     try:
         yield made
     finally:
+        for keeper in keepers(made):
+            keeper.kill()
         made.close()
 
 
@@ -457,3 +462,87 @@ def test_a_version_is_taken_as_it_is_named(project: Project, mongod_version: str
     project.passes()
     printed = project.fails("--mongod=3.4")
     assert "Write the version with its patch level, 3.4.0, or the path of a mongod." in printed
+
+
+def test_a_server_stays_for_the_next_run_and_ends_by_itself(project: Project) -> None:
+    project.options = ("--mongodb-reuse",)
+    project.write(
+        "test_it.py",
+        """
+        import os, signal
+        from tell import tell
+
+        def test_it(database, mongodb):
+            database.people.insert_one({})
+            listed = [name for name in mongodb.client.list_database_names() if name.startswith("test_")]
+            tell("seen", [mongodb.client.address[1], listed, database.name])
+            if "BLOCK" in os.environ:
+                signal.pause()
+        """,
+    )
+    # Two runs at once begin with nothing there; one is killed.
+    blocked = project.begin(BLOCK="1")
+    project.passes("-n", "1")
+    until("both to have run", lambda: len(project.told("seen")) == 2)
+    blocked.process.kill()
+    blocked.process.wait()
+    project.passes()
+    seen = project.told("seen")
+    assert len({port for port, *_ in seen}) == 1
+    # The killed run's database is gone when the next run begins, and the others have dropped theirs.
+    assert seen[2][1] == [seen[2][2]]
+    (node,) = project.nodes()
+    # A run that is not told to reuse it leaves it alone.
+    project.options = ()
+    project.passes()
+    assert project.told("seen")[3][0] != seen[0][0]
+    assert project.nodes() == [node]
+    for keeper in keepers(project):
+        keeper.terminate()
+    until("the server to end", lambda: not project.nodes() and not project.runs())
+
+    project.options = ("--mongodb-reuse", "--mongodb-reuse-idle=0.005")
+    project.passes()
+    until("the server to end", lambda: not project.nodes() and not project.runs())
+    assert keepers(project) == []
+
+
+def test_a_run_in_use_is_not_ended_when_its_keeper_dies(project: Project) -> None:
+    project.options = ("--mongodb-reuse",)
+    project.write(
+        "test_it.py",
+        """
+        import os, pathlib, time
+
+        def test_it(database):
+            database.people.insert_one({})
+            if "WAIT" in os.environ:
+                pathlib.Path("begun").write_text("1")
+                while not pathlib.Path("go").exists():
+                    time.sleep(0.02)
+            assert database.people.count_documents({}) == 1
+        """,
+    )
+    running = project.begin(WAIT="1")
+    until("it to begin", (project.root / "begun").exists)
+    (keeper,) = keepers(project)
+    keeper.kill()
+    keeper.wait(10)
+    project.options = ()
+    project.passes()
+    (project.root / "go").touch()
+    assert running.process.wait(60) == 0, running.text
+    project.passes()
+    until("nothing to be left", lambda: not project.nodes() and not project.runs())
+
+
+def keepers(project: Project) -> list[psutil.Process]:
+    """The processes that keep servers of a project's runs."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            if "provision.testing.reuse" in words and str(project.temporary.resolve()) in " ".join(words):
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+    return found

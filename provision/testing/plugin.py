@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pymongo.database import Database
 
     from provision.testing.processes import Binaries
+    from provision.testing.reuse import Membership
     from provision.testing.run import Run
     from provision.testing.servers import Server, Servers
     from provision.testing.templates import Fill
@@ -65,13 +66,13 @@ _REQUEST = pytest.StashKey[Request]()
 _IMPORTING = pytest.StashKey[bool]()
 _BEGAN = pytest.StashKey[tuple[datetime, float]]()
 """When a test began: by the clock that logs are written by, and by the monotonic one."""
-_DATABASE = pytest.StashKey[tuple["Server", str]]()
+_DATABASE: pytest.StashKey[tuple[Server, str]] = pytest.StashKey()
 """The database of a test, and its server."""
 _SCANS = pytest.StashKey[Callable[[], list[str]]]()
 """Ends the watch for queries that read a whole collection, and says which did."""
 _TAKEN = pytest.StashKey[dict[str, str]]()
-_MEMBERSHIP = pytest.StashKey["Membership"]()
-_HOME = pytest.StashKey["Run | None"]()
+_MEMBERSHIP: pytest.StashKey[Membership] = pytest.StashKey()
+_HOME: pytest.StashKey[Run] = pytest.StashKey()
 _WORKER_INPUT = "provision_run"
 _WORKER_HOME = "provision_home"
 _NO_ROUTER = "needs mongos: "

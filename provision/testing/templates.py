@@ -326,15 +326,18 @@ def _found(database: Database[dict[str, Any]], sharded: bool) -> dict[str, Found
             for space in spaces
             if "key" in space and not space.get("unsplittable")
         }
+    listed = {each["name"]: each for each in database.list_collections()}
+    uuids = {name: each.get("info", {}).get("uuid") for name, each in listed.items()}
     return {
-        listed["name"]: Found(
-            listed["type"],
-            listed["options"],
-            listed.get("info", {}).get("uuid"),
-            keys.get(listed["name"], keys.get(f"{_BUCKETS}{listed['name']}")),
+        name: Found(
+            each["type"],
+            each["options"],
+            # A time series is a view of its buckets.
+            uuids[name] or uuids.get(f"{_BUCKETS}{name}"),
+            keys.get(name, keys.get(f"{_BUCKETS}{name}")),
         )
-        for listed in database.list_collections()
-        if listed["name"] != "system.views" and not listed["name"].startswith(_BUCKETS)
+        for name, each in listed.items()
+        if name != "system.views" and not name.startswith(_BUCKETS)
     }
 
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from pymongo import MongoClient
 
-from tests.support.plugin_project import Project
+from tests.support.plugin_project import ROOT, Project
 from tests.support.polling import until
 from tests.support.router_standin.install import beside, link
 
@@ -113,6 +113,9 @@ MISCHIEF = """
         "view changed": "database.command('collMod', 'adults', viewOn='people', pipeline=[])",
         "a view of its own": "database.create_collection('mine', viewOn='people')",
         "capped": "database.journal.insert_one({})",
+        "time series made again": (
+            "database.weather.drop(); database.create_collection('weather', timeseries={'timeField': 'at'})"
+        ),
         "time series": "import datetime; database.weather.insert_one({'at': datetime.datetime(2026, 1, 2)})",
     }
     if SHARDED:
@@ -546,3 +549,37 @@ def keepers(project: Project) -> list[psutil.Process]:
             if ours and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
+
+
+def test_the_examples_of_the_docs_run(project: Project) -> None:
+    text = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+    order, template, counting = (part.partition("```")[0] for part in text.split("```python\n")[1:4])
+    project.write("conftest.py", template)
+    project.write("test_docs.py", f"{order}\n\n{counting}")
+    project.write(
+        "shop.py",
+        """
+        import os
+        from flask import Flask
+        from pymongo import MongoClient
+
+        def make():
+            app = Flask(__name__)
+            client = MongoClient(os.environ["MONGODB_URI"])
+            app.extensions["mongo"] = client
+
+            @app.get("/people")
+            def people():
+                return sorted(person["email"] for person in client.get_default_database().people.find())
+
+            return app
+        """,
+    )
+    project.write(
+        "test_more.py",
+        """
+        def test_people(client):
+            assert client.get("/people").json == ["ada@example.org", "grace@example.org"]
+        """,
+    )
+    assert "3 passed" in project.passes("--app-factory=shop:make")

@@ -133,8 +133,16 @@ def _conditions(filter_: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _asked(command: Mapping[str, Any]) -> Asked:
     pipeline = command.get("pipeline")
     if isinstance(pipeline, list):
-        first = pipeline[0].get("$match", {}) if pipeline else {}
-        order: Mapping[str, Any] = next((stage["$sort"] for stage in pipeline[1:2] if "$sort" in stage), {})
+        # The server puts a $match before a $sort, and makes one of several.
+        first: Mapping[str, Any] = {}
+        order: Mapping[str, Any] = {}
+        for stage in pipeline:
+            if "$match" in stage:
+                first = first or stage["$match"]
+            elif "$sort" in stage:
+                order = order or stage["$sort"]
+            else:
+                break
         return Asked(first, order)
     chosen: Any = next((command[name] for name in ("filter", "query", "q") if command.get(name)), {})
     sort = command.get("sort")

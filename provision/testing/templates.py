@@ -32,6 +32,8 @@ _STRUCTURE = frozenset(
 """Commands in the oplog that change no document of a collection that stays."""
 _NO_DOCUMENTS = frozenset(("applyOps", "commitTransaction", "abortTransaction"))
 _BUCKETS = "system.buckets."
+_ACCOUNTS = ("admin.system.users", "admin.system.roles")
+"""Where the users and roles of all databases are."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Written:
     collections: frozenset[str] = frozenset()  # whose documents were changed
     structure: bool = False  # whether collections, views or indexes may have been
     everything: bool = False  # unknown: take all for changed
+    accounts: bool = False  # whether users or roles may have been, of whichever database
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Reset:
 def written(entries: Iterable[Mapping[str, Any]], database: str) -> Written:
     """What the entries of an oplog change in a database. Pure."""
     names: set[str] = set()
-    structure = everything = False
+    structure = everything = accounts = False
     waiting = list(entries)
     while waiting:
         entry = waiting.pop()
@@ -96,11 +99,13 @@ def written(entries: Iterable[Mapping[str, Any]], database: str) -> Written:
                 structure = True
             elif owner == database and verb not in _NO_DOCUMENTS:
                 everything = True
+        elif entry.get("ns") in _ACCOUNTS:
+            accounts = True
         elif entry.get("op") in ("i", "u", "d") and owner == database:
             if collection == "system.views":
                 structure = True
             names.add(collection.removeprefix(_BUCKETS))
-    return Written(frozenset(names), structure, everything)
+    return Written(frozenset(names), structure, everything, accounts)
 
 
 def reset_of(
@@ -121,7 +126,7 @@ def reset_of(
         dirty = changes.everything or name in changes.collections
         if stored is None or not same or (dirty and stored.is_replaced):
             drop.append(name)
-        elif stored.kind == "collection":
+        elif stored.kind != "view":
             if dirty:
                 refill.append(name)
             if changes.structure or changes.everything:
@@ -171,11 +176,13 @@ class Copy:
         self._template = template
         self._sharded = sharded
         self._known: dict[str, Any] = {}
+        self._accounts: frozenset[tuple[str, str]] = frozenset()
         self._position: Timestamp | None = None
 
     def adopt(self) -> None:
         """Take the database as it is for equal to the template."""
         self._known = {name: found.identity for name, found in _found(self.database, self._sharded).items()}
+        self._accounts = _accounts(self.database)
         self._settle()
 
     def build(self) -> None:
@@ -211,7 +218,10 @@ class Copy:
         if plan.drop or plan.create:
             now = _found(self.database, self._sharded)
             self._known = {name: each.identity for name, each in now.items()}
-        if plan.drop or plan.create or plan.refill or any(map(any, indexes.values())):
+        extra_accounts = _accounts(self.database) - self._accounts if changes.accounts else frozenset()
+        for drop, account in extra_accounts:
+            self.database.command(drop, account)
+        if plan.drop or plan.create or plan.refill or extra_accounts or any(map(any, indexes.values())):
             self._settle()
 
     def _written(self) -> Written:
@@ -237,7 +247,7 @@ class Copy:
             # Documents of several shards come in no order.
             if documents != expected and (not self._sharded or sorted(documents) != sorted(expected)):
                 changed.add(name)
-        return Written(frozenset(changed), structure=True)
+        return Written(frozenset(changed), structure=True, accounts=True)
 
     def _wrong_indexes(self, name: str) -> tuple[list[str], list[Mapping[str, Any]]]:
         """The names of the indexes that don't belong there, and those that lack."""
@@ -303,7 +313,7 @@ def _oplog_since(
     found = oplog.find(
         {
             "ts": {"$gt": position},
-            "ns": {"$in": [re.compile(f"^{re.escape(database.name)}\\."), "admin.$cmd"]},
+            "ns": {"$in": [re.compile(f"^{re.escape(database.name)}\\."), "admin.$cmd", *_ACCOUNTS]},
         },
         {"_id": 0, "op": 1, "ns": 1, "o": {"$cond": [{"$eq": ["$op", "c"]}, "$o", "$$REMOVE"]}},
     )
@@ -339,6 +349,21 @@ def _found(database: Database[dict[str, Any]], sharded: bool) -> dict[str, Found
         for name, each in listed.items()
         if name != "system.views" and not name.startswith(_BUCKETS)
     }
+
+
+def _accounts(database: Database[dict[str, Any]]) -> frozenset[tuple[str, str]]:
+    """The users and roles of a database, each with the command that drops it; none without the right to see them."""
+    from pymongo.errors import OperationFailure
+
+    try:
+        users = database.command("usersInfo")["users"]
+        roles = database.command("rolesInfo", 1)["roles"]
+    except OperationFailure:
+        return frozenset()
+    return frozenset(
+        [("dropUser", str(each["user"])) for each in users]
+        + [("dropRole", str(each["role"])) for each in roles]
+    )
 
 
 def _indexes(database: Database[dict[str, Any]], name: str) -> list[dict[str, Any]]:

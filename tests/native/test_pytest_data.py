@@ -116,6 +116,7 @@ MISCHIEF = """
         "time series made again": (
             "database.weather.drop(); database.create_collection('weather', timeseries={'timeField': 'at'})"
         ),
+        "index of a time series": "database.weather.create_index([('rain', 1)])",
         "time series": "import datetime; database.weather.insert_one({'at': datetime.datetime(2026, 1, 2)})",
     }
     if SHARDED:

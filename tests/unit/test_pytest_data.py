@@ -41,6 +41,7 @@ COMMAND = {"op": "c", "ns": "shop.$cmd"}
             ],
             Written(frozenset(("people",)), structure=True),
         ),
+        ([{"op": "i", "ns": "admin.system.users"}], Written(accounts=True)),
         ([{**COMMAND, "o": {"emptycapped": "log"}}], Written(everything=True)),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -69,16 +70,24 @@ def _drop_collections(database: Database[dict[str, Any]]) -> None:
         own.drop_collection(name)
 
 
-def drop_all(client: MongoClient[dict[str, Any]], run: str) -> list[str]:
-    """Drop every database of a run.
+def drop_all(client: MongoClient[dict[str, Any]], run: str, kept: Container[str] = frozenset()) -> list[str]:
+    """Drop every database of a run but those that are kept.
 
     Returns: Their names.
     Raises PyMongoError: the server does not answer, or refuses.
     """
-    names = of_run(run, client.list_database_names())
+    names = [name for name in of_run(run, client.list_database_names()) if name not in kept]
     for name in names:
         client.drop_database(name)
     return names
+
+
+def without_password(uri: str) -> str:
+    """A connection string with its user, and without the password. Pure."""
+    scheme, _, rest = uri.partition("://")
+    address, separator, options = rest.partition("?")
+    user, at, hosts = address.rpartition("@")
+    return f"{scheme}://{user.partition(':')[0]}{at}{hosts}{separator}{options}"
 
 
 def uri_with(uri: str, database: str) -> str:

@@ -12,7 +12,7 @@ from provision.core.errors import ProvisionError
 from provision.core.files import read_json, write_json
 from provision.testing import databases
 from provision.testing.request import Request
-from provision.testing.run import Run, dead_runs
+from provision.testing.run import Run
 from provision.testing.servers import Found
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def obtain(request: Request, folder: Path, run: Run) -> Found:
         try:
             client.admin.command("ping")
             write_json(folder / "server.json", {"kind": "uri", "server": _digest(request.source)})
-            for left in dead_runs(run.base):
+            for left in run.left():
                 _drop_left(client, left, request.source)
         except OperationFailure as error:
             raise _refused(error, request.source) from None
@@ -80,7 +80,7 @@ def _refused(error: OperationFailure, source: str) -> ProvisionError:
 
 
 def drop_databases(source: str, run: Run) -> None:
-    """Drop what workers that crashed have left of this run's databases.
+    """Drop what workers that crashed have left of this run's databases, but for those that it keeps.
 
     Raises PyMongoError: the server does not answer, or refuses.
     """
@@ -88,7 +88,10 @@ def drop_databases(source: str, run: Run) -> None:
 
     client: MongoClient[dict[str, Any]] = MongoClient(source, serverSelectionTimeoutMS=_SELECTION_MS)
     with client:
-        _drop_left(client, run, source)
+        if run.kept:
+            databases.drop_all(client, run.id, run.kept)
+        else:
+            _drop_left(client, run, source)
 
 
 def _drop_left(client: MongoClient[dict[str, Any]], left: Run, source: str) -> None:

@@ -13,6 +13,7 @@ the run ends; what a killed run has left, the next run removes.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import sys
 import threading
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from provision.testing import queries
 from provision.testing.request import TOPOLOGIES, Request, RequestError
 
 if TYPE_CHECKING:
@@ -32,19 +34,30 @@ if TYPE_CHECKING:
     from pymongo.database import Database
 
     from provision.testing.processes import Binaries
+    from provision.testing.reuse import Membership
     from provision.testing.run import Run
     from provision.testing.servers import Server, Servers
+    from provision.testing.templates import Fill
 
 _INI = {
     "mongodb": ("processes", "processes, container, or the connection string of a server that is running"),
     "mongodb_topology": ("single", f"one of {', '.join(TOPOLOGIES)}"),
     "mongodb_image": ("mongo:8.0", "Docker image of --mongodb=container"),
-    "mongod": ("", "a mongod of your own; mongos is looked for beside it"),
+    "mongod": ("", "a mongod of your own, mongos is looked for beside it; or a version, 8.0 or 8.0.17"),
+    "mongodb_versions": (
+        "",
+        "run once for each of these, and sum up: 7.0,8.0; a path of a mongod is a version, too",
+    ),
+    "mongodb_reuse_idle": ("15", "minutes after which a server that --mongodb-reuse has left ends"),
     "app_factory": ("", "the app that the fixture app builds: module:factory"),
     "app_path": ("", "directory that app is imported from (default: pytest's rootdir)"),
 }
 _FLAGS = {
     "mongodb_auth": "MongoDB has a root user, whose password is made for this run",
+    "mongodb_keep_failed": "the database of a failed test stays, until the next run in this project; the report says how to "
+    "open it",
+    "mongodb_no_table_scan": "a query that reads a whole collection fails its test, as with the marker no_table_scan",
+    "mongodb_reuse": "the server stays for the next run, and ends by itself when no run uses it",
     "mongodb_standalone": "a single mongod is not a replica set: no transactions, no change streams",
 }
 _RUN: pytest.StashKey[Run] = pytest.StashKey()
@@ -53,18 +66,28 @@ _REQUEST = pytest.StashKey[Request]()
 _IMPORTING = pytest.StashKey[bool]()
 _BEGAN = pytest.StashKey[tuple[datetime, float]]()
 """When a test began: by the clock that logs are written by, and by the monotonic one."""
+_DATABASE: pytest.StashKey[tuple[Server, str]] = pytest.StashKey()
+"""The database of a test, and its server."""
+_SCANS = pytest.StashKey[Callable[[], list[str]]]()
+"""Ends the watch for queries that read a whole collection, and says which did."""
 _TAKEN = pytest.StashKey[dict[str, str]]()
+_MEMBERSHIP: pytest.StashKey[Membership] = pytest.StashKey()
+_HOME: pytest.StashKey[Run] = pytest.StashKey()
 _WORKER_INPUT = "provision_run"
+_WORKER_HOME = "provision_home"
 _NO_ROUTER = "needs mongos: "
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    queries.RECORDER.install()  # before a conftest.py makes a client
     group = parser.getgroup("mongodb", "real MongoDB")
     for option, name, shown in (
         ("--mongodb", "mongodb", "processes|container|URI"),
         ("--topology", "mongodb_topology", "|".join(TOPOLOGIES)),
         ("--mongodb-image", "mongodb_image", "IMAGE"),
-        ("--mongod", "mongod", "PATH"),
+        ("--mongod", "mongod", "PATH|VERSION"),
+        ("--mongodb-reuse-idle", "mongodb_reuse_idle", "MINUTES"),
+        ("--mongodb-versions", "mongodb_versions", "VERSION,VERSION"),
         ("--app-factory", "app_factory", "MODULE:FACTORY"),
         ("--app-path", "app_path", "DIRECTORY"),
     ):
@@ -74,6 +97,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             option, dest=f"provision_{name}", metavar=shown, default=None, help=told + shown_default
         )
         parser.addini(name, told, default=default)
+    group.addoption("--mongodb-outcome", dest="provision_outcome", default="", help=argparse.SUPPRESS)
     parser.addini(
         "app_env",
         "variables of the app's environment, a NAME=VALUE on each line: templates over uri, host, port, database, "
@@ -100,6 +124,11 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "mongodb(topology, shards, members, standalone, auth): the server that the test's mongodb and database are of",
     )
+    config.addinivalue_line(
+        "markers",
+        "no_table_scan(on=True): a query that reads a whole collection of the test's database fails the test; "
+        "no_table_scan(False) allows it",
+    )
     request = Request(
         source=_option(config, "mongodb"),
         topology=_option(config, "mongodb_topology"),
@@ -112,16 +141,36 @@ def pytest_configure(config: pytest.Config) -> None:
     except RequestError as wrong:
         raise pytest.UsageError(str(wrong)) from None
     given = getattr(config, "workerinput", {}).get(_WORKER_INPUT)
-    config.stash[_RUN] = Run.from_json(given) if given else Run.new()
+    config.stash[_RUN] = Run.from_json(given) if given else Run.new(str(config.rootpath))
+    if _option(config, "mongodb_reuse"):
+        if config.stash[_REQUEST].kind != "processes":
+            raise pytest.UsageError(
+                "--mongodb-reuse: it is for --mongodb=processes; a server of your own stays anyway"
+            )
+        _idle_seconds(config)
     # Now that the other plugins are there: their fixtures keep their names, in whatever order they were found.
     config.stash[_TAKEN] = short_names.of_others(config.pluginmanager)
     config.pluginmanager.register(short_names.module_without(config.stash[_TAKEN]), "provision-short-names")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Run once for each version, if several are named."""
+    listed = str(_option(config, "mongodb_versions"))
+    if not listed or config.option.help or config.option.version or hasattr(config, "workerinput"):
+        return None
+    from provision.testing import versions
+
+    request = Request(source=_option(config, "mongodb"))
+    return versions.run(config, versions.named(listed), request.kind)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Tell a worker of pytest-xdist which run it belongs to."""
     node.workerinput[_WORKER_INPUT] = node.config.stash[_RUN].as_json()
+    home = _home(node.config)
+    node.workerinput[_WORKER_HOME] = home.as_json() if home else None
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -129,7 +178,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     servers, run = config.stash.get(_SERVERS, None), config.stash.get(_RUN, None)
     owns = not hasattr(config, "workerinput")
     if servers is not None:
-        servers.close(end=owns)
+        stays = run is not None and (run.kept or config.stash.get(_HOME, None))
+        servers.close(end=owns and not stays)
+    if _MEMBERSHIP in config.stash:
+        config.stash[_MEMBERSHIP].leave()
     if run is None or not owns or not run.folder.is_dir():
         return
     from provision.core.errors import ProvisionError
@@ -143,6 +195,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
             existing.drop_databases(config.stash[_REQUEST].source, run)
         except PyMongoError:
             return  # their record stays, and a later run drops them
+    if run.kept:
+        return  # with its servers; the next run in this project removes it
     try:
         run.clear()
     except ProvisionError as error:
@@ -187,9 +241,29 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fail a test whose app reads whole collections."""
+    result = yield
+    if end := item.stash.get(_SCANS, None):
+        del item.stash[_SCANS]
+        if found := end():
+            raise pytest.fail.Exception(
+                "\n".join(("a query read a whole collection, for want of an index:", *found)), pytrace=False
+            )
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Add to a failed test's report what MongoDB did meanwhile."""
     report: Any = yield
+    if (
+        report.failed
+        and report.when != "teardown"  # then it is gone
+        and _DATABASE in item.stash
+        and _option(item.config, "mongodb_keep_failed")
+    ):
+        report.sections.append(("MongoDB: the test's database stays", _kept(*item.stash[_DATABASE])))
     if report.failed and _BEGAN in item.stash:
         from provision.testing.servers import Server
 
@@ -205,6 +279,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say what could not run for want of a router, and how to get one."""
+    if outcome := terminalreporter.config.getoption("provision_outcome"):
+        from provision.testing import versions
+
+        versions.record(terminalreporter, outcome)
     lacking = [
         str(report.longrepr[2]).partition(_NO_ROUTER)[2]
         for report in terminalreporter.stats.get("skipped", ())
@@ -226,11 +304,57 @@ def provision_mongodb(request: pytest.FixtureRequest) -> Server:
     return _server(request.config, chosen or request.config.stash[_REQUEST], by_marker=chosen is not None)
 
 
+@pytest.fixture(scope="session")
+def database_template() -> Fill | None:
+    """A function that fills an empty database. Override it: each test's `database` then begins with what it put in."""
+    return None
+
+
 @pytest.fixture
-def provision_database(provision_mongodb: Server) -> Iterator[Database[dict[str, Any]]]:
-    """A fresh database of a name that no other test has, as PyMongo's `Database`; dropped afterwards."""
-    with provision_mongodb.new_database() as made:
-        yield made
+def provision_database(
+    request: pytest.FixtureRequest, provision_mongodb: Server, database_template: Fill | None
+) -> Iterator[Database[dict[str, Any]]]:
+    """A fresh database of a name that no other test has, as PyMongo's `Database`; dropped afterwards.
+
+    With `database_template` it holds what that function puts in: it is filled once, and brought back for each test.
+    """
+    if database_template is not None and not callable(database_template):
+        pytest.fail(
+            f"The fixture database_template gave {type(database_template).__name__}. It gives a function that fills a "
+            "database:\n"
+            '@pytest.fixture(scope="session")\n'
+            "def database_template():\n"
+            "    def fill(database):\n"
+            '        database.people.insert_one({"name": "Ada"})\n'
+            "    return fill",
+            pytrace=False,
+        )
+    with (
+        provision_mongodb.template_database(database_template)
+        if database_template
+        else provision_mongodb.new_database()
+    ) as made:
+        request.node.stash[_DATABASE] = provision_mongodb, made.name
+        if not _judges_scans(request):
+            yield made
+            return
+        with _watched(request.node, provision_mongodb, made):
+            yield made
+
+
+@pytest.fixture
+def assert_queries() -> Callable[..., contextlib.AbstractContextManager[list[queries.Query]]]:
+    """``with assert_queries(max=3):`` fails if the block sends more queries to MongoDB, and lists them."""
+
+    @contextlib.contextmanager
+    def counting(*, max: int) -> Iterator[list[queries.Query]]:
+        __tracebackhide__ = True
+        with queries.RECORDER.recording() as sent:
+            yield sent
+        if len(sent) > max:
+            pytest.fail(queries.too_many(sent, max))
+
+    return counting
 
 
 @pytest.fixture(scope="session")
@@ -322,9 +446,10 @@ def _server(config: pytest.Config, chosen: Request, by_marker: bool) -> Server:
     from provision.testing.processes import NoRouter
     from provision.testing.servers import Servers
 
-    servers = config.stash.setdefault(_SERVERS, Servers(config.stash[_RUN], _binaries(config)))
     try:
-        server = servers.get(chosen)
+        if _SERVERS not in config.stash:
+            config.stash[_SERVERS] = Servers(config.stash[_RUN], _binaries(config), _home(config))
+        server = config.stash[_SERVERS].get(chosen)
     except NoRouter as error:
         if by_marker:
             raise pytest.skip.Exception(f"{_NO_ROUTER}{error.cause}\nnext: {error.remedy}") from None
@@ -337,6 +462,34 @@ def _server(config: pytest.Config, chosen: Request, by_marker: bool) -> Server:
     return server
 
 
+def _home(config: pytest.Config) -> Run | None:
+    """The run that the servers belong to, if they stay; joined now if this process has not yet."""
+    if not _option(config, "mongodb_reuse"):
+        return None
+    if _HOME not in config.stash:
+        from provision.testing import reuse
+        from provision.testing.run import Run
+
+        if given := getattr(config, "workerinput", {}).get(_WORKER_HOME):
+            config.stash[_HOME] = Run.from_json(given)
+        else:
+            servers = f"{_option(config, 'mongod')}"
+            config.stash[_MEMBERSHIP] = reuse.join(config.stash[_RUN], servers, _idle_seconds(config))
+            config.stash[_HOME] = config.stash[_MEMBERSHIP].home
+    return config.stash[_HOME]
+
+
+def _idle_seconds(config: pytest.Config) -> float:
+    text = str(_option(config, "mongodb_reuse_idle"))
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = -1.0
+    if not 0 <= minutes <= 10_000:
+        raise pytest.UsageError(f"--mongodb-reuse-idle={text}: it is a number of minutes")
+    return 60 * minutes
+
+
 def _import_ahead() -> None:
     from provision.testing import processes
 
@@ -346,12 +499,15 @@ def _import_ahead() -> None:
 def _binaries(config: pytest.Config) -> Binaries:
     from provision.testing.fetching import Fetching
     from provision.testing.processes import Binaries
+    from provision.testing.versions import VERSION
 
     mongod = str(_option(config, "mongod"))
     capture = config.pluginmanager.getplugin("capturemanager")
     shown = capture.global_and_fixture_disabled if capture else contextlib.nullcontext
     named = config.invocation_params.dir / Path(mongod).expanduser()
-    return Binaries(str(named) if mongod else "", Fetching(shown))
+    if VERSION.fullmatch(mongod) and not named.is_file():
+        return Binaries(version=mongod, progress=Fetching(shown))
+    return Binaries(str(named) if mongod else "", progress=Fetching(shown))
 
 
 def _told(server: Server, start: datetime, end: datetime, databases: Container[str]) -> str:
@@ -361,6 +517,54 @@ def _told(server: Server, start: datetime, end: datetime, databases: Container[s
         return report.section(server, start, end, databases)
     except Exception as error:  # noqa: BLE001 — it must never hide the failure that it is about
         return f"what MongoDB did could not be read: {type(error).__name__}: {error}"
+
+
+def _judges_scans(request: pytest.FixtureRequest) -> bool:
+    marker = request.node.get_closest_marker("no_table_scan")
+    if marker is None:
+        return bool(_option(request.config, "mongodb_no_table_scan"))
+    return bool(marker.args[0] if marker.args else marker.kwargs.get("on", True))
+
+
+@contextlib.contextmanager
+def _watched(item: pytest.Item, server: Server, database: Database[dict[str, Any]]) -> Iterator[None]:
+    """Have the test's queries judged when it is over."""
+    from pymongo.errors import OperationFailure
+
+    from provision.testing import scans
+
+    try:
+        scans.begin(database)
+    except OperationFailure as error:
+        pytest.fail(
+            "Queries that read a whole collection can't be told here: "
+            + ("a router does not profile" if server.topology == "sharded" else str(error))
+            + ".\nnext: use --topology=single for this test, or mark it with @pytest.mark.no_table_scan(False).",
+            pytrace=False,
+        )
+    own = str(item.path)
+    with queries.RECORDER.recording() as sent:
+
+        def end() -> list[str]:
+            return scans.told(
+                scans.end(database), sent, lambda file: file == own or Path(file).name == "conftest.py"
+            )
+
+        item.stash[_SCANS] = end
+        yield
+    if _SCANS in item.stash:  # the test failed by itself
+        del item.stash[_SCANS]
+        scans.end(database)
+
+
+def _kept(server: Server, database: str) -> str:
+    """Keep a failed test's database; how to open it."""
+    from provision.testing import report
+
+    try:
+        return report.kept(server.uri_for(database), server.keep(database))
+    except OSError as error:
+        return f"it could not be kept: {error}"
 
 
 def _option(config: pytest.Config, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import os
@@ -34,6 +35,8 @@ NAME = "mongodb"
 # Below the ports that Linux and macOS hand to outgoing connections.
 _PORTS = range(20_000, 31_000)
 _ATTEMPTS = 5
+PATCH_LEVELS = {"6.0": "6.0.27", "7.0": "7.0.28", "8.0": MongodbSettings().version}
+"""What is downloaded where a version is named without one."""
 _LOG_LINES = 20_000
 # They outlive a worker that started them. Python warns of a child that is forgotten while it runs.
 _STARTED: list[Deployment] = []
@@ -50,6 +53,8 @@ class Binaries:
     # the mongod that ``--mongod`` names, absolute; empty: the one of this machine, or else one that is
     # fetched
     mongod: str = ""
+    # the version it must have, ``8.0`` or ``8.0.17``, where `mongod` is empty; empty: any that is supported
+    version: str = ""
     progress: Progress = field(default_factory=Silent)
 
     def find(self) -> tuple[MongodbSettings, Path]:
@@ -61,13 +66,34 @@ class Binaries:
         chosen = MongodbSettings()
         if self.mongod:
             chosen = replace(chosen, source="path", path=self.mongod)
-        digest = hashlib.sha256(repr(chosen).encode()).hexdigest()[:16]
-        cache = cache_directory(os.environ)
-        remembered = cache / "pytest" / digest
-        paths = Paths(remembered, remembered, remembered, cache)
+        if self.version:
+            return self._of_version(chosen)
+        return self._find(chosen)
+
+    def _of_version(self, chosen: MongodbSettings) -> tuple[MongodbSettings, Path]:
+        """A mongod of that version; for ``8.0``, one on the PATH of any patch level, or else a patch level we know."""
+        full = PATCH_LEVELS.get(self.version, self.version)
+        if self.version.count(".") == 1:
+            with contextlib.suppress(ProvisionError):
+                settings, record = self._find(replace(chosen, source="system"))
+                mongod = binaries.recorded(_paths(record), settings)
+                if mongod is not None and mongod.version.startswith(f"{self.version}."):
+                    return settings, record
+        if full.count(".") == 1:
+            raise ProvisionError(
+                f"finding a mongod {self.version}",
+                "There is none on the PATH, and its patch levels are not known.",
+                f"Write the version with its patch level, {self.version}.0, or the path of a mongod.",
+            )
+        return self._find(replace(chosen, version=full), exact=True)
+
+    def _find(self, chosen: MongodbSettings, exact: bool = False) -> tuple[MongodbSettings, Path]:
+        told = f"{chosen!r}{' exact' if exact else ''}"
+        digest = hashlib.sha256(told.encode()).hexdigest()[:16]
+        paths = _paths(cache_directory(os.environ) / "pytest" / digest / ".state" / "mongod.json")
         if binaries.recorded(paths, chosen) is None:
             try:
-                binaries.find(chosen, paths, self.progress)
+                binaries.find(chosen, paths, self.progress, exact=exact)
             except ProvisionError as error:
                 raise self._explained(error, chosen.version) from None
         return chosen, paths.mongod_record
@@ -88,6 +114,11 @@ class Binaries:
             f"Install MongoDB ({machine.title or machine.system}):\n{install_commands(machine, version)}\n"
             "Or name a mongod of your own: pytest --mongod=/path/to/mongod",
         )
+
+
+def _paths(record: Path) -> Paths:
+    remembered = record.parents[1]
+    return Paths(remembered, remembered, remembered, cache_directory(os.environ))
 
 
 def obtain(request: Request, folder: Path, run: Run, binaries: Binaries) -> Found:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from provision.mongodb import logs
-from provision.testing.databases import DATABASE
+from provision.testing.databases import DATABASE, without_password
 from provision.testing.servers import Server
 
 SHOWN = 100
@@ -23,6 +27,23 @@ def section(server: Server, start: datetime, end: datetime, databases: Container
     streams = {name: of_databases(lines, databases) for name, lines in server.logs(start).items()}
     lines = [*status(server), *log_lines(streams, start, end)]
     return "\n".join(lines)
+
+
+def kept(uri: str, file: Path) -> str:
+    """How to open a database that stays.
+
+    `file` holds its connection string. A password must not be seen among the processes, so it is read from there.
+    """
+    shown = without_password(uri)
+    if shown == uri and shutil.which("mongosh"):
+        command = f"mongosh {shlex.quote(uri)}"
+    else:
+        program = (
+            "from pathlib import Path; from pymongo import MongoClient; "
+            f"database = MongoClient(Path({str(file)!r}).read_text()).get_default_database()"
+        )
+        command = f"{shlex.quote(sys.executable)} -i -c {shlex.quote(program)}"
+    return f"uri:  {shown}\nopen: {command}\nIt stays until the next run of pytest in this project."
 
 
 def of_databases(lines: Iterable[str], databases: Container[str]) -> list[str]:

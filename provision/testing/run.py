@@ -8,19 +8,21 @@ what a killed one has left, and removes that alone.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import shutil
 import socket
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from provision.core.errors import ProvisionError
-from provision.core.files import read_json, write_json
+from provision.core.files import read_json, write_atomically, write_json
 from provision.core.locks import exclusive
 from provision.state.process_identity import (
     ProcessIdentity,
@@ -33,6 +35,10 @@ from provision.state.process_identity import (
 )
 
 _GONE_SECONDS = 10.0
+_KEPT = "kept"
+USERS = "users"
+"""A file of a run whose servers other runs use; they hold a shared lock on it."""
+_KEPT_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -86,11 +92,12 @@ class Run:
     id: str  # names it: its folder, its containers' label, its databases
     base: Path  # where the folders of this user's runs are
     owner: Owner  # the process that the workers work for
+    project: str = ""  # pytest's rootdir: what a run keeps is for those of its project
 
     @classmethod
-    def new(cls) -> Run:
+    def new(cls, project: str = "") -> Run:
         """A run of this process. Writes nothing."""
-        return cls(secrets.token_hex(6), base_directory(), Owner.here())
+        return cls(secrets.token_hex(6), base_directory(), Owner.here(), project)
 
     @property
     def folder(self) -> Path:
@@ -98,18 +105,57 @@ class Run:
 
     def as_json(self) -> dict[str, Any]:
         """For workers, which are processes of their own."""
-        return {"id": self.id, "base": str(self.base), "owner": self.owner.as_json()}
+        return {
+            "id": self.id,
+            "base": str(self.base),
+            "owner": self.owner.as_json(),
+            "project": self.project,
+        }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Run:
         owner = Owner.from_json(values["owner"])
         if owner is None:
             raise ValueError(values)
-        return cls(values["id"], Path(values["base"]), owner)
+        return cls(values["id"], Path(values["base"]), owner, values["project"])
 
     def server(self, key: str) -> Path:
         """The folder of one of its servers."""
         return self.folder / key
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """The databases of failed tests that stay after the run."""
+        return frozenset(file.name for file in (self.folder / _KEPT).glob("*"))
+
+    def keep(self, database: str, uri: str) -> Path:
+        """Let a database and its server stay after the run, until the next one in this project.
+
+        Returns: A file of the user's with its connection string, which may hold a password.
+        """
+        file = self.folder / _KEPT / database
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        write_atomically(file, uri, 0o600)
+        return file
+
+    def left(self) -> list[Run]:
+        """The runs whose leavings this run removes: killed ones, and those of its project that kept something.
+
+        What a run in another project has kept stays for a day.
+        """
+        return [
+            run
+            for run in dead_runs(self.base)
+            if (run.project == self.project or not run.keeps_something()) and not run.is_used()
+        ]
+
+    def keeps_something(self) -> bool:
+        """Whether it has kept a database that somebody may still want to look at."""
+        with contextlib.suppress(OSError):
+            files = list((self.folder / _KEPT).iterdir())
+            young = any(time.time() - file.stat().st_mtime < _KEPT_SECONDS for file in files)
+            return young and Path(self.project).is_dir()
+        return False
 
     @contextlib.contextmanager
     def starting(self, key: str) -> Iterator[Path]:
@@ -117,7 +163,7 @@ class Run:
 
         Yields the server's folder.
         """
-        self._make()
+        self.make()
         with exclusive(self.folder / f"{key}.lock", f"starting MongoDB ({key}) for tests", lambda _: None):
             if self.owner.is_dead:
                 raise ProvisionError(
@@ -129,8 +175,22 @@ class Run:
             folder.mkdir(mode=0o700, exist_ok=True)
             yield folder
 
-    def _make(self) -> None:
-        """Make the run's folder; remove first what dead runs have left."""
+    def is_used(self) -> bool:
+        """Whether other runs use its servers (`--mongodb-reuse`), in whatever state its own process is."""
+        try:
+            descriptor = os.open(self.folder / USERS, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def make(self, files: Mapping[str, str] | None = None) -> None:
+        """Make the run's folder, with files in it; remove first what dead runs have left."""
         doing = "making a directory for the tests' MongoDB"
         try:
             self.base.mkdir(mode=0o700, exist_ok=True)
@@ -150,12 +210,14 @@ class Run:
         with exclusive(self.base / "runs.lock", "removing what killed test runs have left", lambda _: None):
             if self.folder.exists():
                 return
-            for left in dead_runs(self.base):
+            for left in self.left():
                 with contextlib.suppress(ProvisionError):  # its record stays, for a run with Docker
                     left.clear()
             # The owner is on record before the folder is seen: one without would be no one's.
             partial = Path(tempfile.mkdtemp(prefix=".new-", dir=self.base))
-            write_json(partial / "owner.json", self.owner.as_json())
+            write_json(partial / "owner.json", {**self.owner.as_json(), "project": self.project})
+            for name, text in (files or {}).items():
+                write_atomically(partial / name, text, 0o600)
             partial.rename(self.folder)
 
     def clear(self) -> None:
@@ -221,9 +283,10 @@ def runs(base: Path) -> list[Run]:
     """Every run that has a folder."""
     found = []
     for record in sorted(base.glob("*/owner.json")):
-        owner = Owner.from_json(read_json(record) or {})
+        values = read_json(record) or {}
+        owner = Owner.from_json(values)
         if owner is not None:
-            found.append(Run(record.parent.name, base, owner))
+            found.append(Run(record.parent.name, base, owner, str(values.get("project", ""))))
     return found
 
 

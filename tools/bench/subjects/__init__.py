@@ -34,6 +34,8 @@ ALL: tuple[Subject, ...] = (
     setup_fresh.SUBJECT,
     fixtures.SESSION,
     fixtures.DATABASES,
+    fixtures.RESET,
+    fixtures.RESET_SECONDS,
     app_load.PEOPLE_REQUESTS,
     app_load.PEOPLE_P99,
     app_load.LOG_IN_REQUESTS,

@@ -21,6 +21,14 @@ def _databases(lab: Lab) -> float:
     return _measured(lab, "database")
 
 
+def _resets(lab: Lab) -> float:
+    return _measured(lab, "reset")
+
+
+def _rebuilds(lab: Lab) -> float:
+    return _measured(lab, "rebuild")
+
+
 def _measured(lab: Lab, what: str) -> float:
     project = lab.project()
     command = [str(project.python), "-m", "tools.bench.fixture", what, str(project.mongod.path)]
@@ -40,4 +48,19 @@ DATABASES = Subject(
     "100 times the fixture database, set-up and drop (the median of 100, after writes to two collections), 15 ms each",
     Bound(1.5, "s"),
     _databases,
+)
+RESET = Subject(
+    "test-reset",
+    "what 100 tests wait for their database_template (100 times the median): ten collections of 100 documents with two "
+    "indexes each, one of them written to",
+    Bound(0.5, "x"),
+    _resets,
+    _rebuilds,
+    "drop the collections, make and fill them again",
+)
+RESET_SECONDS = Subject(
+    "test-reset-seconds",
+    "the same in seconds; 15 ms each",
+    Bound(1.5, "s"),
+    _resets,
 )

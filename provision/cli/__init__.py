@@ -11,12 +11,12 @@ def collection() -> Collection:
     """Every task, as a namespace of its own: for a `tasks.py`, `add_collection(collection(), "db")` puts them under db."""
     from invoke.collection import Collection
 
-    from provision.cli import clients, cluster, eject, environments, hosts, init, tasks
+    from provision.cli import clients, cluster, dumps, eject, environments, hosts, init, tasks
 
     own = (
         init.init, tasks.setup, tasks.settings, tasks.render, tasks.start, tasks.stop, tasks.restart, tasks.status,
-        tasks.logs, tasks.uri, tasks.run, clients.tunnel, clients.shell, clients.tour, clients.seed, tasks.doctor,
-        tasks.clean, environments.ps, eject.eject,
+        tasks.logs, tasks.uri, tasks.run, clients.tunnel, clients.shell, clients.tour, clients.seed, dumps.dump, dumps.load,
+        tasks.doctor, tasks.clean, environments.ps, eject.eject,
     )  # fmt: skip
     namespace = Collection(*own)
     namespace.add_collection(cluster.namespace)

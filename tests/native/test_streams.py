@@ -97,6 +97,9 @@ TABLE = {
     "shell": Started(("--python", "--eval", "db.user.insert_one({'name': 'Ångström'})"), NEEDS_PRIMARY),
     "tour": Started(statuses=NEEDS_PRIMARY),
     "seed": Started(("--users", "3"), NEEDS_PRIMARY),
+    # A folder that is there: what one state has dumped, the next must not meet.
+    "dump": Started(("/dev/null",), REFUSED),
+    "load": Started(("/nowhere",), REFUSED),
     "doctor": Started(prints=True),
     "eject": Started(("provision",), REFUSED),
     "ps": Started(prints=True),

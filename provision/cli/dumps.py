@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
 
 @command(
+    positional=["folder"],
     help={
         "folder": "where to; it must not exist, or be empty (default: dump)",
         "database": "this database alone (default: all but the server's own)",
         "only": "these collections alone, with commas between",
         "gzip": "compress each file",
         **ON,
-    }
+    },
 )
 def dump(
     session: Session,
@@ -33,7 +34,7 @@ def dump(
     """Write databases into a folder, in mongodump's format: documents, indexes, options, views, time series.
 
     MongoDB's own tools are not needed. The folder appears when the dump is complete. Writers go on meanwhile, so
-    collections are not all of one moment; `invoke snapshot.save` is.
+    the collections are not all of one moment.
     """
     from provision.cli import display
     from provision.cli.result import Result

@@ -217,7 +217,8 @@ def load(
     def work(each: Dumped, stopped: Callable[[], bool]) -> LoadedCollection:
         loading = _Loading(client, each, drop, sizes, stopped, under_way, recreate)
         done = loading.run()
-        finished.append(done)
+        if loading.complete:
+            finished.append(done)
         return done
 
     collections = [each for each in wanted if each.metadata.kind != "view"]
@@ -322,6 +323,7 @@ class _Loading:
         self._under_way = under_way
         self._recreate = recreate
         self._documents = self._duplicates = 0
+        self.complete = False  # not where it was told to stop
 
     def run(self) -> LoadedCollection:
         name = self._metadata.name
@@ -340,7 +342,10 @@ class _Loading:
         self._under_way[self._dumped.namespace] = self._so_far(0, dropped, present is not None)
         if self._dumped.data is not None:
             self._insert(self._dumped.data, dropped, present is not None)
-        indexes = 0 if self._metadata.kind == "view" or self._stopped() else self._create_indexes()
+        if self._stopped():
+            return self._so_far(0, dropped, present is not None)
+        indexes = 0 if self._metadata.kind == "view" else self._create_indexes()
+        self.complete = True
         return self._so_far(indexes, dropped, present is not None)
 
     def _so_far(self, indexes: int, dropped: bool, kept: bool) -> LoadedCollection:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from provision.core.errors import ProvisionError
 from provision.core.steps import Progress
-from provision.data.dumps import archive, reading, writing
+from provision.data.dumps import mongorestore, reading, writing
 from provision.data.dumps.reading import Dumped, LoadedCollection
 from provision.data.dumps.writing import DumpedCollection
 from provision.deployments.deployment import Deployment
@@ -110,7 +110,7 @@ def plan(source: Path, database: str, only: Sequence[str], into: str) -> Planned
     doing = f"loading {source}"
     if source.is_file():
         try:
-            compression = archive.recognise(source)
+            compression = mongorestore.recognise(source)
         except OSError as error:
             raise ProvisionError(doing, f"{source}: {error.strerror}.", f"Look at it: ls -l {source}") from None
         if compression is None:
@@ -137,12 +137,12 @@ def load(
 ) -> Load:
     """Insert a dump into a deployment.
 
-    Raises ProvisionError: as `reading.load` or `archive.restore`.
+    Raises ProvisionError: as `reading.load` or `mongorestore.restore`.
     """
     begun, doing = time.monotonic(), f"loading {source} into {deployment.name}"
     if planned.archive:
         uri = deployment.uri(user="root")
-        done = archive.restore(source, planned.archive, uri, database, only, into, drop, say)
+        done = mongorestore.restore(source, planned.archive, uri, database, only, into, drop, say)
         seconds = writing.seconds_since(begun)
         return Load(
             deployment.name, str(source), "mongorestore", done.documents, done.failures, [], [], seconds

@@ -69,7 +69,7 @@ def collection_name(file_stem: str) -> str:
 
 
 def split(file_name: str) -> tuple[str, Literal["data", "metadata"], bool] | None:
-    """A file name as stem, kind of file, and whether it is compressed; None: it is no file of a dump."""
+    """A file name as stem, kind of file, and whether it is compressed; None: it is not a file of a dump."""
     compressed = file_name.endswith(GZIP)
     plain = file_name.removesuffix(GZIP)
     if plain.endswith(METADATA):

@@ -205,8 +205,8 @@ def load(
         recreate: given a namespace that will be dropped, gives what makes it anew as the deployment had it (its shard
             key); called when the collection is there again and empty.
 
-    Raises ProvisionError: a file can't be read or is damaged, or the server refuses what is in it. What was loaded until
-        then is said.
+    Raises ProvisionError: a file can't be read or is damaged, or the server refuses what is in it. It says what was
+    loaded until then.
     """
     _require_kinds(client, wanted, drop, doing)
     total = sum(each.data.stat().st_size for each in wanted if each.data)
@@ -447,7 +447,7 @@ def _as_asked(index: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _guilty(batch: Batch, file: Path) -> DumpDamaged | None:
-    """The first document of a batch that is no BSON; None: all of them are."""
+    """The first document of a batch that is not BSON; None: all of them are."""
     import bson
     from bson.codec_options import CodecOptions, DatetimeConversion
 

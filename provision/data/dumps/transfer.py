@@ -103,9 +103,9 @@ def dump(
 
 
 def plan(source: Path, database: str, only: Sequence[str], into: str) -> Planned:
-    """Read what is to be loaded; changes nothing.
+    """Read what a load will insert; changes nothing.
 
-    Raises ProvisionError: it is no dump, or has not what was asked for.
+    Raises ProvisionError: it is not a dump, or lacks what was asked for.
     """
     doing = f"loading {source}"
     if source.is_file():

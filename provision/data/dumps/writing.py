@@ -73,8 +73,8 @@ def dump(
         only: these collections alone; none: all.
         compressed: each file is gzipped.
 
-    Raises ProvisionError: there is something in the folder, no such database or collection, or the folder can't be
-        written. Nothing is left of the attempt.
+    Raises ProvisionError: there is something in the folder, or no such database or collection; or the folder can't be
+    written. Nothing is left of the attempt.
     Raises PyMongoError: the server can't be read.
     """
     doing = f"dumping into {target}"

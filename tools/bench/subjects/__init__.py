@@ -6,6 +6,7 @@ from tools.bench.measure import Subject
 from tools.bench.subjects import (
     app_load,
     cluster,
+    dump_and_load,
     environments,
     fixtures,
     hosts,
@@ -37,6 +38,7 @@ ALL: tuple[Subject, ...] = (
     app_load.LOG_IN_REQUESTS,
     app_load.LOG_IN_P99,
     seed.SUBJECT,
+    dump_and_load.SUBJECT,
     replica_set.WRITABLE,
     replica_set.HEALTHY,
     cluster.WRITABLE,

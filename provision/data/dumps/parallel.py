@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
-WORKERS = 4
+# The server works meanwhile, too: with more, both wait for processors.
+WORKERS = max(2, min(4, (os.cpu_count() or 2) // 2))
 
 Item = TypeVar("Item")
 Done = TypeVar("Done")

@@ -10,7 +10,7 @@ from tools.bench.lab import Lab
 from tools.bench.measure import Bound, Subject
 from tools.bench.subjects import start
 
-_DOCUMENTS = 60_000
+_DOCUMENTS = 200_000
 # As many bytes as a document of an app has: some 1.7 KB.
 _FILL = """
 import os, sys
@@ -86,7 +86,7 @@ def _theirs(lab: Lab) -> float:
 
 SUBJECT = Subject(
     "dump-and-load",
-    f"{_DOCUMENTS:,} documents (100 MB, two collections with an index) by ./invoke dump, then ./invoke load",
+    f"{_DOCUMENTS:,} documents (340 MB, two collections with an index) by ./invoke dump, then ./invoke load",
     Bound(1.25, "x"),  # 0.8 times the throughput
     _ours,
     _theirs,

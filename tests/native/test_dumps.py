@@ -23,10 +23,13 @@ from pymongo.database import Database
 
 from provision.core.errors import ProvisionError
 from provision.core.steps import Silent
-from provision.data.dumps import reading, writing
+from provision.data.dumps import reading, transfer, writing
 from provision.data.dumps.framing import DumpDamaged
 from provision.data.dumps.reading import LoadedCollection
+from provision.deployments import cluster
 from tests.support.clones import Clone
+from tests.support.deployments import deployed
+from tests.support.processes import free_ports
 
 EVERY_TYPE: dict[str, Any] = {
     "double": 1.5,
@@ -385,3 +388,34 @@ def test_the_commands_dump_and_load_a_deployment_that_has_users(clone: Clone, tm
     assert password not in " ".join([config, *others])
     assert {"--gzip", "--nsInclude=shop.a\\*b", "--nsExclude=admin.*"} <= set(others)
     assert not Path(config.removeprefix("--config=")).exists()
+
+
+def test_a_sharded_collection_that_is_dropped_and_loaded_is_sharded_again(
+    tmp_path: Path, mongod_binary: Path, mongod_version: str
+):
+    sharded = {"shop": {"orders": {"key": {"_id": "hashed"}}}}
+    with deployed(
+        tmp_path,
+        mongod_binary,
+        mongod_version,
+        topology="sharded",
+        shards=2,
+        members=1,
+        config_servers=1,
+        port=free_ports(200),
+        sharding=sharded,
+    ) as deployment:
+        with MongoClient[dict[str, Any]](deployment.uri(user="root")) as client:
+            client.shop.orders.insert_many([{"_id": n} for n in range(200)])
+            client.shop.orders.create_index("n")
+        dump = transfer.dump(deployment, tmp_path / "dump", "", (), False, Silent())
+        assert [(each.namespace, each.documents) for each in dump.collections] == [("shop.orders", 200)]
+        planned = transfer.plan(tmp_path / "dump", "", (), "")
+        done = transfer.load(
+            deployment, tmp_path / "dump", planned, "", (), "", True, Silent(), lambda _: None
+        )
+        assert (done.documents, done.duplicates) == (200, 0)
+        shares = cluster.distribution(deployment, "shop.orders")["shop.orders"]
+        assert len(shares) == 2
+        assert sum(each.documents for each in shares) == 200
+        assert all(each.documents for each in shares)

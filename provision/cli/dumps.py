@@ -1,4 +1,4 @@
-"""The tasks that bring data in and out: dump, load."""
+"""The tasks that bring data in and out: dump, load, pull."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from provision.cli.result import Result
     from provision.cli.session import Session
     from provision.data.dumps.transfer import Dump, Load
+    from provision.data.pulls.run import Pulled
 
 
 @command(
@@ -116,6 +117,104 @@ def load(
             display.note(
                 f"{done.duplicates:,} documents were there already, and stay as they were. "
                 "Replace them with: invoke load FOLDER --drop"
+            )
+
+    return Result(done, show, status=1 if done.duplicates else 0)
+
+
+@command(
+    help={
+        "collections": "which, with commas between; those that they refer to come along",
+        "sample": "a share (5%) or a number (500) of each, the same ones every time (default: all)",
+        "mask": "file with the masks and references (default: masks.yaml, where that is there)",
+        "from-env": "variable with the connection string of the server to read",
+        "database": "database to read (default: that of the connection string)",
+        "into": "database of the deployment (default: the app's)",
+        "drop": "drop these collections here first, after asking",
+        "yes": "with --drop: don't ask",
+        **ON,
+    }
+)
+def pull(
+    session: Session,
+    collections: str = "",
+    sample: str = "",
+    mask: str = "",
+    from_env: str = "PULL_URI",
+    database: str = "",
+    into: str = "",
+    drop: bool = False,
+    yes: bool = False,
+    on: str = "local",
+) -> Result[Pulled | None]:
+    """Pull collections of another server into a deployment of this project, sampled and masked.
+
+    The connection string comes from the environment, and is never shown. The other server is only read. Values are
+    masked before they are written anywhere; equal values stay equal. docs/pull.md shows masks.yaml.
+    """
+    import os
+
+    from provision.cli import display
+    from provision.cli.result import Result
+    from provision.core.errors import ProvisionError
+    from provision.data.pulls import run as pulls
+    from provision.data.pulls.pulling import Sample
+
+    names = _names(collections)
+    uri = pulls.source_uri(from_env, os.environ)
+    if not names:
+        raise ProvisionError(
+            "pulling data", "No collection is named.", "Name some: invoke pull --collections users,orders"
+        )
+    default = session.project / "masks.yaml"
+    file = Path(mask) if mask else default if default.is_file() else None
+    plan = pulls.read_plan(file)
+    request = pulls.Request(
+        uri,
+        from_env,
+        names,
+        Sample.parse(sample),
+        plan,
+        database,
+        into or session.loaded.settings.app.database,
+        drop,
+    )
+    deployment = session.running(on, f"pulling data into {on}")
+    if drop and not agreed(f"Drop {', '.join(names)} in {request.into} of {on}?", "pulling data", yes):
+        return Result(None, lambda: display.line("Nothing was changed."))
+    for name in pulls.unmasked(plan, names):
+        session.say(
+            f"{name} has no masks: its documents come as they are. If that is meant, say `{name}: keep`."
+        )
+    with display.counting("documents") as progress:
+        done = pulls.pull(deployment, session.loaded.paths, request, progress)
+
+    def show() -> None:
+        rows = [
+            (
+                each.collection,
+                f"{each.documents:,}",
+                f"{each.referenced:,}",
+                "yes" if each.masked else "no",
+                str(each.indexes),
+            )
+            for each in done.collections
+        ]
+        display.table(("COLLECTION", "DOCUMENTS", "REFERENCED", "MASKED", "INDEXES"), rows)
+        for each in done.collections:
+            for why in each.left_out:
+                display.note(f"{each.collection}: left out {why}.")
+            for path in each.unused:
+                display.note(
+                    f"{each.collection}.{path}: no document has this field, so its mask did nothing."
+                )
+        for name in done.unmasked:
+            if name not in names:
+                display.note(f"{name} has no masks: its documents came as they are.")
+        display.line(f"{done.database}: {done.documents:,} documents in {done.seconds:.1f} s")
+        if done.duplicates:
+            display.note(
+                f"{done.duplicates:,} documents were there already, and stay as they were: invoke pull --drop"
             )
 
     return Result(done, show, status=1 if done.duplicates else 0)

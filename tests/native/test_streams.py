@@ -100,6 +100,7 @@ TABLE = {
     # A folder that is there: what one state has dumped, the next must not meet.
     "dump": Started(("/dev/null",), REFUSED),
     "load": Started(("/nowhere",), REFUSED),
+    "pull": Started(("--collections", "user"), REFUSED),
     "doctor": Started(prints=True),
     "eject": Started(("provision",), REFUSED),
     "ps": Started(prints=True),

@@ -176,7 +176,7 @@ def _agree(collections: dict[str, Rules], reference: Reference, doing: str) -> N
     node = rules.root
     for part in reference.path.split("."):
         node = node.children.setdefault(part, Node())
-    if node.kind not in (None, there) or there == "keep":
+    if there == "keep" or node.kind not in (None, there):
         raise _wrong(
             doing,
             f"{reference.collection}.{reference.path} has the mask {here}, and {reference.target}.{reference.target_path}, "

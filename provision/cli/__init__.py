@@ -15,8 +15,8 @@ def collection() -> Collection:
 
     own = (
         init.init, tasks.setup, tasks.settings, tasks.render, tasks.start, tasks.stop, tasks.restart, tasks.status,
-        tasks.logs, tasks.uri, tasks.run, clients.tunnel, clients.shell, clients.tour, clients.seed, dumps.dump, dumps.load, dumps.pull,
-        tasks.doctor, tasks.clean, environments.ps, eject.eject,
+        tasks.logs, tasks.uri, tasks.run, clients.tunnel, clients.shell, clients.tour, clients.seed, dumps.dump, dumps.load,
+        dumps.pull, tasks.doctor, tasks.clean, environments.ps, eject.eject,
     )  # fmt: skip
     namespace = Collection(*own)
     namespace.add_collection(cluster.namespace)

@@ -180,9 +180,10 @@ def pull(
         drop,
     )
     deployment = session.running(on, f"pulling data into {on}")
-    if drop and not agreed(f"Drop {', '.join(names)} in {request.into} of {on}?", "pulling data", yes):
+    reached = plan.reached(names)
+    if drop and not agreed(f"Drop {', '.join(reached)} in {request.into} of {on}?", "pulling data", yes):
         return Result(None, lambda: display.line("Nothing was changed."))
-    for name in pulls.unmasked(plan, names):
+    for name in pulls.unmasked(plan, reached):
         session.say(
             f"{name} has no masks: its documents come as they are. If that is meant, say `{name}: keep`."
         )
@@ -208,9 +209,6 @@ def pull(
                 display.note(
                     f"{each.collection}.{path}: no document has this field, so its mask did nothing."
                 )
-        for name in done.unmasked:
-            if name not in names:
-                display.note(f"{name} has no masks: its documents came as they are.")
         display.line(f"{done.database}: {done.documents:,} documents in {done.seconds:.1f} s")
         if done.duplicates:
             display.note(

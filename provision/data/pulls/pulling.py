@@ -189,8 +189,8 @@ class Pull:
         """
         self._listed = {each["name"]: each for each in self._source.list_collections()}
         known = [name for name in self._listed if not name.startswith("system.")]
-        found = list(dict.fromkeys(named))
-        for name in found:  # grows
+        found = self._plan.reached(named)
+        for name in found:
             if name not in known:
                 raise ProvisionError(
                     self._doing,
@@ -203,7 +203,6 @@ class Pull:
                     f"{name} is a view: its definition could hold a value.",
                     "Name the collection that it reads: invoke pull --collections NAME",
                 )
-            found += [each.target for each in self._references(name) if each.target not in found]
         return found
 
     def run(self, named: Sequence[str], collections: Sequence[str], drop: bool) -> None:
@@ -254,7 +253,7 @@ class Pull:
         if self._sample.is_all:
             yield from _batches(collection.find())
             return
-        ids = (each["_id"] for each in collection.find({}, {"_id": 1}).batch_size(10_000))
+        ids = (each["_id"] for each in collection.find({}, {"_id": 1}).batch_size(10_000) if "_id" in each)
         if self._sample.number is not None:
             chosen = heapq.nsmallest(self._sample.number, ids, key=self._rank)
         else:
@@ -272,8 +271,9 @@ class Pull:
         seen, rules, done = self._seen[name], self._plan.rules(name), self.done[name]
         new = []
         for document in documents:
-            identifier = _encoded(document.get("_id"))
-            if identifier not in seen:
+            # A measurement of a time series need not have one.
+            identifier = _encoded(document["_id"]) if "_id" in document else b""
+            if not identifier or identifier not in seen:
                 seen.add(identifier)
                 self._follow(name, document)
                 new.append(rules.masked(document, self._masker) if rules.masks else document)

@@ -80,6 +80,17 @@ class Plan:
         """A collection's; without any, all of it is kept, and it does not say so."""
         return self.collections.get(collection) or Rules()
 
+    def reached(self, named: Sequence[str]) -> list[str]:
+        """These collections, and those that they refer to."""
+        found = list(dict.fromkeys(named))
+        for name in found:  # grows
+            found += [
+                each.target
+                for each in self.references
+                if each.collection == name and each.target not in found
+            ]
+        return list(dict.fromkeys(found))
+
 
 def parse(content: Any, name: str) -> Plan:
     """Read rules.
@@ -183,7 +194,7 @@ def _agree(collections: dict[str, Rules], reference: Reference, doing: str) -> N
             f"which it refers to, has {there}: they would differ.",
         )
     node.kind, node.path = there, reference.path
-    rules.masks = rules.masks or there != "keep"
+    rules.masks = True
 
 
 def _mapping(given: Any, doing: str, where: str) -> Mapping[Any, Any]:

@@ -190,32 +190,33 @@ def pull(
     with display.counting("documents") as progress:
         done = pulls.pull(deployment, session.loaded.paths, request, progress)
 
-    def show() -> None:
-        rows = [
-            (
-                each.collection,
-                f"{each.documents:,}",
-                f"{each.referenced:,}",
-                "yes" if each.masked else "no",
-                str(each.indexes),
-            )
-            for each in done.collections
-        ]
-        display.table(("COLLECTION", "DOCUMENTS", "REFERENCED", "MASKED", "INDEXES"), rows)
-        for each in done.collections:
-            for why in each.left_out:
-                display.note(f"{each.collection}: left out {why}.")
-            for path in each.unused:
-                display.note(
-                    f"{each.collection}.{path}: no document has this field, so its mask did nothing."
-                )
-        display.line(f"{done.database}: {done.documents:,} documents in {done.seconds:.1f} s")
-        if done.duplicates:
-            display.note(
-                f"{done.duplicates:,} documents were there already, and stay as they were: invoke pull --drop"
-            )
+    return Result(done, lambda: _show_pulled(done), status=1 if done.duplicates else 0)
 
-    return Result(done, show, status=1 if done.duplicates else 0)
+
+def _show_pulled(done: Pulled) -> None:
+    from provision.cli import display
+
+    rows = [
+        (
+            each.collection,
+            f"{each.documents:,}",
+            f"{each.referenced:,}",
+            "yes" if each.masked else "no",
+            str(each.indexes),
+        )
+        for each in done.collections
+    ]
+    display.table(("COLLECTION", "DOCUMENTS", "REFERENCED", "MASKED", "INDEXES"), rows)
+    for each in done.collections:
+        for why in each.left_out:
+            display.note(f"{each.collection}: left out {why}.")
+        for path in each.unused:
+            display.note(f"{each.collection}.{path}: no document has this field, so its mask did nothing.")
+    display.line(f"{done.database}: {done.documents:,} documents in {done.seconds:.1f} s")
+    if done.duplicates:
+        display.note(
+            f"{done.duplicates:,} documents were there already, and stay as they were: invoke pull --drop"
+        )
 
 
 def _names(text: str) -> list[str]:

@@ -27,6 +27,7 @@ from provision.data.dumps import reading, transfer, writing
 from provision.data.dumps.framing import DumpDamaged
 from provision.data.dumps.reading import LoadedCollection
 from provision.deployments import cluster
+from tests.support import capabilities
 from tests.support.clones import Clone
 from tests.support.deployments import deployed
 from tests.support.processes import free_ports
@@ -341,6 +342,33 @@ def test_files_as_mongodump_writes_them_are_loaded(target: Database[Any], tmp_pa
     assert list(target.fooView.find()) == [{"_id": 1, "n": 1}]
     assert set(target.list_collection_names()) == {"foo", "cafés", "fooView", "system.views"}
     assert set(target.foo.index_information()) == {"_id_", "example_text", "a_-1"}
+
+
+def test_dumps_are_exchanged_with_mongodump_and_mongorestore(
+    mongodb: Any, source: Database[Any], target: Database[Any], tmp_path: Path
+):
+    """With the real tools where they are installed; else the files of the test before this one stand in for them."""
+    dump(source, tmp_path / "ours")
+    if not capabilities.probe("database-tools").present:
+        ours = (tmp_path / "ours" / source.name / "german.metadata.json").read_text(encoding="utf-8")
+        assert list(json.loads(ours)) == ["options", "indexes", "uuid", "collectionName", "type"]
+        return
+    before, uri = content(source), f"--uri={mongodb.uri}"
+    theirs = tmp_path / "theirs"
+    subprocess.run(["mongodump", uri, f"--db={source.name}", f"--out={theirs}"], check=True)
+    for name in ("german", "weather", "sorted"):
+        file = f"{name}.metadata.json"
+        written = [
+            json.loads((place / source.name / file).read_text("utf-8"))
+            for place in (theirs, tmp_path / "ours")
+        ]
+        assert written[0] == written[1]
+    load(theirs, target)
+    assert content(target) == before
+    source.client.drop_database(target.name)
+    renamed = [f"--nsFrom={source.name}.*", f"--nsTo={target.name}.*", "--bypassDocumentValidation"]
+    subprocess.run(["mongorestore", uri, *renamed, str(tmp_path / "ours")], check=True)
+    assert content(target) == before
 
 
 MONGORESTORE = """#!/bin/sh

@@ -297,6 +297,13 @@ def test_a_dump_that_fails_leaves_nothing(
     monkeypatch.setattr(writing, "count", fail)
     with pytest.raises(ProvisionError, match="Nothing is left of the dump"):
         dump(source, tmp_path / "new")
+
+    def interrupt(_: bytes) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writing, "count", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        dump(source, tmp_path / "new")
     assert {path.name for path in tmp_path.iterdir()} == {"taken"}
 
 

@@ -63,10 +63,10 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, signal.default_int_handler)  # ended politely, it cleans up as at Ctrl-C
         found = {name: capabilities.probe(name) for name in capabilities.needed_by(config.args)}
     config.stash[_FOUND] = found
-    if "mongos" in _required(config):
-        router = found.setdefault("mongos", capabilities.probe("mongos"))
-        if not router.present:
-            raise pytest.UsageError(f"--require mongos: {first_line(router.told)}. Next: {router.remedy}")
+    for name in {"mongos", "database-tools"} & _required(config):  # something else would take their place
+        real = found.setdefault(name, capabilities.probe(name))
+        if not real.present:
+            raise pytest.UsageError(f"--require {name}: {first_line(real.told)}. Next: {real.remedy}")
     # The tests say themselves which settings they mean: those of the person who runs them end here.
     for name in [name for name in os.environ if name.startswith("INVOKE_")]:
         del os.environ[name]

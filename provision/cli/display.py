@@ -162,6 +162,19 @@ def counting(what: str) -> Iterator[Progress]:
         bar.close()
 
 
+@contextlib.contextmanager
+def reading(what: str) -> Iterator[Progress]:
+    """As `counting`, for bytes."""
+    if not sys.stderr.isatty():
+        yield Silent()
+        return
+    bar = _Bar(what)
+    try:
+        yield bar
+    finally:
+        bar.close()
+
+
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[str]], paint_cell: Callable[[str, str], str] | None = None
 ) -> None:

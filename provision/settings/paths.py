@@ -138,6 +138,11 @@ class Paths:
         return self.state / "bench"
 
     @property
+    def mask_key(self) -> Path:
+        """The key that `pull` masks values with, 0600: with another key, a value gets another mask."""
+        return self.state / "mask_key"
+
+    @property
     def shell_history(self) -> Path:
         return self.state / "shell_history"
 

@@ -154,6 +154,7 @@ ACCEPTED_SETTINGS = Record(lambda paths, _: paths.accepted_settings, of_deployme
 APP_VIRTUALENVS = Record(lambda paths, _: paths.app_envs, of_deployment=False)
 OLD_APP_VIRTUALENV = Record(lambda paths, _: paths.app_env, of_deployment=False)
 SHELL_HISTORY = Record(lambda paths, _: paths.shell_history, of_deployment=False, private=True)
+MASK_KEY = Record(lambda paths, _: paths.mask_key, of_deployment=False, private=True)
 LOCK = Record(lambda paths, _: paths.lock("*"), of_deployment=False)
 ENV_LOCK = Record(lambda paths, _: paths.env_lock, of_deployment=False)
 SCHEMA = Record(lambda paths, _: paths.schema, of_deployment=False)

@@ -98,6 +98,10 @@ TABLE = {
     "tour": Started(statuses=NEEDS_PRIMARY),
     "seed": Started(("--users", "3"), NEEDS_PRIMARY),
     "reset": Started(("--yes",), NEEDS_PRIMARY),
+    # A folder that is there: what one state has dumped, the next must not meet.
+    "dump": Started(("/dev/null",), REFUSED),
+    "load": Started(("/nowhere",), REFUSED),
+    "pull": Started(("--collections", "user"), REFUSED),
     "doctor": Started(prints=True),
     "eject": Started(("provision",), REFUSED),
     "ps": Started(prints=True),

@@ -177,6 +177,14 @@ def _mongos() -> Answer:
     return _run([str(router), "--version"]), {"path": str(router)}
 
 
+def _database_tools() -> Answer:
+    """MongoDB's own mongodump and mongorestore. Without them, files as they write them take their place."""
+    for name in ("mongodump", "mongorestore"):
+        if shutil.which(name) is None:
+            raise _Missing(f"there is no {name} on the PATH: files as it writes them would serve")
+    return _run(["mongodump", "--version"]), {}
+
+
 def _docker() -> Answer:
     engine = _run(["docker", "version", "--format", "{{.Server.Version}}"])
     compose = _run(["docker", "compose", "version", "--short"])
@@ -330,6 +338,7 @@ PROBES: Mapping[str, tuple[str, Callable[[], Answer]]] = {
         "INVOKE_MONGODB_SOURCE=archive ./invoke setup, where MongoDB's downloads can be reached",
         _mongos,
     ),
+    "database-tools": ("install https://www.mongodb.com/try/download/database-tools", _database_tools),
     "docker": (_PREPARE, _docker),
     "browser": (_PREPARE, _browser),
     "sshd": (_PREPARE, _sshd),

@@ -41,6 +41,7 @@ def test_every_path_that_paths_names_below_state_is_of_a_known_kind(loaded: Load
     paths = loaded.paths
     named = {
         "secret_key": paths.secret_key,
+        "mask_key": paths.mask_key,
         "mongod_record": paths.mongod_record,
         "app_envs": paths.app_envs / "shop-12345678" / "1" / "bin" / "python",
         "app_env": paths.app_env / "bin" / "python",

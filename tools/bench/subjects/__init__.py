@@ -6,6 +6,7 @@ from tools.bench.measure import Subject
 from tools.bench.subjects import (
     app_load,
     cluster,
+    dump_and_load,
     environments,
     fixtures,
     hosts,
@@ -43,6 +44,7 @@ ALL: tuple[Subject, ...] = (
     seed.SUBJECT,
     snapshot.SUBJECT,
     reset.SUBJECT,
+    dump_and_load.SUBJECT,
     replica_set.WRITABLE,
     replica_set.HEALTHY,
     cluster.WRITABLE,

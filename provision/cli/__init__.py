@@ -12,7 +12,16 @@ def collection() -> Collection:
     from invoke.collection import Collection
 
     from provision.cli import (
-        clients, cluster, dumps, eject, environments, hosts, init, seeds, snapshots, tasks,
+        clients,
+        cluster,
+        dumps,
+        eject,
+        environments,
+        hosts,
+        init,
+        seeds,
+        snapshots,
+        tasks,
     )  # fmt: skip
 
     own = (

@@ -145,8 +145,9 @@ def _show_reset(done: shapes.Reset) -> None:
     _show_seeds(done.seeds)
     place = f"{done.database} of {done.deployment}"
     if not done.restored:
+        collections = f"{len(done.collections)} collection{'' if len(done.collections) == 1 else 's'}"
         display.line(
-            f"{place} is as new: {len(done.collections)} collections, {done.documents:,} documents, "
+            f"{place} is as new: {collections}, {done.documents:,} documents, "
             f"in {done.seconds:.2f} s. The next reset puts this back."
         )
         return

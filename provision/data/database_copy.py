@@ -6,6 +6,7 @@ MongoDB's `dbHash` tells. https://www.mongodb.com/docs/manual/reference/command/
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import shutil
@@ -14,14 +15,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from bson import json_util
 
+from provision.core import copying
 from provision.core.files import write_atomically
+from provision.data.dumps import framing
+from provision.data.indexes import to_create
 
 if TYPE_CHECKING:
-    from bson.raw_bson import RawBSONDocument
     from pymongo.collection import Collection
     from pymongo.database import Database
 
@@ -30,9 +33,7 @@ MAKING = ".making-"
 """How the name of a folder begins in which a copy is being made."""
 _SCHEMA = 1
 _OPTIONS = json_util.CANONICAL_JSON_OPTIONS
-_CHUNK = 1 << 20
 _BATCH = 10_000
-_BATCH_BYTES = 16_000_000
 _IN_FLIGHT = 2  # batches of one collection
 _AT_ONCE = 2  # collections
 # Documents of a larger collection are not compared one by one: that is done in memory.
@@ -89,22 +90,12 @@ class Kept:
             if found["schema"] != _SCHEMA:
                 return None
             kept = cls(folder, tuple(KeptCollection(**each) for each in found["collections"]))
+            expected = {folder / each.file: each.digest for each in kept.collections if each.file}
+            if copying.digests(expected) != expected:
+                return None
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return kept if all(_intact(folder, each) for each in kept.collections) else None
-
-
-def _intact(folder: Path, collection: KeptCollection) -> bool:
-    if not collection.file:
-        return True
-    digest = hashlib.sha256()
-    try:
-        with (folder / collection.file).open("rb") as file:
-            while part := file.read(_CHUNK):
-                digest.update(part)
-    except OSError:
-        return False
-    return digest.hexdigest() == collection.digest
+        return kept
 
 
 def keep(
@@ -133,9 +124,8 @@ def keep(
             file = f"{number}.bson" if present.kind != "view" else ""
             count, size, digest = 0, 0, ""
             if file:
-                with (making / file).open("xb") as sink:
-                    for count, size, digest in _copied(database[name], sink):  # noqa: B007 — the last ones count
-                        advance(done + count, None)
+                told = functools.partial(_told, advance, done)
+                count, size, digest = _copied(database[name], making / file, told)
             done += count
             key = shard_keys.get(f"{database.name}.{name}")
             kept.append(
@@ -157,31 +147,30 @@ def keep(
     return Kept(folder, tuple(kept))
 
 
-def _copied(collection: Collection[Any], sink: IO[bytes]) -> Iterator[tuple[int, int, str]]:
-    """Write all documents; gives how many, their bytes and their digest now and then, and last of all."""
+def _copied(collection: Collection[Any], file: Path, told: Callable[[int], None]) -> tuple[int, int, str]:
+    """Write all documents into a new file. `told`: how many there are so far.
+
+    Returns: How many, their bytes, and the SHA-256 of these.
+    """
     count = size = 0
     digest = hashlib.sha256()
-    for batch in _raw_batches(collection):
-        sink.write(batch)
-        digest.update(batch)
-        size += len(batch)
-        count += sum(1 for _ in _split(batch))
-        yield count, size, digest.hexdigest()
-    yield count, size, digest.hexdigest()
+    with file.open("xb") as sink:
+        for batch in _raw_batches(collection):
+            sink.write(batch)
+            digest.update(batch)
+            size += len(batch)
+            count += framing.count(batch)
+            told(count)
+    return count, size, digest.hexdigest()
+
+
+def _told(advance: Advance, before: int, count: int) -> None:
+    advance(before + count, None)
 
 
 def _raw_batches(collection: Collection[Any]) -> Iterator[bytes]:
     cursor = collection.find_raw_batches({}, batch_size=_BATCH)
     yield from cursor
-
-
-def _split(batch: bytes) -> Iterator[bytes]:
-    """Documents one after another → each."""
-    at = 0
-    while at < len(batch):
-        end = at + int.from_bytes(batch[at : at + 4], "little")
-        yield batch[at:end]
-        at = end
 
 
 @dataclass(frozen=True)
@@ -299,11 +288,11 @@ def _corrected(collection: Collection[Any], folder: Path, wanted: KeptCollection
     plain = wanted.kind == "collection" and not wanted.options.get("capped")
     if not plain or max(wanted.bytes, _size(collection)) > _COMPARED_BYTES:
         return None
-    missing = dict.fromkeys(_split((folder / wanted.file).read_bytes()))
+    missing = dict.fromkeys(framing.split((folder / wanted.file).read_bytes()))
     most = max(_MOST_DIFFERENT * len(missing), 1)
     wrong: list[Any] = []
     for batch in _raw_batches(collection):
-        for document in _split(batch):
+        for document in framing.split(batch):
             if document in missing:
                 del missing[document]
             else:
@@ -312,7 +301,7 @@ def _corrected(collection: Collection[Any], folder: Path, wanted: KeptCollection
         return None
     for at in range(0, len(wrong), _BATCH):
         collection.delete_many({"_id": {"$in": wrong[at : at + _BATCH]}})
-    again = [RawBSONDocument(each) for each in missing]
+    again = list(missing)
     for at in range(0, len(again), _BATCH):
         _insert(collection, again[at : at + _BATCH])
     return len(again)
@@ -335,20 +324,6 @@ def _made(database: Database[Any], wanted: KeptCollection, shard: Shard | None) 
         database.command({"createIndexes": wanted.name, "indexes": indexes})
 
 
-def to_create(options: Mapping[str, Any], listed: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The indexes that a collection with these options lacks when it is new, as createIndexes takes them.
-
-    `listed`: its indexes, as listIndexes and mongodump's metadata have them.
-    """
-    # One without a collation would get that of the collection.
-    simple = {"collation": {"locale": "simple"}} if "collation" in options else {}
-    return [
-        {**simple, **{name: value for name, value in each.items() if name not in ("ns", "v")}}
-        for each in listed
-        if each.get("name") != "_id_" and not each.get("clustered")
-    ]
-
-
 def _filled(database: Database[Any], folder: Path, wanted: KeptCollection) -> Iterator[int]:
     """Insert the documents of a copy; gives the number of each batch."""
     if not wanted.file:
@@ -362,10 +337,10 @@ def _filled(database: Database[Any], folder: Path, wanted: KeptCollection) -> It
     ):
         pending: list[Any] = []
         try:
-            for batch in _read(file):
+            for batch in framing.batches(file, folder / wanted.file):
                 if len(pending) >= in_flight:
                     yield pending.pop(0).result()
-                pending.append(pool.submit(_insert, collection, batch))
+                pending.append(pool.submit(_insert, collection, batch.documents))
             for each in pending:
                 yield each.result()
         finally:
@@ -373,22 +348,9 @@ def _filled(database: Database[Any], folder: Path, wanted: KeptCollection) -> It
                 each.cancel()
 
 
-def _insert(collection: Collection[Any], batch: Sequence[RawBSONDocument]) -> int:
-    collection.insert_many(batch, ordered=False, bypass_document_validation=True)
-    return len(batch)
-
-
-def _read(file: IO[bytes]) -> Iterator[list[RawBSONDocument]]:
+def _insert(collection: Collection[Any], batch: Sequence[bytes]) -> int:
     from bson.raw_bson import RawBSONDocument
 
-    batch: list[RawBSONDocument] = []
-    size = 0
-    while head := file.read(4):
-        length = int.from_bytes(head, "little")
-        batch.append(RawBSONDocument(head + file.read(length - 4)))
-        size += length
-        if len(batch) >= _BATCH or size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+    documents = [RawBSONDocument(each) for each in batch]
+    collection.insert_many(documents, ordered=False, bypass_document_validation=True)
+    return len(batch)

@@ -5,7 +5,7 @@ What it was is kept below `.state/`, by a key that changes with the seeds and th
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import hashlib
 import json
 import shlex
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from provision.core.errors import ProvisionError
 from provision.core.steps import Progress
 from provision.data import database_copy
+from provision.data.connection import connected
 from provision.data.database_copy import Kept
 from provision.data.program import AppProgram
 from provision.data.seeds import applying
@@ -149,7 +150,7 @@ def reset(
             f"{target.database} is a database of MongoDB's own.",
             "Set app.database in invoke.yaml to the database of your app.",
         )
-    with target.connected(target.resetting) as client:
+    with connected(target.deployment, target.resetting, "invoke reset") as client:
         for left in kept_in.glob(f"{database_copy.MAKING}*"):  # of a reset that was killed
             shutil.rmtree(left, ignore_errors=True)
         folder = kept_in / _key(target, client, seeds, migration)
@@ -213,8 +214,11 @@ def _drop(target: Target, client: MongoClient[Any]) -> dict[str, dict[str, Any]]
     client.drop_database(target.database)
     for wanted in _declared(target):
         keys[wanted.namespace] = dict(wanted.key)
-    for namespace, key in keys.items():
-        _shard(target, namespace, key)
+    if keys:
+        from provision.deployments import cluster
+
+        for namespace, key in keys.items():
+            cluster.shard_again(target.deployment, namespace, key)
     return keys
 
 
@@ -231,17 +235,6 @@ def _shard_keys(target: Target) -> dict[str, dict[str, Any]]:
             if namespace.startswith(f"{target.database}.")
             and (found := sharding.entry(router, namespace)) is not None
         }
-
-
-def _shard(target: Target, namespace: str, key: Mapping[str, Any]) -> None:
-    """Shard a collection as the settings say, if they say it by this key; else by the key alone."""
-    from provision.deployments import cluster
-    from provision.mongodb.sharding import ShardedCollection
-
-    declared = {each.namespace: each for each in _declared(target)}.get(namespace)
-    same = declared is not None and dict(declared.key) == dict(key)
-    wanted = declared if declared is not None and same else ShardedCollection(namespace, dict(key))
-    cluster.shard_collection(target.deployment, wanted)
 
 
 def _checked(target: Target, migration: Migration, make_program: MakeProgram) -> AppProgram:
@@ -314,6 +307,8 @@ def _put_back(
     from pymongo import WriteConcern
     from pymongo.errors import BulkWriteError
 
+    from provision.deployments import cluster
+
     sharded = target.deployment.topology.is_sharded
     # Each write waits for one node, and the last one for a majority: it covers them all.
     quick = client[target.database].with_options(write_concern=WriteConcern(1))
@@ -323,7 +318,7 @@ def _put_back(
             quick,
             kept,
             _hashed(target),
-            (lambda namespace, key: _shard(target, namespace, key)) if sharded else None,
+            functools.partial(cluster.shard_again, target.deployment) if sharded else None,
             progress.advance,
         )
     except BulkWriteError as error:
@@ -339,7 +334,6 @@ def _put_back(
             f"What was kept can't be read: {error.strerror or error}.",
             "Build it anew: invoke reset --fresh",
         ) from None
-    with contextlib.suppress(KeyError):
-        safe[RECORDS].update_one({"_id": ""}, {"$set": {"_id": ""}})
+    safe[RECORDS].update_one({"_id": ""}, {"$set": {"_id": ""}})
     written = tuple(name for name in done.refilled if name != RECORDS)
     return written, tuple(done.removed), done.documents

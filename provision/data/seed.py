@@ -12,18 +12,16 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from provision.deployments.deployment import Deployment
-from provision.core.errors import ProvisionError
 from provision.core.steps import Progress
+from provision.data.connection import connected
 
 if TYPE_CHECKING:
-    from pymongo import MongoClient
     from pymongo.collection import Collection
 
 COLLECTION = "user"
 _BATCH = 5_000
 # While the server takes one batch, the next one is made and encoded.
 _IN_FLIGHT = 2
-_SERVER_SELECTION_MS = 5_000
 _NO_AGE = 0.05
 _LATEST = datetime(2026, 1, 1, tzinfo=UTC)
 _DAYS = 5 * 365
@@ -132,26 +130,14 @@ def seed(
 
     With `drop`, the collection is dropped first; it is sharded and indexed again as it was.
     """
-    from pymongo import MongoClient
-    from pymongo.errors import PyMongoError
-
     doing = f"seeding {database}.{COLLECTION} of {deployment.name}"
-    uri = deployment.uri(database, user="app")
-    try:
-        client: MongoClient[Any] = MongoClient(
-            uri, appname="invoke seed", serverSelectionTimeoutMS=_SERVER_SELECTION_MS
-        )
-        with client:
-            collection = client[database][COLLECTION]
-            if drop:
-                _drop(deployment, collection)
-            begun = time.monotonic()
-            _insert(collection, count, number, progress)
-            return Seeded(f"{database}.{COLLECTION}", count, drop, time.monotonic() - begun)
-    except PyMongoError as error:
-        raise ProvisionError(
-            doing, str(error).partition(", Timeout:")[0], f"Look at it: invoke status --on {deployment.name}"
-        ) from None
+    with connected(deployment, doing, "invoke seed", deployment.uri(database, user="app")) as client:
+        collection = client[database][COLLECTION]
+        if drop:
+            _drop(deployment, collection)
+        begun = time.monotonic()
+        _insert(collection, count, number, progress)
+        return Seeded(f"{database}.{COLLECTION}", count, drop, time.monotonic() - begun)
 
 
 def _insert(collection: Collection[Any], count: int, number: int, progress: Progress) -> None:
@@ -179,17 +165,12 @@ def _insert_batch(collection: Collection[Any], batch: list[dict[str, Any]]) -> i
 def _drop(deployment: Deployment, collection: Collection[Any]) -> None:
     """Drop the collection and make it anew as it was: its shard key, and its indexes."""
     indexes = [each for each in collection.list_indexes() if each["name"] != "_id_"]
-    key = _shard_key(deployment, collection.full_name)
+    from provision.deployments import cluster
+
+    key = cluster.shard_key(deployment, collection.full_name)
     collection.drop()
     if key is not None:
-        from provision.deployments import cluster
-        from provision.mongodb.sharding import ShardedCollection
-
-        declared = {each.namespace: each for each in deployment.collections}
-        wanted = declared.get(collection.full_name)
-        if wanted is None or dict(wanted.key) != key:
-            wanted = ShardedCollection(collection.full_name, key)
-        cluster.shard_collection(deployment, wanted)
+        cluster.shard_again(deployment, collection.full_name, key)
     present = {each["name"] for each in collection.list_indexes()} if key is not None else set()
     again = [
         {k: v for k, v in each.items() if k not in ("v", "ns")}
@@ -198,14 +179,3 @@ def _drop(deployment: Deployment, collection: Collection[Any]) -> None:
     ]
     if again:
         collection.database.command({"createIndexes": collection.name, "indexes": again})
-
-
-def _shard_key(deployment: Deployment, namespace: str) -> dict[str, Any] | None:
-    if not deployment.topology.is_sharded:
-        return None
-    from provision.deployments import cluster
-    from provision.mongodb import sharding
-
-    with cluster.routed(deployment, f"reading the shard key of {namespace}") as router:
-        present = sharding.entry(router, namespace)
-    return dict(present["key"]) if present else None

@@ -328,6 +328,26 @@ def shard_collection(deployment: Deployment, wanted: ShardedCollection) -> bool:
         return sharding.shard_collection(router, wanted)
 
 
+def shard_key(deployment: Deployment, namespace: str) -> dict[str, Any] | None:
+    """The key that a collection is sharded by; None: it is not sharded."""
+    if not deployment.topology.is_sharded:
+        return None
+    with routed(deployment, f"reading the shard key of {namespace}") as router:
+        present = sharding.entry(router, namespace)
+    return dict(present["key"]) if present else None
+
+
+def shard_again(deployment: Deployment, namespace: str, key: Mapping[str, Any]) -> None:
+    """Shard a collection that was dropped: as the settings say, if they say it by this key; else by the key alone.
+
+    Raises ProvisionError: as `shard_collection`.
+    """
+    declared = {each.namespace: each for each in deployment.collections}.get(namespace)
+    same = declared is not None and dict(declared.key) == dict(key)
+    wanted = declared if declared is not None and same else ShardedCollection(namespace, dict(key))
+    shard_collection(deployment, wanted)
+
+
 def distribution(deployment: Deployment, namespace: str = "") -> dict[str, list[ShardShare]]:
     """Documents, bytes and chunks of collections on each shard.
 

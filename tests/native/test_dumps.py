@@ -148,6 +148,7 @@ def fill(database: Database[Any]) -> None:
     indexed.create_index([("place", "2dsphere")], sparse=True)
     indexed.create_index("at", expireAfterSeconds=10**9)
     indexed.create_index([("a", "hashed")])
+    indexed.create_index([("_id", "hashed")])
     indexed.create_index([("$**", 1)], wildcardProjection={"a": 1})
     indexed.create_index("z", hidden=True, partialFilterExpression={"z": {"$gt": Int64(5), "$exists": True}})
     database.create_collection(

@@ -92,6 +92,13 @@ def test_what_stands_beside_a_collection_of_mongodump_is_no_seed(tmp_path: Path)
     assert users.digest() != before
 
 
+def test_an_index_keeps_an_expression_of_its_filter(tmp_path: Path) -> None:
+    index = {"v": 2, "key": {"a": 1}, "name": "a_1", "partialFilterExpression": {"a": {"$regex": "^x"}}}
+    about = json.dumps({"indexes": [index]})
+    (users,) = find(write(tmp_path, **{"users.bson": "", "users.metadata.json": about}), tmp_path)
+    assert metadata(users) == ({}, [index])
+
+
 def test_a_digest_follows_contents_names_and_nothing_else(tmp_path: Path) -> None:
     first = digest_of_all(find(write(tmp_path, **{"1-a.json": "[]", "b.json": "{}"}), tmp_path))
     (tmp_path / "seeds" / "b.json").touch()

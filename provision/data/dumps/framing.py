@@ -62,6 +62,15 @@ def count(documents: bytes) -> int:
     return found
 
 
+def split(documents: bytes) -> Iterator[bytes]:
+    """Each of the documents in bytes that hold whole ones."""
+    at = 0
+    while at < len(documents):
+        end = at + _LENGTH.unpack_from(documents, at)[0]
+        yield documents[at:end]
+        at = end
+
+
 def batches(file: IO[bytes], name: Path) -> Iterator[Batch]:
     """The documents of a file, some MB at a time.
 

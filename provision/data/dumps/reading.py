@@ -14,21 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 from provision.core.errors import ProvisionError, did_you_mean
 from provision.core.steps import Progress
+from provision.data.connection import said
 from provision.data.dumps import folder as names
 from provision.data.dumps import framing
 from provision.data.dumps.folder import Metadata
 from provision.data.dumps.framing import Batch, DumpDamaged
 from provision.data.dumps.parallel import in_parallel
+from provision.data.indexes import to_create
 
 if TYPE_CHECKING:
     from pymongo import MongoClient
     from pymongo.collection import Collection
     from pymongo.database import Database
 
+Recreate = Callable[[str], Callable[[], None] | None]
+
 _DUPLICATE_KEY = 11000
-_SIMPLE = {"locale": "simple"}
-# What the server gives back of an index, and does not take.
-_NOT_TAKEN = ("v", "ns", "clustered")
 # Options of old servers, which present ones refuse or make of themselves.
 _FORMER_OPTIONS = frozenset({"autoIndexId", "flags", "create", "temp"})
 
@@ -196,14 +197,14 @@ def load(
     drop: bool,
     progress: Progress,
     doing: str,
-    recreate: Callable[[str], Callable[[], None]] | None = None,
+    recreate: Recreate | None = None,
 ) -> list[LoadedCollection]:
     """Load collections, then views.
 
     Args:
         drop: drop what has one of their names first.
         recreate: given a namespace that will be dropped, gives what makes it anew as the deployment had it (its shard
-            key); called when the collection is there again and empty.
+            key), or None; called when the collection is there again and empty.
 
     Raises ProvisionError: a file can't be read or is damaged, or the server refuses what is in it. It says what was
     loaded until then.
@@ -259,7 +260,7 @@ def _stopped(
         return ProvisionError(failed.doing, f"{failed.cause}\n{told}", failed.remedy)
     return ProvisionError(
         doing,
-        f"{str(error).partition(', full error:')[0].partition(', Timeout:')[0]}\n{told}",
+        f"{said(error)}\n{told}",
         "Look at the deployment: invoke status",
     )
 
@@ -312,7 +313,7 @@ class _Loading:
         sizes: _Sizes,
         stopped: Callable[[], bool],
         under_way: dict[str, LoadedCollection],
-        recreate: Callable[[str], Callable[[], None]] | None,
+        recreate: Recreate | None,
     ) -> None:
         self._database: Database[Any] = client[dumped.database]
         self._dumped = dumped
@@ -414,36 +415,19 @@ class _Loading:
     def _create_indexes(self) -> int:
         from pymongo.errors import OperationFailure
 
-        wanted = [
-            _as_asked(index, self._metadata.options)
-            for index in self._metadata.indexes
-            if not _is_id_index(index)
-        ]
+        wanted = to_create(self._metadata.options, self._metadata.indexes)
         if not wanted:
             return 0
         name = self._metadata.name
         try:
             self._database.command({"createIndexes": name, "indexes": wanted})
         except OperationFailure as error:
-            why = str(error).partition(", full error:")[0]
             raise ProvisionError(
                 f"creating the indexes of {self._dumped.namespace}",
-                f"{why}",
+                said(error),
                 "What is there already may not fit. Drop it first: invoke load FOLDER --drop",
             ) from None
         return len(wanted)
-
-
-def _is_id_index(index: dict[str, Any]) -> bool:
-    return list(index["key"]) == ["_id"] or bool(index.get("clustered"))
-
-
-def _as_asked(index: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    """An index as `createIndexes` takes it. Without a collation it would get that of its collection."""
-    asked = {key: value for key, value in index.items() if key not in _NOT_TAKEN}
-    if "collation" in options and "collation" not in asked:
-        asked["collation"] = _SIMPLE
-    return asked
 
 
 def _guilty(batch: Batch, file: Path) -> DumpDamaged | None:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from provision.core.errors import ProvisionError
 from provision.core.steps import Progress
+from provision.data.connection import connected
 from provision.data.dumps import mongorestore, reading, writing
-from provision.data.dumps.reading import Dumped, LoadedCollection
+from provision.data.dumps.reading import Dumped, LoadedCollection, Recreate
 from provision.data.dumps.writing import DumpedCollection
 from provision.deployments.deployment import Deployment
-
-if TYPE_CHECKING:
-    from pymongo import MongoClient
-
-_SERVER_SELECTION_MS = 5_000
 
 
 @dataclass(frozen=True)
@@ -64,26 +58,6 @@ class Planned:
     archive: str  # ``plain`` or ``gzip`` where it is an archive; empty: it is a folder
 
 
-@contextlib.contextmanager
-def connected(deployment: Deployment, doing: str) -> Iterator[MongoClient[Any]]:
-    """A client of a deployment, as the user who may read and write everything.
-
-    Raises ProvisionError: the server refuses what is asked of it in the block, or can't be reached.
-    """
-    from pymongo import MongoClient
-    from pymongo.errors import PyMongoError
-
-    try:
-        client: MongoClient[Any] = MongoClient(
-            deployment.uri(user="root"), appname="invoke dump", serverSelectionTimeoutMS=_SERVER_SELECTION_MS
-        )
-        with client:
-            yield client
-    except PyMongoError as error:
-        why = str(error).partition(", full error:")[0].partition(", Timeout:")[0]
-        raise ProvisionError(doing, why, f"Look at it: invoke status --on {deployment.name}") from None
-
-
 def dump(
     deployment: Deployment,
     folder: Path,
@@ -97,7 +71,7 @@ def dump(
     Raises ProvisionError: as `writing.dump`, or the server can't be read.
     """
     begun = time.monotonic()
-    with connected(deployment, f"dumping {deployment.name} into {folder}") as client:
+    with connected(deployment, f"dumping {deployment.name} into {folder}", "invoke dump") as client:
         done = writing.dump(client, folder, database, only, compressed, progress)
     return Dump(deployment.name, str(folder), compressed, done, writing.seconds_since(begun))
 
@@ -148,7 +122,7 @@ def load(
             deployment.name, str(source), "mongorestore", done.documents, done.failures, [], [], seconds
         )
     recreate = _sharded_again(deployment) if deployment.topology.is_sharded else None
-    with connected(deployment, doing) as client:
+    with connected(deployment, doing, "invoke load") as client:
         loaded = reading.load(client, planned.collections, drop, progress, doing, recreate)
     return Load(
         deployment.name,
@@ -162,27 +136,14 @@ def load(
     )
 
 
-def _sharded_again(deployment: Deployment) -> Callable[[str], Callable[[], None]]:
+def _sharded_again(deployment: Deployment) -> Recreate:
     """What gives a collection that is dropped its shard key again."""
     from provision.deployments import cluster
-    from provision.mongodb import sharding
-    from provision.mongodb.sharding import ShardedCollection
 
-    def recreate(namespace: str) -> Callable[[], None]:
-        with cluster.routed(deployment, f"reading the shard key of {namespace}") as router:
-            entry = sharding.entry(router, namespace)
-        if entry is None:
-            return lambda: None
-        declared = {each.namespace: each for each in deployment.collections}.get(namespace)
-        key = dict(entry["key"])
-        wanted = (
-            declared
-            if declared is not None and dict(declared.key) == key
-            else ShardedCollection(namespace, key)
-        )
-        return lambda: _shard(deployment, wanted)
-
-    def _shard(deployment: Deployment, wanted: ShardedCollection) -> None:
-        cluster.shard_collection(deployment, wanted)
+    def recreate(namespace: str) -> Callable[[], None] | None:
+        key = cluster.shard_key(deployment, namespace)
+        if key is None:
+            return None
+        return lambda: cluster.shard_again(deployment, namespace, key)
 
     return recreate

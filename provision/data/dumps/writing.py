@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from provision.core import copying
 from provision.core.errors import ProvisionError, did_you_mean
 from provision.core.steps import Progress
 from provision.data.dumps import folder as names
@@ -234,7 +235,7 @@ def _new_folder(target: Path, doing: str) -> Iterator[Path]:
         if target.exists():
             target.rmdir()  # an empty one
         partial.rename(target)
-        _sync(target.parent)
+        copying.sync(target.parent)
     except OSError as error:
         remedy = (
             "Free some space, or name a folder on another disk: invoke dump FOLDER"
@@ -248,28 +249,12 @@ def _new_folder(target: Path, doing: str) -> Iterator[Path]:
 
 def _remove_left_over(target: Path) -> None:
     """Remove what a killed dump into the same folder has left."""
+    import psutil
+
     for left in target.parent.glob(f".{glob.escape(target.name)}.partial-*"):
         number = left.name.rpartition("-")[2]
-        if number.isdecimal() and not _runs(int(number)):
+        if number.isdecimal() and not psutil.pid_exists(int(number)):
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _why(error: OSError) -> str:

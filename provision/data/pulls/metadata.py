@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from provision.data.indexes import NOT_TAKEN
 from provision.data.pulls.masks import Kind, Masker
 from provision.data.pulls.rules import Rules
 
@@ -46,7 +47,7 @@ def index(given: Mapping[str, Any], collection: str, rules: Rules, masker: Maske
     Raises Refused: it could hold a value.
     """
     if not rules.masks:
-        return {key: value for key, value in given.items() if key not in ("v", "ns", "clustered")}
+        return {key: value for key, value in given.items() if key not in NOT_TAKEN}
     text = given.get("weights")
     paths = list(given["key"]) if text is None else [key for key in given["key"] if not key.startswith("_fts")]
     paths += list(text or ())
@@ -59,7 +60,7 @@ def index(given: Mapping[str, Any], collection: str, rules: Rules, masker: Maske
     made |= {key: value for key, value in given.items() if key in _SAFE_OPTIONS}
     if "partialFilterExpression" in given:
         made["partialFilterExpression"] = _filter(given["partialFilterExpression"], rules, masker)
-    if other := sorted(set(given) - set(made) - {"v", "ns", "clustered", "name", "language_override"}):
+    if other := sorted(set(given) - set(made) - NOT_TAKEN - {"name", "language_override"}):
         raise Refused(f"{other[0]} could hold a value")
     if given.get("language_override") not in (None, "language"):
         made["language_override"] = given["language_override"]

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from provision.core.errors import ProvisionError, did_you_mean
 from provision.core.steps import Progress
 from provision.data.dumps.folder import SYSTEM_DATABASES
+from provision.data import indexes
+from provision.data.connection import said
 from provision.data.pulls import metadata
 from provision.data.pulls.masks import Masker
 from provision.data.pulls.rules import Plan, Reference
@@ -28,7 +30,6 @@ _BATCH = 1_000
 _VALUES = 1_000
 _DUPLICATE_KEY = 11000
 _SERVER_SELECTION_MS = 10_000
-_SIMPLE = {"locale": "simple"}
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def without_secrets(error: Exception, uri: str) -> str:
     """An error of the driver without the connection string, its user and its password."""
     from urllib.parse import unquote_plus
 
-    text = str(error).partition(", full error:")[0].partition(", Timeout:")[0].replace(uri, "***")
+    text = said(error).replace(uri, "***")
     credentials = uri.partition("://")[2].rpartition("@")[0]
     for secret in sorted(filter(None, credentials.partition(":")[::2]), key=len, reverse=True):
         for form in (secret, unquote_plus(secret)):
@@ -316,13 +317,11 @@ class Pull:
         rules, done = self._plan.rules(name), self.done[name]
         options = self._listed[name].get("options", {})
         for given in self._source[name].list_indexes():
-            if list(given["key"]) == ["_id"] or given.get("clustered"):
+            if indexes.comes_by_itself(given):
                 continue
             number = f"index {len(done.left_out) + done.indexes + 1}"
             try:
-                asked = metadata.index(given, name, rules, self._masker)
-                if "collation" in options and "collation" not in asked:
-                    asked["collation"] = _SIMPLE
+                asked = indexes.without_collation(options) | metadata.index(given, name, rules, self._masker)
                 self._target.command({"createIndexes": name, "indexes": [asked]})
                 done.indexes += 1
             except metadata.Refused as refused:

@@ -11,7 +11,7 @@ from typing import Any
 
 from provision.core.errors import ProvisionError
 from provision.core.steps import Progress
-from provision.data.dumps.transfer import connected
+from provision.data.connection import connected
 from provision.data.dumps.writing import seconds_since
 from provision.data.pulls import pulling, rules
 from provision.data.pulls.pulling import Pull, PulledCollection, Sample
@@ -108,7 +108,7 @@ def pull(deployment: Deployment, paths: Paths, request: Request, progress: Progr
     run: Pull | None = None
     with (
         pulling.connect(request.uri, request.variable, doing) as source,
-        connected(deployment, doing) as target,
+        connected(deployment, doing, "invoke pull") as target,
     ):
         try:
             run = _prepared(source, target, paths, request, progress, doing)

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from provision.core.errors import ProvisionError
 from provision.core.steps import Progress
-from provision.data.database_copy import to_create
+from provision.data.connection import connected
+from provision.data.indexes import to_create
 from provision.data.mongosh import GET_MONGOSH, connect_script
 from provision.data.program import AppProgram
 from provision.data.seeds.files import RECORDS, Kind, Seed
 
 if TYPE_CHECKING:
-    from pymongo import MongoClient
     from pymongo.collection import Collection
     from pymongo.database import Database
 
@@ -35,7 +35,6 @@ _BATCH = 5_000
 _BATCH_BYTES = 24_000_000
 # While the server takes one batch, the next one is read.
 _IN_FLIGHT = 2
-_SERVER_SELECTION_MS = 5_000
 _REPORT_BYTES = 1 << 20
 
 State = Literal["applied", "unchanged", "left out"]
@@ -70,30 +69,6 @@ class Target:
     @property
     def resetting(self) -> str:
         return f"resetting {self.database} of {self.deployment.name}"
-
-    @contextlib.contextmanager
-    def connected(self, doing: str) -> Iterator[MongoClient[Any]]:
-        """A client, as the user who may do everything.
-
-        Raises ProvisionError: the server does not answer, or refuses something.
-        """
-        from pymongo import MongoClient
-        from pymongo.errors import PyMongoError
-
-        try:
-            client: MongoClient[Any] = MongoClient(
-                self.deployment.uri(user="root"),
-                appname="invoke seed",
-                serverSelectionTimeoutMS=_SERVER_SELECTION_MS,
-            )
-            with client:
-                yield client
-        except PyMongoError as error:
-            raise ProvisionError(
-                doing,
-                str(error).partition(", full error:")[0].partition(", Timeout:")[0],
-                f"Look at it: invoke status --on {self.deployment.name}",
-            ) from None
 
 
 class Prepared:
@@ -146,7 +121,7 @@ def apply(
     A file of data is read to its end before any of it is written.
     Raises ProvisionError: the seed that is wrong, and the line. Those before it have been applied.
     """
-    with target.connected(target.doing) as client:
+    with connected(target.deployment, target.doing, "invoke seed") as client:
         database = client[target.database]
         present = _recorded(database)
         results = []
@@ -243,7 +218,11 @@ def _write(target: Target, database: Database[Any], seed: Seed, spool: Spool, pr
     if options and not any(database.list_collection_names(filter={"name": seed.collection})):
         database.command({"create": seed.collection, **options})
     empty = not list(collection.find({}, {"_id": 1}).limit(1))
-    key = [] if empty else _shard_key(target, collection.full_name)
+    key: Sequence[str] = ()
+    if not empty:
+        from provision.deployments import cluster
+
+        key = tuple(cluster.shard_key(target.deployment, collection.full_name) or ())
     done = 0
     with ThreadPoolExecutor(_IN_FLIGHT, thread_name_prefix="seed") as pool:
         pending: list[Any] = []
@@ -301,17 +280,6 @@ def _filter(document: Mapping[str, Any], key: Sequence[str]) -> dict[str, Any]:
             value = value.get(part) if isinstance(value, Mapping) else None
         found[field] = value
     return found
-
-
-def _shard_key(target: Target, namespace: str) -> list[str]:
-    if not target.deployment.topology.is_sharded:
-        return []
-    from provision.deployments import cluster
-    from provision.mongodb import sharding
-
-    with cluster.routed(target.deployment, f"reading the shard key of {namespace}") as router:
-        present = sharding.entry(router, namespace)
-    return list(present["key"]) if present else []
 
 
 def _remove_left_over(collection: Collection[Any], seed: Seed, made: int, before: int) -> None:

@@ -29,6 +29,7 @@ from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
 from provision.core.errors import ProvisionError
+from provision.data.dumps import folder, framing
 from provision.data.seeds.files import Kind, Seed, unreadable
 
 MOST_BYTES = 16 * 1024 * 1024
@@ -305,16 +306,15 @@ def metadata(seed: Seed) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         return {}, []
     name = str(Path(seed.name).with_name(seed.metadata.name))
     try:
-        content = seed.metadata.read_bytes()
-        text = (gzip.decompress(content) if name.endswith(".gz") else content).decode()
-        found = json_util.loads(text, json_options=_EXTENDED)
-        return dict(found.get("options") or {}), [dict(each) for each in found.get("indexes") or []]
+        found = folder.from_text(framing.read_text(seed.metadata), seed.collection)
+        return found.options, found.indexes
     except OSError as error:
         raise unreadable(name, error) from None
-    except (*_WRONG_VALUE, EOFError, zlib.error) as error:
+    except (*_WRONG_VALUE, framing.DumpDamaged) as error:
+        why = error.cause if isinstance(error, framing.DumpDamaged) else str(error)
         raise ProvisionError(
             f"reading {name}",
-            f"It is not what mongodump writes: {error}.",
+            f"It is not what mongodump writes: {why.removesuffix('.')}.",
             "Write it again with mongodump, or remove it. Then type the same again.",
         ) from None
 

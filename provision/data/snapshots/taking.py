@@ -33,7 +33,6 @@ from provision.state.checkout import checkout_of
 
 Say = Callable[[str], None]
 _BALANCER_SECONDS = 60.0
-_TRIES = 3
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ from provision.settings.schema import AppSettings
 _RELOAD_STATUS = 3  # Werkzeug's: start me again, code has changed
 _READY_SECONDS = 60.0
 _POLL_SECONDS = 0.02
+_REST_SECONDS = 1.0  # an answer may have no end
+_CHUNK_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -337,11 +339,22 @@ def _ask(app: AppProcess, settings: AppSettings, deadline: float) -> int | None:
             )
             while app.process.poll() is None and time.monotonic() < deadline:
                 if select.select([connection], [], [], _POLL_SECONDS)[0]:
-                    parts = connection.recv(64).split()
+                    parts = connection.recv(_CHUNK_BYTES).split(maxsplit=2)
+                    _read_rest(connection)
                     return int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else None
     except OSError:
         pass
     return None
+
+
+def _read_rest(connection: socket.socket) -> None:
+    """Read what is left of an answer. A server that is hung up on while it answers prints a traceback."""
+    deadline = time.monotonic() + _REST_SECONDS
+    with contextlib.suppress(OSError):
+        while (left := deadline - time.monotonic()) > 0:
+            connection.settimeout(left)
+            if not connection.recv(_CHUNK_BYTES):
+                return
 
 
 def _in_url(host: str) -> str:

@@ -28,6 +28,7 @@ _BEAT_SECONDS = 5.0
 _ANSWER_SECONDS = 10.0
 # MongoDB holds an election ten seconds after a primary was last heard of, and a router may have to be started.
 _OTHER_SECONDS = 30.0
+_ELECTED_SECONDS = 15.0
 _LOOK_SECONDS = 0.5
 _CHUNK_BYTES = 64 * 1024
 
@@ -215,10 +216,12 @@ def hold(
 
 
 def _best(deployment: Deployment, doing: str) -> Node:
-    """A router that runs; of a replica set, its primary."""
-    found = _candidate(deployment)
-    if found is None:
-        raise cluster.not_running(deployment, doing)
+    """A router that runs; of a replica set, its primary. While it runs and has none, that is waited for."""
+    deadline = time.monotonic() + _ELECTED_SECONDS
+    while (found := _candidate(deployment)) is None:
+        if time.monotonic() > deadline or not deployment.running(deployment.topology.seeds):
+            raise cluster.not_running(deployment, doing)
+        time.sleep(_LOOK_SECONDS)
     return found
 
 

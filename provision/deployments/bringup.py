@@ -69,6 +69,14 @@ class Plan:
     timeout: float  # seconds until it gives up
 
 
+class EndedMeanwhile(ProvisionError):
+    """A node ended that ran when the bring-up began: it was ending already, or somebody ended it."""
+
+    def __init__(self, node: str, death: ProvisionError) -> None:
+        super().__init__(death.doing, death.cause, death.remedy, death.log_lines, death.code)
+        self.node = node
+
+
 class BringUp:
     """One bring-up.
 
@@ -95,6 +103,7 @@ class BringUp:
         self._reached = reached
         self._cancelled = threading.Event()
         self._launched: Future[None] | None = None
+        self._launching: frozenset[str] = frozenset()  # names of the nodes that it launches
         self._deadline = time.monotonic() + plan.timeout
         self._opened: list[Redialled] = []
 
@@ -114,9 +123,11 @@ class BringUp:
 
         Raises:
             NotSharded: all else was done.
+            EndedMeanwhile: a node ended that was not launched here.
             ProvisionError: naming the node at fault.
         """
         topology = self._plan.topology
+        self._launching = frozenset(node.name for node in nodes)
         workers = 2 * len(topology.all_sets) + len(topology.routers) + 2
         pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="bring-up")
         try:
@@ -334,7 +345,8 @@ class BringUp:
                 if (unknown := found[node.name].unknown) is not None:
                     raise unknown
                 if found[node.name].ended:
-                    raise self._death(node, found[node.name].exit_status)
+                    death = self._death(node, found[node.name].exit_status)
+                    raise death if node.name in self._launching else EndedMeanwhile(node.name, death)
 
         tail = functools.partial(self._telling_lines, nodes[0])
         poll = _POLL_SECONDS_PER_NODE * len(self._plan.topology.nodes)

@@ -17,7 +17,7 @@ from provision.core.errors import ProvisionError
 from provision.core.locks import exclusive
 from provision.deployments import held_writes, launched, swapping
 from provision.deployments import status as reading
-from provision.deployments.bringup import BringUp, NotSharded, Plan
+from provision.deployments.bringup import BringUp, EndedMeanwhile, NotSharded, Plan
 from provision.deployments.events import Event, Timing
 from provision.deployments.identity import Impostor, dial, dial_or_explain, dial_unnamed
 from provision.deployments.launched import Launched
@@ -310,42 +310,76 @@ class Deployment:
         with contextlib.nullcontext(-1) if holding else self._locked("starting", say) as lock:
             self.prepare()
             swap = self.settle()
-            nodes = self.topology.nodes
-            look = self.look(nodes)
-            look.certain(f"starting {self.name}")
-            missing = look.ended
-            for node in nodes:
-                if node not in missing and self.backend.release(node):
-                    say(f"{node.name} was paused or cut off, and goes on")
-            if missing:
-                say(f"Starting {self.name} ({_names(missing)})")
-                # The one that starts it now stops it.
-                self._paths.run_record(self.name).unlink(missing_ok=True)
-            bring_up = BringUp(self._plan(), self.backend, self._telling_lines, self._death, note)
-            refused: NotSharded | None = None
-            with self._proving(swap), self._taken_back(missing, bring_up):
-                try:
-                    bring_up.run(missing, until_healthy)
-                except NotSharded as refusal:
-                    refused = refusal  # what is up is not at fault
-                self._remember_initiated()
-                self._record_launch(missing)
-                differing = self._differing(node.name for node in nodes if node not in missing)
-                done = Up(
-                    self.name,
-                    tuple(node.name for node in missing),
-                    self.uri(),
-                    tuple(sorted(timings, key=lambda each: each.seconds)),
-                    (*differing, *self.kept, *self._notices()),
-                )
-                if missing and refused is None:
-                    started()
+            with self._proving(swap):
+                done, refused = self._bring_up(say, note, timings, until_healthy, started)
             self._note_up(done.uri)
-            if not until_healthy and self._finish is not None and len(nodes) > 1:
+            if not until_healthy and self._finish is not None and len(self.topology.nodes) > 1:
                 self._finish(lock)
             if refused is not None:
                 raise refused
         return done
+
+    def _bring_up(
+        self,
+        say: Callable[[str], None],
+        note: Callable[[Event], None],
+        timings: list[Timing],
+        until_healthy: bool,
+        started: Callable[[], None],
+    ) -> tuple[Up, NotSharded | None]:
+        """Start what is not running, until all of it stays up.
+
+        A node that a killed command had asked to end is seen to run, and ends a moment later: all is looked at again then.
+        """
+        ended: set[str] = set()
+        while True:
+            try:
+                return self._bring_up_once(say, note, timings, until_healthy, started)
+            except EndedMeanwhile as death:
+                if death.node in ended:
+                    raise
+                ended.add(death.node)
+                say(f"{death.node} was ending, and is started again")
+
+    def _bring_up_once(
+        self,
+        say: Callable[[str], None],
+        note: Callable[[Event], None],
+        timings: list[Timing],
+        until_healthy: bool,
+        started: Callable[[], None],
+    ) -> tuple[Up, NotSharded | None]:
+        nodes = self.topology.nodes
+        look = self.look(nodes)
+        look.certain(f"starting {self.name}")
+        missing = look.ended
+        for node in nodes:
+            if node not in missing and self.backend.release(node):
+                say(f"{node.name} was paused or cut off, and goes on")
+        if missing:
+            say(f"Starting {self.name} ({_names(missing)})")
+            # The one that starts it now stops it.
+            self._paths.run_record(self.name).unlink(missing_ok=True)
+        bring_up = BringUp(self._plan(), self.backend, self._telling_lines, self._death, note)
+        refused: NotSharded | None = None
+        with self._taken_back(missing, bring_up):
+            try:
+                bring_up.run(missing, until_healthy)
+            except NotSharded as refusal:
+                refused = refusal  # what is up is not at fault
+            self._remember_initiated()
+            self._record_launch(missing)
+            differing = self._differing(node.name for node in nodes if node not in missing)
+            done = Up(
+                self.name,
+                tuple(node.name for node in missing),
+                self.uri(),
+                tuple(sorted(timings, key=lambda each: each.seconds)),
+                (*differing, *self.kept, *self._notices()),
+            )
+            if missing and refused is None:
+                started()
+        return done, refused
 
     def settle(self) -> swapping.Swap | None:
         """Complete what a command on its data has left that was cut off. The caller holds the lock.

@@ -210,7 +210,8 @@ def test_up_lets_a_paused_node_go_on(cluster: Cluster) -> None:
     assert cluster.containers()["shard1-1"]["State"]["Paused"]
     assert cluster.states()["shard1-1"] not in ("PRIMARY", "SECONDARY")
     cluster.deployment.up()
-    assert cluster.deployment.status().state == "running"
+    found = cluster.deployment.status()
+    assert found.state == "running", found.nodes
     assert cluster.identities() == before
 
 

@@ -131,15 +131,6 @@ def marked(cluster: Cluster) -> str:
         return str(found["text"])
 
 
-def comes_up(cluster: Cluster) -> None:
-    """Start it; again where a mongod, asked to end by the command that was killed, ended while it was being started."""
-    try:
-        cluster.deployment.up()
-    except ProvisionError as error:
-        assert "ended at once (exit status 0)" in error.cause
-        cluster.deployment.up()
-
-
 def test_a_restore_that_is_killed_is_completed_or_undone_by_the_next_up(small: Cluster) -> None:
     mark(small, "old")
     taken = snapshots.save(small.deployment, "old")
@@ -158,7 +149,7 @@ def test_a_restore_that_is_killed_is_completed_or_undone_by_the_next_up(small: C
     for step in range(1, int(whole.stdout.split()[-1]) + 1):
         mark(small, "new")
         assert cut_off(step).returncode == -signal.SIGKILL
-        comes_up(small)
+        small.deployment.up()
         seen.add(marked(small))
         snapshots.restore(small.deployment, taken)
         assert marked(small) == "old"

@@ -42,6 +42,7 @@ class Handler(BaseHTTPRequestHandler):
             "environment": dict(os.environ),
             "arguments": sys.argv[1:],
             "helper": helper.pid,
+            "long": "x" * 5_000_000,  # who hangs up before its end has the server print a traceback
         }).encode()
         self.send_response(200)
         self.end_headers()

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from typing import Any
 
+import psutil
 import pytest
 from pymongo import MongoClient
 
@@ -34,6 +35,20 @@ def test_a_second_start_changes_nothing(clone: Clone) -> None:
     assert json.loads(clone.succeeds("start", "--json"))["started"] == []
     assert clone.pid() == before
     assert len(clone.mongods()) == 1
+
+
+def test_a_mongod_that_was_still_ending_is_started_again(clone: Clone) -> None:
+    """As after a command that asked it to end and was killed then. Frozen, it ends only when `start` lets it go on."""
+    clone.succeeds("start")
+    before = clone.pid()
+    mongod = psutil.Process(before)
+    mongod.suspend()
+    mongod.terminate()
+    done = clone.invoke("start")
+    assert done.returncode == 0, done.stderr
+    assert "was ending, and is started again" in done.stderr
+    assert clone.pid() != before
+    assert clone.status()["state"] == "running"
 
 
 def test_transactions_and_change_streams_work_by_default(clone: Clone) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from provision.core.errors import ProvisionError
@@ -29,6 +29,9 @@ _STEP_UP_SECONDS = 0.3
 _BRING_UP_HEARTBEAT_MS = 20
 _DEFAULT_HEARTBEAT_MS = 2000
 _SETTLE_MS = 100
+_ROLLBACK_SECONDS = (
+    10.0  # who has nothing of the present primary after that is behind, and catches up while it serves
+)
 
 Dial = Callable[[Node], Connection]
 
@@ -205,9 +208,9 @@ def complete(replica_set: ReplicaSet, connection: Server, dial: Dial, wait: Wait
 def healthy(replica_set: ReplicaSet, connection: Server, dial: Dial, wait: Wait) -> None:
     """Wait until every member is a primary, a secondary or an arbiter, follows the same primary, and has its vote.
 
-    A primary that was paused says it is one until it hears of the one that was elected since; then it rolls back.
-    A member that was added gets its vote only when the primary has seen its data complete; until then, the set could
-    not elect another primary if it lost this one.
+    A primary that was paused says it is one until it hears of the one that was elected since. Then it follows that one,
+    and a moment later it rolls back what only it had. A member that was added gets its vote only when the primary has seen
+    its data complete; until then, the set could not elect another primary if it lost this one.
 
     Args:
         connection: to its primary.
@@ -219,12 +222,14 @@ def healthy(replica_set: ReplicaSet, connection: Server, dial: Dial, wait: Wait)
     with contextlib.ExitStack() as opened:
         members = [opened.enter_context(steady(member, dial, wait)) for member in replica_set.members]
 
+        patience = min(time.monotonic() + _ROLLBACK_SECONDS, wait.deadline)
+
         def agree() -> bool | None:
             hellos = [_hello(each) for each in members]
             followed = {hello.get("primary") for hello in hellos}
-            return (
-                len(followed) == 1 and None not in followed and all(_well(each) for each in hellos)
-            ) or None
+            if len(followed) > 1 or None in followed or not all(_well(each) for each in hellos):
+                return None
+            return len(_terms(hellos)) < 2 or time.monotonic() > patience or None
 
         for member, direct in zip(replica_set.members, members, strict=True):
             wait.until(
@@ -244,6 +249,18 @@ def healthy(replica_set: ReplicaSet, connection: Server, dial: Dial, wait: Wait)
 
 def _well(hello: dict[str, Any]) -> bool:
     return state(hello) in HEALTHY
+
+
+def _terms(hellos: Iterable[dict[str, Any]]) -> set[int]:
+    """In which primary's time the last write was made that each member has.
+
+    Each primary writes when it is elected. Who has no write of the present one may have to roll back, or is far behind.
+    """
+    return {
+        hello["lastWrite"]["opTime"]["t"]
+        for hello in hellos
+        if "lastWrite" in hello and not hello.get("arbiterOnly")
+    }
 
 
 def _settle(connection: Server) -> bool | None:

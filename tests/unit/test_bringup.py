@@ -74,16 +74,21 @@ class Answers:
     def close(self) -> None: ...
 
 
-def test_a_set_is_healthy_when_a_primary_that_was_paused_follows_the_new_one() -> None:
+def _written(term: int) -> dict[str, Any]:
+    return {"lastWrite": {"opTime": {"t": term}}}
+
+
+def test_a_set_is_healthy_when_a_primary_that_was_paused_has_rolled_back_to_the_new_one() -> None:
     topology = plan("rs", DeploymentSettings(topology="replica-set", members=3, port=4000))
     (replica_set,) = topology.all_sets
     deposed, elected, other = (member.address for member in replica_set.members)
-    secondary = {"secondary": True, "setName": "rs", "primary": elected}
-    stale = {"isWritablePrimary": True, "setName": "rs", "primary": deposed}
-    rollback = {"isWritablePrimary": False, "setName": "rs", "primary": elected}
+    secondary = {"secondary": True, "setName": "rs", "primary": elected, **_written(2)}
+    stale = {"isWritablePrimary": True, "setName": "rs", "primary": deposed, **_written(1)}
+    follows = {**secondary, **_written(1)}
+    rollback = {"isWritablePrimary": False, "setName": "rs", "primary": elected, **_written(1)}
     members = {
-        deposed: Answers(stale, stale, stale, rollback, rollback, secondary),
-        elected: Answers({"isWritablePrimary": True, "setName": "rs", "primary": elected}),
+        deposed: Answers(stale, stale, stale, follows, follows, rollback, rollback, secondary),
+        elected: Answers({"isWritablePrimary": True, "setName": "rs", "primary": elected, **_written(2)}),
         other: Answers(secondary),
     }
     dial: Any = lambda node: members[node.address]  # noqa: E731

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +10,7 @@ import pytest
 from provision.core.errors import ProvisionError
 from provision.data import snapshots
 from tests.support.clusters import DEFAULT, SMALL, Cluster
+from tests.support.killing import killer, mark, marks, points, wanted
 from tests.support.load import writing
 from tests.support.snapshots import client, hashes, held
 
@@ -93,71 +89,64 @@ def test_all_of_a_moment_comes_back_into_the_default_cluster(default: Cluster) -
     assert config(default) == of_moment
 
 
-# Kills itself before one of the actions on the volumes, or before the nodes are started.
-_CUT_OFF = """
-import os, signal, sys
-from pathlib import Path
-from provision.backends.docker import Docker
-from provision.backends.volumes import FoldersInVolumes
-from provision.data import snapshots
-from tests.support.clusters import Cluster
-cluster = Cluster(Path(sys.argv[1]), sys.argv[2], sys.argv[3], eval(sys.argv[4]))
-steps = 0
-def counted(owner, name):
-    original = getattr(owner, name)
-    def step(*args, **kwargs):
-        global steps
-        steps += 1
-        if steps == int(sys.argv[5]):
-            os.killpg(0, signal.SIGKILL)
-        return original(*args, **kwargs)
-    setattr(owner, name, step)
-for name in ("_run_on_volumes", "launch", "terminate"):
-    counted(Docker, name)
-snapshots.restore(cluster.deployment, snapshots.find(cluster.deployment, "old"))
-print(steps)
-"""
-
-
-def mark(cluster: Cluster, text: str) -> None:
-    with client(cluster.deployment) as opened:
-        opened.flaskbook.mark.replace_one({"_id": 1}, {"text": text}, upsert=True)
-
-
-def marked(cluster: Cluster) -> str:
-    with client(cluster.deployment) as opened:
-        found = opened.flaskbook.mark.find_one()
-        assert found is not None
-        return str(found["text"])
-
-
-def test_a_restore_that_is_killed_is_completed_or_undone_by_the_next_up(small: Cluster) -> None:
-    mark(small, "old")
-    taken = snapshots.save(small.deployment, "old")
-
-    def cut_off(step: int) -> subprocess.CompletedProcess[str]:
-        arguments = [str(small.root), small.image, small.name, repr(small.settings), str(step)]
-        return subprocess.run(
-            [sys.executable, "-c", _CUT_OFF, *arguments],
-            cwd=Path(__file__).parents[2], env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-            capture_output=True, text=True, timeout=120, start_new_session=True,
-        )  # fmt: skip
-
-    whole = cut_off(0)
-    assert whole.returncode == 0, whole.stderr
+@pytest.mark.parametrize(("which", "usual"), [("small", 6), ("default", 2)])
+def test_a_restore_that_is_killed_is_completed_or_undone_by_the_next_up(
+    request: pytest.FixtureRequest, which: str, usual: int
+) -> None:
+    cluster: Cluster = request.getfixturevalue(which)
+    cluster.deployment.up()
+    mark(cluster.deployment, "old")
+    taken = snapshots.save(cluster.deployment, "old")
     seen = set()
-    for step in range(1, int(whole.stdout.split()[-1]) + 1):
-        mark(small, "new")
-        assert cut_off(step).returncode == -signal.SIGKILL
-        small.deployment.up()
-        seen.add(marked(small))
-        snapshots.restore(small.deployment, taken)
-        assert marked(small) == "old"
+    with killer(cluster.root, cluster.values(), cluster.name) as running:
+        steps = running.killed("restore", "old")
+        for step in points(steps, wanted(usual)):
+            mark(cluster.deployment, "new")
+            assert running.killed("restore", "old", step) == 0
+            cluster.deployment.up()
+            (found,) = marks(cluster.deployment)
+            seen.add(found)
+            if found == "new":
+                snapshots.restore(cluster.deployment, taken)  # as when it is typed again
+            assert marks(cluster.deployment) == {"old"}
     assert seen == {"old", "new"}
+    snapshots.delete(cluster.deployment, taken)
+
+
+@pytest.mark.parametrize(("which", "usual"), [("small", 4), ("default", 2)])
+def test_a_save_that_is_killed_leaves_no_half_snapshot_and_no_lock(
+    request: pytest.FixtureRequest, which: str, usual: int
+) -> None:
+    cluster: Cluster = request.getfixturevalue(which)
+    cluster.deployment.up()
+    mark(cluster.deployment, "new")
+    with killer(cluster.root, cluster.values(), cluster.name) as running:
+        steps = running.killed("save", "again")
+        for step in points(steps, wanted(usual)):
+            removed(cluster)
+            if fewer := running.killed("save", "again", step):
+                removed(cluster)
+                assert running.killed("save", "again", fewer) == 0
+            cluster.deployment.up()  # a majority write is acknowledged: nothing is locked
+            removed(cluster)
+            snapshots.save(cluster.deployment, "again")
+            assert held(cluster.deployment) == []
+    assert [
+        each for each in cluster.deployment.paths.snapshots(cluster.name).iterdir() if each.name[0] == "."
+    ] == []
+    assert marks(cluster.deployment) == {"new"}
+    removed(cluster)
+
+
+def removed(cluster: Cluster) -> None:
+    """See that there is no snapshot `again`."""
+    found = snapshots.find(cluster.deployment, "again")
+    if found is not None:
+        snapshots.delete(cluster.deployment, found)
 
 
 def test_a_byte_that_is_not_as_it_was(small: Cluster) -> None:
-    mark(small, "new")
+    mark(small.deployment, "new")
     taken = snapshots.save(small.deployment, "damaged")
     file = next(each for each in sorted(taken.folder.rglob("collection-*.wt")) if each.stat().st_size > 5000)
     content = bytearray(file.read_bytes())
@@ -167,4 +156,4 @@ def test_a_byte_that_is_not_as_it_was(small: Cluster) -> None:
     with pytest.raises(ProvisionError, match="is damaged"):
         snapshots.restore(small.deployment, taken)
     assert small.identities() == before
-    assert marked(small) == "new"
+    assert marks(small.deployment) == {"new"}

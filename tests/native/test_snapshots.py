@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from provision.core.files import read_json, write_json
 from provision.data import snapshots
 from provision.deployments import swapping
 from provision.deployments.deployment import NotProved
+from tests.support.killing import killer, mark, marks, points, wanted
 from tests.support.load import writing
 from tests.support.polling import until
 from tests.support.processes import free_ports
@@ -140,25 +138,18 @@ def one(project: Project) -> Iterator[Project]:
     deployment = project.on("one")
     deployment.up()
     if snapshots.find(deployment, "old") is None:
-        mark(project, "old")
+        mark(project.on("one"), "old")
         snapshots.save(deployment, "old")
-    mark(project, "new")
+    mark(project.on("one"), "new")
     yield project
     for each in snapshots.every(project.on("one")):
         if each.name not in ("old", "moment", "at-rest"):
             snapshots.delete(project.on("one"), each)
 
 
-def mark(project: Project, text: str) -> None:
-    with client(project.on("one")) as opened:
-        opened.flaskbook.mark.replace_one({"_id": 1}, {"text": text}, upsert=True)
-
-
 def marked(project: Project) -> str:
-    with client(project.on("one")) as opened:
-        found = opened.flaskbook.mark.find_one()
-        assert found is not None
-        return str(found["text"])
+    (found,) = marks(project.on("one"))
+    return found
 
 
 def old(project: Project) -> snapshots.Snapshot:
@@ -167,114 +158,72 @@ def old(project: Project) -> snapshots.Snapshot:
     return found
 
 
-def left_over(project: Project) -> list[str]:
+def left_over(project: Project, name: str = "one") -> list[str]:
     """What a command that was cut off leaves, and the next one removes."""
-    paths = project.on("one").paths
-    data = paths.node_data("one", "x").parent
-    hidden = [each.name for each in paths.snapshots("one").glob(".*")]
-    hidden += [name for name in (".incoming", ".replaced", ".trash") if (data / name).exists()]
+    paths = project.on(name).paths
+    data = paths.node_data(name, "x").parent
+    hidden = [each.name for each in paths.snapshots(name).glob(".*")]
+    hidden += [each for each in (".incoming", ".replaced", ".trash") if (data / each).exists()]
     return hidden + [
-        each.name for each in (paths.swap_record("one"), paths.held_record("one")) if each.exists()
+        each.name for each in (paths.swap_record(name), paths.held_record(name)) if each.exists()
     ]
 
 
-# A process that counts its steps — whatever changes a file, a record or a node — and kills itself before one of them.
-_CUT_OFF = """
-import os, shutil, signal, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from provision.core import copying, files
-from provision.backends.processes import Processes
-from provision.data import snapshots
-from provision.deployments import held_writes
-from provision.deployments.deployment import Deployment
-from tests.support.snapshots import Project
-import json
-project = Project(Path(sys.argv[2]), json.loads(sys.argv[3]))
-command, last, steps = sys.argv[4], int(sys.argv[5]), 0
-def counted(owner, name):
-    original = getattr(owner, name)
-    def step(*args, **kwargs):
-        global steps
-        steps += 1
-        if steps == last:
-            os.killpg(0, signal.SIGKILL)
-        return original(*args, **kwargs)
-    setattr(owner, name, step)
-for owner, name in (
-    (Path, "rename"), (Path, "mkdir"), (Path, "replace"), (Path, "unlink"), (shutil, "rmtree"), (copying, "sync"),
-    (copying, "copy_file"), (held_writes, "hold"), (held_writes, "unlock"), (Processes, "_spawn"), (Deployment, "end_all"),
-): counted(owner, name)
-deployment = project.on("one")
-if command == "save":
-    snapshots.save(deployment, "again")
-else:
-    snapshots.restore(deployment, snapshots.find(deployment, "old"))
-print(steps)
-"""
+@pytest.mark.parametrize(("name", "usual"), [("one", 20), ("rs", 3), ("sh", 3)])
+def test_a_save_that_is_killed_leaves_no_half_snapshot_and_no_lock(
+    project: Project, name: str, usual: int
+) -> None:
+    project.on(name).up()
+    mark(project.on(name), "new")
+    with killer(project.root, project.settings, name) as running:
+        steps = running.killed("save", "whole")
+        removed(project, name, "whole")
+        assert steps >= 20
+        for step in points(steps, wanted(usual)):
+            if fewer := running.killed("save", "again", step):
+                removed(project, name, "again")
+                assert running.killed("save", "again", fewer) == 0
+            project.on(name).up()  # a majority write is acknowledged: nothing is locked
+            removed(project, name, "again")
+            snapshots.save(project.on(name), "again")
+            assert held(project.on(name)) == []
+            assert left_over(project, name) == []
+            removed(project, name, "again")
+    assert marks(project.on(name)) == {"new"}
 
 
-def cut_off(project: Project, command: str, step: int) -> int:
-    """Run a command that is killed before one of its steps; 0: never.
-
-    A save may take fewer steps than the one before it, as mongod has fewer files then.
-
-    Returns: How many steps it took, if it was not killed; 0: it was.
-    """
-    arguments = [str(ROOT), str(project.root), json.dumps(project.settings), command, str(step)]
-    done = subprocess.run(
-        [sys.executable, "-c", _CUT_OFF, *arguments],
-        capture_output=True, text=True, timeout=120, start_new_session=True,
-    )  # fmt: skip
-    if done.returncode == -signal.SIGKILL:
-        assert step
-        return 0
-    assert done.returncode == 0, done.stderr
-    steps = int(done.stdout.split()[-1])
-    assert not 0 < step <= steps, "it was to be killed"
-    return steps
-
-
-def points(steps: int) -> list[int]:
-    """Twenty of them, the first and the last included."""
-    return sorted({1 + round(n * (steps - 1) / 19) for n in range(20)})
-
-
-def test_save_that_is_killed_leaves_no_half_snapshot_and_no_lock(one: Project) -> None:
-    steps = cut_off(one, "save", 0)
-    snapshots.delete(one.on("one"), snapshots.every(one.on("one"))[-1])
-    assert steps >= 20
-    for step in points(steps):
-        if fewer := cut_off(one, "save", step):
-            snapshots.delete(one.on("one"), snapshots.every(one.on("one"))[-1])
-            assert cut_off(one, "save", fewer) == 0
-        one.on("one").up()  # a majority write is acknowledged: nothing is locked
-        found = snapshots.find(one.on("one"), "again")
-        if found is not None:
-            snapshots.delete(one.on("one"), found)
-        taken = snapshots.save(one.on("one"), "again")
-        assert held(one.on("one")) == []
-        assert left_over(one) == []
-        snapshots.delete(one.on("one"), taken)
-    assert marked(one) == "new"
-
-
-def test_restore_that_is_killed_is_completed_or_undone_by_the_next_command(one: Project) -> None:
-    steps = cut_off(one, "restore", 0)
-    assert marked(one) == "old"
-    assert steps >= 20
+@pytest.mark.parametrize(("name", "usual"), [("one", 20), ("rs", 3), ("sh", 3)])
+def test_a_restore_that_is_killed_is_completed_or_undone_by_the_next_command(
+    project: Project, name: str, usual: int
+) -> None:
+    project.on(name).up()
+    mark(project.on(name), "old")
+    taken = snapshots.save(project.on(name), "before")
     seen = set()
-    for step in points(steps):
-        mark(one, "new")
-        if fewer := cut_off(one, "restore", step):
-            mark(one, "new")
-            assert cut_off(one, "restore", fewer) == 0
-        one.on("one").up()
-        seen.add(marked(one))
-        snapshots.restore(one.on("one"), old(one))
-        assert marked(one) == "old"
-        assert left_over(one) == []
+    with killer(project.root, project.settings, name) as running:
+        steps = running.killed("restore", "before")
+        assert steps >= 20
+        for step in points(steps, wanted(usual)):
+            mark(project.on(name), "new")
+            if fewer := running.killed("restore", "before", step):
+                mark(project.on(name), "new")
+                assert running.killed("restore", "before", fewer) == 0
+            project.on(name).up()
+            (found,) = marks(project.on(name))
+            seen.add(found)
+            if found == "new" or name == "one":
+                snapshots.restore(project.on(name), taken)  # as when it is typed again
+            assert marks(project.on(name)) == {"old"}
+            assert left_over(project, name) == []
     assert seen == {"old", "new"}
+    snapshots.delete(project.on(name), taken)
+
+
+def removed(project: Project, name: str, snapshot: str) -> None:
+    """See that there is no such snapshot."""
+    found = snapshots.find(project.on(name), snapshot)
+    if found is not None:
+        snapshots.delete(project.on(name), found)
 
 
 def test_locks_end_although_the_process_that_watches_over_them_was_killed_too(one: Project) -> None:
@@ -438,7 +387,7 @@ def test_an_undo_that_was_cut_off_or_does_not_start_is_still_there(one: Project)
 def test_a_swap_that_was_proved_is_never_taken_back(one: Project) -> None:
     """Whoever was killed after the proof finds the restored data, with what was written to them since."""
     snapshots.restore(one.on("one"), old(one))
-    mark(one, "written since")
+    mark(one.on("one"), "written since")
     deployment = one.on("one")
     swap = swapping.Swap("snapshot old", ("mongod",), ("mongod",), ("rs0",), phase=swapping.KEEP)
     swapping.record(deployment.paths, "one", swap)

@@ -62,10 +62,10 @@ def told(
     for entry in noted:
         collection = str(entry["ns"]).partition(".")[2]
         command = entry.get("command") or {}
-        asked = _asked(command)
-        if collection.startswith("system.") or not asked.filter:
+        found = asked(command)
+        if collection.startswith("system.") or not found.filter:
             continue
-        senders = [query for query in sent if query.collection == collection and _has(query.command, asked)]
+        senders = [query for query in sent if query.collection == collection and _has(query.command, found)]
         ours = [query for query in senders if not of_test(query.file)]
         if senders and not ours:
             continue
@@ -80,7 +80,7 @@ def told(
                 described(str(verb), collection, shown),
                 f"  sent by: {place}",
                 f"  it read {entry.get('docsExamined', '?')} documents",
-                f"  {advice(collection, asked)}",
+                f"  {advice(collection, found)}",
             )
         )
         if paragraph not in paragraphs:
@@ -88,16 +88,16 @@ def told(
     return paragraphs
 
 
-def advice(collection: str, asked: Asked) -> str:
+def advice(collection: str, lacking: Asked) -> str:
     """The index that a query lacks. Pure."""
-    wanted = indexes(asked)
+    wanted = indexes(lacking)
     if not wanted:
         return "No index can serve it: give it a condition on a field."
     written = [f"db.{collection}.create_index({keys!r})" for keys in wanted]
     return f"it lacks: {' and '.join(written)}"
 
 
-def indexes(asked: Asked) -> list[list[tuple[str, int]]]:
+def indexes(lacking: Asked) -> list[list[tuple[str, int]]]:
     """The keys of the indexes a query lacks: equality, then sort, then range; one for each branch of an `$or`. Pure.
 
     https://www.mongodb.com/docs/manual/tutorial/equality-sort-range-guideline/
@@ -105,16 +105,16 @@ def indexes(asked: Asked) -> list[list[tuple[str, int]]]:
     equal: list[str] = []
     ranges: list[str] = []
     branches: list[Mapping[str, Any]] = []
-    for name, condition in _conditions(asked.filter):
+    for name, condition in _conditions(lacking.filter):
         if name == "$or":
             branches += condition
         elif not name.startswith("$"):
             operators = isinstance(condition, Mapping) and any(key in _RANGES for key in condition)
             (ranges if operators or type(condition).__name__ in ("Pattern", "Regex") else equal).append(name)
     if not equal and not ranges and branches:
-        return [keys for branch in branches for keys in indexes(Asked(branch, asked.sort))]
+        return [keys for branch in branches for keys in indexes(Asked(branch, lacking.sort))]
     fields: dict[str, int] = dict.fromkeys(equal, 1)
-    for name, direction in asked.sort.items():
+    for name, direction in lacking.sort.items():
         fields.setdefault(name, direction if direction in (1, -1) else 1)
     for name in ranges:
         fields.setdefault(name, 1)
@@ -130,29 +130,58 @@ def _conditions(filter_: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, condition
 
 
-def _asked(command: Mapping[str, Any]) -> Asked:
+def asked(command: Mapping[str, Any]) -> Asked:
+    """The part of a command that chooses documents. Pure."""
     pipeline = command.get("pipeline")
     if isinstance(pipeline, list):
-        # The server puts a $match before a $sort, and makes one of several.
-        first: Mapping[str, Any] = {}
-        order: Mapping[str, Any] = {}
-        for stage in pipeline:
-            if "$match" in stage:
-                first = first or stage["$match"]
-            elif "$sort" in stage:
-                order = order or stage["$sort"]
-            else:
-                break
-        return Asked(first, order)
+        return _of_pipeline(pipeline)
     chosen: Any = next((command[name] for name in ("filter", "query", "q") if command.get(name)), {})
     sort = command.get("sort")
     return Asked(chosen if isinstance(chosen, Mapping) else {}, sort if isinstance(sort, Mapping) else {})
 
 
-def _has(command: Mapping[str, Any], asked: Asked) -> bool:
+def _of_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> Asked:
+    """What the server asks a collection for: it puts a `$match` before a `$sort`, and before what only adds fields.
+
+    https://www.mongodb.com/docs/manual/core/aggregation-pipeline-optimization/
+    """
+    filter_: Mapping[str, Any] = {}
+    order: Mapping[str, Any] = {}
+    made: set[str] = set()
+    for stage in pipeline:
+        (verb, value), *_ = stage.items()
+        if verb == "$match":
+            if any(_first(name) in made or (name.startswith("$") and made) for name, _ in _conditions(value)):
+                break
+            filter_ = filter_ or value
+        elif verb == "$sort":
+            if any(_first(name) in made for name in value):
+                break
+            order = order or value
+        elif verb in ("$project", "$addFields", "$set"):
+            made |= {
+                _first(name) for name, given in value.items() if verb != "$project" or not _as_it_is(given)
+            }
+        elif verb == "$unset":
+            made |= {_first(name) for name in ([value] if isinstance(value, str) else value)}
+        else:
+            break
+    return Asked(filter_, order)
+
+
+def _first(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _as_it_is(given: Any) -> bool:
+    """Whether a field of a `$project` is only let through."""
+    return isinstance(given, bool | int | float) and bool(given)
+
+
+def _has(command: Mapping[str, Any], wanted: Asked) -> bool:
     """Whether a command as it was sent is the one that the server noted."""
     from bson import encode
 
     parts = [command, *command.get("updates", ()), *command.get("deletes", ())]
-    expected = encode({"f": asked.filter})
-    return any(encode({"f": _asked(part).filter}) == expected for part in parts)
+    expected = encode({"f": wanted.filter})
+    return any(encode({"f": asked(part).filter}) == expected for part in parts)

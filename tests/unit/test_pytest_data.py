@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from provision.testing.scans import Asked, indexes
+from provision.testing.scans import Asked, asked, indexes
 from provision.testing.templates import Found, Reset, Stored, Written, reset_of, written
 
 COMMAND = {"op": "c", "ns": "shop.$cmd"}
@@ -81,3 +81,19 @@ def test_the_index_that_a_query_lacks(
     filter_: dict[str, Any], sort: dict[str, int], keys: list[list[tuple[str, int]]]
 ) -> None:
     assert indexes(Asked(filter_, sort)) == keys
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "expected"),
+    [
+        ([{"$match": {"a": 1}}, {"$group": {"_id": 1}}], Asked({"a": 1}, {})),
+        ([{"$sort": {"b": 1}}, {"$match": {"a": 1}}], Asked({"a": 1}, {"b": 1})),
+        ([{"$project": {"a": 1, "n": {"$size": "$tags"}}}, {"$match": {"a": 1}}], Asked({"a": 1}, {})),
+        ([{"$set": {"n.x": 1}}, {"$match": {"n.y": 1}}], Asked({}, {})),
+        ([{"$project": {"a": "$b"}}, {"$match": {"a": 1}}], Asked({}, {})),
+        ([{"$unset": "c"}, {"$match": {"a": 1}}, {"$sort": {"c": 1}}], Asked({"a": 1}, {})),
+        ([{"$group": {"_id": "$a"}}, {"$match": {"_id": 1}}], Asked({}, {})),
+    ],
+)
+def test_what_a_pipeline_asks_a_collection_for(pipeline: list[dict[str, Any]], expected: Asked) -> None:
+    assert asked({"aggregate": "c", "pipeline": pipeline}) == expected

@@ -43,6 +43,7 @@ ALL: tuple[Subject, ...] = (
     app_load.LOG_IN_P99,
     seed.SUBJECT,
     snapshot.SUBJECT,
+    snapshot.REFLINKED,
     reset.SUBJECT,
     dump_and_load.SUBJECT,
     replica_set.WRITABLE,

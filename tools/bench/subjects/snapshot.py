@@ -1,8 +1,12 @@
-"""`snapshot.save` and `snapshot.restore` beside copying the same files and starting on them."""
+"""`snapshot.save` and `snapshot.restore` beside copying the same files and starting on them; also where copies share blocks."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
 from tools.bench.lab import Lab, Project
 from tools.bench.measure import Bound, Subject
@@ -58,6 +62,34 @@ def _theirs(lab: Lab) -> float:
     return seconds
 
 
+def _reflinked(lab: Lab) -> float:
+    data = lab.project().paths.data
+    with _sharing_blocks(lab, data):
+        return _ours(lab)
+
+
+@contextlib.contextmanager
+def _sharing_blocks(lab: Lab, data: Path) -> Iterator[None]:
+    """An XFS of its own in the place of the data folder, which is as it was afterwards."""
+    image = lab.folder / "xfs.img"
+    with image.open("wb") as file:
+        file.truncate(4 << 30)
+    lab.run(["mkfs.xfs", "-q", "-m", "reflink=1", str(image)], lab.folder)
+    data.mkdir(parents=True, exist_ok=True)
+    lab.run(["mount", "-o", "loop", str(image), str(data)], lab.folder)
+    try:
+        yield
+    finally:
+        lab.run(["umount", str(data)], lab.folder)
+        image.unlink()
+
+
+def _no_xfs(lab: Lab) -> str | None:
+    if os.geteuid() != 0 or shutil.which("mkfs.xfs") is None:
+        return "it mounts an XFS: it needs root and mkfs.xfs (Debian: apt-get install xfsprogs)"
+    return start.EMPTIED.skip_reason(lab)
+
+
 SUBJECT = Subject(
     "snapshot",
     f"saving and restoring a snapshot of {_DOCUMENTS:,} documents (350 MB), with checksums, to a majority write on it",
@@ -66,4 +98,11 @@ SUBJECT = Subject(
     _theirs,
     "the files copied to the disk by cp, and one start of the deployment, twice",
     start.EMPTIED.skip_reason,
+)
+REFLINKED = Subject(
+    "snapshot-reflink",
+    f"saving and restoring a snapshot of {_DOCUMENTS:,} documents (350 MB) on a file system that shares blocks (XFS)",
+    Bound(2.0, "s"),
+    _reflinked,
+    skip_reason=_no_xfs,
 )

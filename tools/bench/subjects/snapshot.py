@@ -1,4 +1,4 @@
-"""`snapshot.save` and `snapshot.restore` beside copying the same files and starting on them; also where copies share blocks."""
+"""`snapshot.save` and `snapshot.restore` beside copying the same files and starting on them."""
 
 from __future__ import annotations
 

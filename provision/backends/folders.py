@@ -29,9 +29,10 @@ LEFT_OUT_PREFIX = "WiredTigerPreplog"  # room set aside for the journal, empty
 class DataFolders(Protocol):
     """What can be done with the data of nodes that a back end keeps. Only `copy_out` may be used while they run."""
 
-    def copy_out(self, sources: Mapping[str, Node], target: Path) -> None:
+    def copy_out(self, sources: Mapping[str, Node], target: Path) -> Mapping[Path, str]:
         """Copy each node's data to a folder of that name in the target, which is there.
 
+        Returns: Copied file → its SHA-256, of those of which that is known without reading them from the disk.
         Raises OSError, ProvisionError: it can't be done.
         """
 
@@ -73,13 +74,14 @@ class FoldersHere:
         self._paths = paths
         self._deployment = deployment
 
-    def copy_out(self, sources: Mapping[str, Node], target: Path) -> None:
+    def copy_out(self, sources: Mapping[str, Node], target: Path) -> Mapping[Path, str]:
         pairs = []
         for name, node in sources.items():
             folder = self._data(node)
             (target / name).mkdir(mode=0o700)
             pairs += [(file, target / name / file.relative_to(folder)) for file in data_files(folder)]
         copying.copy_files(pairs)
+        return copying.digests_of_shared(pairs)
 
     def room(self, nodes: Sequence[Node]) -> int | None:
         self._parent.mkdir(mode=0o700, parents=True, exist_ok=True)

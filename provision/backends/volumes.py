@@ -45,13 +45,14 @@ class FoldersInVolumes:
         self._run = run
         self._free_space = free_space
 
-    def copy_out(self, sources: Mapping[str, Node], target: Path) -> None:
+    def copy_out(self, sources: Mapping[str, Node], target: Path) -> Mapping[Path, str]:
         try:
             self._act("out", [(node, name) for name, node in sources.items()], target)
         except ProvisionError as error:
             if _NO_SPACE in error.cause:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from None
             raise
+        return {}
 
     def room(self, nodes: Sequence[Node]) -> int | None:
         said = self._act("room", [(node, "") for node in self._with_volume(nodes)[:1]]).split()

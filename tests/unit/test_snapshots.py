@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -245,3 +245,32 @@ def test_a_node_that_can_not_be_locked_is_named_and_the_others_are_let_go(
         held_writes.hold({"shard1-1": well, "shard2-1": broken})
     assert "shard1-1" not in caught.value.cause
     assert well.locked == 0
+
+
+def test_checksums_of_copies_that_share_blocks_are_read_from_the_originals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("same", "written-to", "longer")
+    pairs = [(tmp_path / "data" / name, tmp_path / "copy" / name) for name in names]
+    (tmp_path / "data").mkdir()
+    for source, _ in pairs:
+        source.write_bytes(source.name.encode() * 1000)
+    copying.copy_files(pairs)
+    whole = copying.digests(copy for _, copy in pairs)
+    monkeypatch.setattr(copying, "shares_blocks", lambda _: False)
+    assert copying.digests_of_shared(pairs) == {}
+    monkeypatch.setattr(copying, "shares_blocks", lambda _: True)
+    assert copying.digests_of_shared(pairs) == whole
+
+    original = copying.digests
+
+    def while_it_is_written_to(files: Iterable[Path]) -> Mapping[Path, str]:
+        found = original(files)
+        pairs[1][0].write_bytes(b"else")
+        return found
+
+    monkeypatch.setattr(copying, "digests", while_it_is_written_to)
+    pairs[2][0].write_bytes(b"longer" * 2000)
+    assert set(copying.digests_of_shared(pairs)) == {pairs[0][1]}
+    monkeypatch.setattr(copying, "_READ_AT_ONCE", 100)
+    assert copying.digests_of_shared(pairs) == {}

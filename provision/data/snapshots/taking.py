@@ -86,12 +86,12 @@ def save(deployment: Deployment, name: str, say: Say) -> Snapshot:
                     sources = _of_one(deployment)
                     seen = _Seen(versions.on_record(deployment, doing), None)
                     created = now()
-                    folders.copy_out(sources, folder)
+                    known = folders.copy_out(sources, folder)
                 else:
                     with _held(deployment, sources, lock, doing) as seen:
                         created = now()
-                        folders.copy_out(sources, folder)
-                files = _listed(folder)
+                        known = folders.copy_out(sources, folder)
+                files = _listed(folder, known)
                 sets = sets_of(deployment.topology)
                 return store.complete(
                     folder,
@@ -212,12 +212,11 @@ def _surely(
         held_writes.release(deployment.targets([node]))
 
 
-def _listed(folder: Path) -> tuple[CopiedFile, ...]:
-    """The files of a snapshot with their checksums; they are on disk when this returns."""
+def _listed(folder: Path, known: Mapping[Path, str]) -> tuple[CopiedFile, ...]:
+    """The files of a snapshot with their checksums, some of which are known; they are on disk when this returns."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    found = copying.digests(files, settled=True)
-    for inner in dict.fromkeys(path.parent for path in files):
-        copying.sync(inner)
+    found = {**known, **copying.digests((path for path in files if path not in known), settled=True)}
+    copying.settle(files)
     return tuple(
         CopiedFile(str(path.relative_to(folder)), path.stat().st_size, found[path]) for path in files
     )

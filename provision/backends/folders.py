@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import subprocess
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -64,6 +66,20 @@ class DataFolders(Protocol):
 
     def forget(self, nodes: Sequence[Node]) -> None:
         """Delete all but the data."""
+
+
+@dataclass(frozen=True)
+class OpenedFolder:
+    """A mongod of a back end on data in a folder of this machine, as no node. It ends with this process in any case.
+
+    A back end starts one by ``open_folder(folder, name, options)``: the data are in ``folder/name``, the log is
+    ``folder/name.log``.
+    """
+
+    process: subprocess.Popen[bytes]  # it, or the command that has a container run it and ends with it
+    port: Callable[[], int | None]  # of this machine; None: not known yet
+    end: Callable[[], None]  # asks it to end in order
+    remove: Callable[[], None]  # ends it at once, if it runs
 
 
 class FoldersHere:

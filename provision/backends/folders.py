@@ -7,6 +7,7 @@ wherever it was cut off: the record of the swap says which.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -25,6 +26,7 @@ BESIDE = (INCOMING, REPLACED, UNDO, TRASH)
 _UNDONE = ".undone"  # in `incoming`: it was the undo, and is the only copy
 # A mongod makes these anew: its lock, its statistics, its temporary files.
 LEFT_OUT = ("mongod.lock", "diagnostic.data", "_tmp")
+_BLOCK = 512  # https://docs.python.org/3/library/os.html#os.stat_result.st_blocks
 LEFT_OUT_PREFIX = "WiredTigerPreplog"  # room set aside for the journal, empty
 
 
@@ -35,6 +37,12 @@ class DataFolders(Protocol):
         """Copy each node's data to a folder of that name in the target, which is there.
 
         Raises OSError, ProvisionError: it can't be done.
+        """
+
+    def size(self, nodes: Sequence[Node]) -> int:
+        """Bytes that the data of nodes take, about; they may run meanwhile. 0: they have none.
+
+        Raises ProvisionError: nobody can tell.
         """
 
     def room(self, nodes: Sequence[Node]) -> int | None:
@@ -96,6 +104,14 @@ class FoldersHere:
             (target / name).mkdir(mode=0o700)
             pairs += [(file, target / name / file.relative_to(folder)) for file in data_files(folder)]
         copying.copy_files(pairs)
+
+    def size(self, nodes: Sequence[Node]) -> int:
+        found = 0
+        for folder in map(self._data, nodes):
+            for file in folder.rglob("*"):
+                with contextlib.suppress(OSError):  # one that a mongod has just removed
+                    found += file.lstat().st_blocks * _BLOCK
+        return found
 
     def room(self, nodes: Sequence[Node]) -> int | None:
         self._parent.mkdir(mode=0o700, parents=True, exist_ok=True)

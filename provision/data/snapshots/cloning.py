@@ -36,12 +36,18 @@ _RECOVERED = (
 )
 
 
-def clone(source: Deployment, target: Deployment, say: Say) -> None:
+def clone(source: Deployment, target: Deployment, say: Say, start: bool) -> None:
     """See `provision.data.snapshots.clone`."""
     doing = f"cloning {source.name} of {source.paths.root} into {target.name}"
     folders = taking.folders_of(target, doing)
     if source.paths.root == target.paths.root and source.name == target.name:
         raise ProvisionError(doing, "They are the same.", "Name another project's folder: invoke ps lists them.")
+    if source.paths.data == target.paths.data:
+        raise ProvisionError(
+            doing,
+            f"Both keep their data in {source.paths.data}.",
+            "Unset INVOKE_PATHS_DATA, or give each of them a folder of its own: paths.data in invoke.yaml.",
+        )
     if why := _why_other_shape(source, target):
         raise ProvisionError(doing, f"{why} Nothing was changed.", "Give it the same shape in invoke.yaml.")
     snapshot = taking.save(source, f"clone-{secrets.token_hex(4)}", say)
@@ -63,7 +69,8 @@ def clone(source: Deployment, target: Deployment, say: Say) -> None:
                 raise taking.disk_error(doing, target.paths.data, problem) from None
             finally:
                 store.clear()
-            restoring.swap(target, folders, f"the clone of {source.paths.root}", snapshot.manifest.balanced, say)
+            what = f"the clone of {source.paths.root}"
+            restoring.swap(target, folders, what, snapshot.manifest.balanced, say, start)
     finally:
         with source.holding("deleting a snapshot of", say):
             Store(source.paths, source.name).delete(snapshot)

@@ -24,7 +24,7 @@ class Origin:
 def origin(loaded: Loaded, name: str) -> Origin | None:
     """Whose data the first start of a deployment could begin with: the main worktree's, or those used last.
 
-    None: this is no linked worktree, it is not the first start, that was decided before, or there are none. Reads a few
+    None: nothing can be: this is the main worktree, or not the first start, or the decision was made before. Reads a few
     small files.
     """
     paths = loaded.paths

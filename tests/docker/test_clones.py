@@ -64,7 +64,12 @@ def test_original_and_clone_run_side_by_side_and_never_speak_to_each_other(
         opened.flaskbook.user.create_index("name")
         opened.flaskbook.command("createUser", "ann", pwd="secret", roles=["read"])
     of_original, containers = hashes(original.deployment), original.identities()
-    snapshots.clone(original.deployment, copy.deployment)
+    assert snapshots.size(original.deployment) > 100_000
+    assert snapshots.size(copy.deployment) == 0
+    snapshots.clone(
+        original.deployment, copy.deployment, start=False
+    )  # as the first start in a worktree does it
+    copy.deployment.up()
     assert hashes(copy.deployment) == of_original
     assert original.identities() == containers
     assert held(original.deployment) == []

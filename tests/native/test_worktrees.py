@@ -145,16 +145,6 @@ def test_apps_of_two_worktrees_are_served_at_once_and_end_with_their_folders(wor
     assert _listed(third)[str(other.root)]["apps"] == []
 
 
-def _answers(clone: Clone, question: str, answer: str, *arguments: str) -> str:
-    """Answer the one question of a command on a terminal; what it printed by its end."""
-    with on_terminal(clone, *arguments) as (process, reader, master):
-        reader.reads(question)
-        os.write(master, f"{answer}\n".encode())
-        said = reader.rest()
-        assert process.wait(60) == 0, said
-    return said
-
-
 def test_a_new_worktree_is_asked_once_whether_it_begins_with_the_data_of_another_one(
     worktrees: list[Clone],
 ) -> None:
@@ -165,23 +155,21 @@ def test_a_new_worktree_is_asked_once_whether_it_begins_with_the_data_of_another
     origin.succeeds("start")
     _there(origin.succeeds("uri").strip())
     question = f"Copy the data of {origin.root} (blue, "
-    command = f"invoke clone --from {origin.root} --on local"
     delete = ("cluster.down", "--delete-data", "--yes", "--on", "local")
 
-    # Nobody can answer: nothing is asked, and it is said what to type.
-    done = no.invoke("start", "--json")
-    assert "Copy the data" not in done.stderr
-    assert command in json.loads(done.stdout)["notices"][0]
+    with on_terminal(no, "cluster.up", "--on", "local") as (process, reader, master):
+        reader.reads(question)
+        reader.reads("MB)? [y/N] ")
+        os.write(master, b"n\n")
+        said = reader.rest()
+        assert process.wait(60) == 0, said
+    assert f"To copy the data later: invoke clone --from {origin.root} --on local" in " ".join(said.split())
     assert _there(no.succeeds("uri").strip()) == 1
     no.succeeds(*delete)
-
-    said = _answers(no, question, "n", "cluster.up", "--on", "local")
-    assert f"local begins empty. To copy the data later: {command}" in " ".join(said.split())
-    assert _there(no.succeeds("uri").strip()) == 1
-    no.succeeds(*delete)
-    with on_terminal(no, "start") as (process, reader, _):  # never again
-        assert "Copy the data" not in reader.rest()
-        assert process.wait(60) == 0
+    with on_terminal(no, "start") as (process, reader, _):
+        said = reader.rest()
+        assert process.wait(60) == 0, said
+    assert "Copy the data" not in said
     no.succeeds(*delete)
 
     with on_terminal(yes, "run") as (process, reader, master):
@@ -190,27 +178,16 @@ def test_a_new_worktree_is_asked_once_whether_it_begins_with_the_data_of_another
         reader.reads("(Ctrl-C ends it)")
         assert _there(yes.succeeds("uri").strip()) == 2
         os.write(master, b"\x03")
-        reader.rest()
-        assert process.wait(60) == 130
+        said = reader.rest()
+        assert process.wait(60) == 130, said
     assert [each["state"] for each in _listed(yes)[str(yes.root)]["deployments"]] == []
     assert _there(origin.succeeds("uri").strip()) == 2
-    # Its data are its own now, and whether it copies others is decided, also by the setting.
-    yes.succeeds("start", env={"INVOKE_WORKTREE_DATA": "clone"})
-    assert _there(yes.succeeds("uri").strip()) == 3
+    yes.succeeds(*delete)
 
-
-def test_the_setting_decides_for_a_new_worktree_without_asking(worktrees: list[Clone]) -> None:
-    origin, copy, empty = (
-        replace(each, environment={**each.environment, "INVOKE_PATHS_DATA": "data"}) for each in worktrees
-    )
-    origin.succeeds("start")
-    _there(origin.succeeds("uri").strip())
-    copy.succeeds("cluster.up", "--on", "local", env={"INVOKE_WORKTREE_DATA": "clone"})
-    assert _there(copy.succeeds("uri").strip()) == 2
-    with on_terminal(empty, "start", "--json", env={"INVOKE_WORKTREE_DATA": "empty"}) as (process, reader, _):
-        assert "Copy the data" not in reader.rest()
-        assert process.wait(60) == 0
-    assert _there(empty.succeeds("uri").strip()) == 1
+    # The setting decides without asking, where nobody has been asked.
+    (no.root / ".state" / "deployments" / "local" / "worktree.json").unlink()
+    no.succeeds("cluster.up", "--on", "local", env={"INVOKE_WORKTREE_DATA": "clone"})
+    assert _there(no.succeeds("uri").strip()) == 3
 
 
 def test_a_folder_that_was_moved_is_not_taken_for_deleted(worktrees: list[Clone]) -> None:

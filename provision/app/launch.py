@@ -111,9 +111,19 @@ Watch = Callable[[Deployment], contextlib.AbstractContextManager[Progress]]
 
 
 def run(
-    loaded: Loaded, name: str, keep: bool, say: Callable[[str], None], reporter: Reporter, watch: Watch
+    loaded: Loaded,
+    name: str,
+    keep: bool,
+    say: Callable[[str], None],
+    reporter: Reporter,
+    watch: Watch,
+    begins: Callable[[Deployment, Callable[[str], None]], None] = lambda _, __: None,
 ) -> None:
-    """Set up what is missing, start the deployment, and serve the app until it ends or is interrupted."""
+    """Set up what is missing, start the deployment, and serve the app until it ends or is interrupted.
+
+    Args:
+        begins: puts the data in place that the deployment begins with.
+    """
     settings = loaded.settings.app
     folder = directory(loaded)
     deployment = assembly.deployment(loaded, name)
@@ -142,6 +152,7 @@ def run(
         run = Run(loaded.paths, name, say)
         cleanup.callback(lambda: run.ends(stop, keep))
         app = cleanup.enter_context(start(reloaded=False))
+        begins(deployment, say)
         _up(deployment, say, watch, lambda: run.started(keep))
         deployment.ensure_secrets()
         uri = deployment.uri(settings.database, user="app")

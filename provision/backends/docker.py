@@ -24,6 +24,7 @@ from typing import Any
 
 from provision.backends import compose
 from provision.backends.base import Observed
+from provision.backends.folders import OpenedFolder
 from provision.backends.processes import port_holder
 from provision.backends.volumes import FoldersInVolumes
 from provision.core.errors import ProvisionError
@@ -48,6 +49,8 @@ _RUNNING = frozenset({"running", "paused", "restarting"})
 # What a mongod takes of memory when idle, and of the disk with its first journal files.
 _IDLE_NODE_MB = 150
 _NEW_NODE_DISK_MB = 250
+_OPEN_FOLDER = Path(__file__).parent / "scripts" / "open_folder.sh"
+_INNER_PORT = 27017  # of a mongod in a container of its own
 _NO_COMMAND = 127  # as a shell says it
 _FREE_SPACE = "Free some space: `docker system df` shows what Docker holds, `docker system prune` frees it."
 
@@ -201,9 +204,8 @@ class Docker:
             if "No such image" not in present.stderr:
                 raise self._refused(doing, present)
             self._pull(doing)
-        tunables = self._environment.get("MONGODB_GLIBC_TUNABLES", "glibc.pthread.rseq=0")
         ran = self._docker(
-            "run", "--rm", "--network", "none", "--env", f"GLIBC_TUNABLES={tunables}", "--entrypoint", "mongod",
+            "run", "--rm", "--network", "none", "--env", f"GLIBC_TUNABLES={self._tunables}", "--entrypoint", "mongod",
             self._image, "--version",
         )  # fmt: skip
         found = version_in(ran.stdout) if ran.returncode == 0 else None
@@ -580,7 +582,7 @@ class Docker:
 
     def _run_on_volumes(self, mounts: Sequence[str], arguments: Sequence[str]) -> str:
         """Run a shell on volumes, in a container that ends with it. One that an earlier command has left is ended."""
-        name = f"{self._project}-snapshot"
+        name = self._on_the_side
         self._docker("container", "rm", "--force", name)
         ran = self._docker(
             "run", "--rm", "--name", name, "--user", "0:0", "--network", "none", "--entrypoint", "sh",
@@ -589,6 +591,53 @@ class Docker:
         if ran.returncode != 0:
             raise self._refused(f"working on the data of {self._deployment}", ran)
         return ran.stdout
+
+    def open_folder(self, folder: Path, name: str, options: Sequence[str]) -> OpenedFolder:
+        """See `folders.OpenedFolder`."""
+        container = self._on_the_side
+        key_file = self._paths.key_file(self._deployment)
+        self._docker("container", "rm", "--force", "--volumes", container)
+        with (folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [
+                    *("docker", "run", "--rm", "--interactive", "--name", container, "--user", "0:0"),
+                    *("--env", f"GLIBC_TUNABLES={self._tunables}", "--publish", f"{LOOPBACK}::{_INNER_PORT}"),
+                    *("--entrypoint", "sh", f"--volume={folder}:/s"),
+                    *((f"--volume={key_file}:/etc/mongod.key:ro",) if self._auth else ()),
+                    *(self._image, "-c", _OPEN_FOLDER.read_text(encoding="utf-8"), "sh"),
+                    *("--dbpath", f"/s/{name}", "--logpath", f"/s/{name}.log", "--port", str(_INNER_PORT)),
+                    *("--bind_ip", "0.0.0.0", *options),  # noqa: S104 — of a container
+                    *(("--keyFile", "/etc/mongod.key") if self._auth else ()),
+                ],
+                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+        def port() -> int | None:
+            listed = self._docker("container", "port", container, f"{_INNER_PORT}/tcp")
+            _, _, found = listed.stdout.partition("\n")[0].rpartition(":")
+            return int(found) if listed.returncode == 0 and found.isdigit() else None
+
+        def end() -> None:
+            if process.stdin is not None:
+                process.stdin.close()
+
+        def remove() -> None:
+            if process.poll() is None:
+                self._docker("container", "rm", "--force", "--volumes", container)
+            process.kill()
+            process.wait()
+            end()
+
+        return OpenedFolder(process, port, end, remove)
+
+    @property
+    def _on_the_side(self) -> str:
+        """The name of the container that works on data."""
+        return f"{self._project}-snapshot"
+
+    @property
+    def _tunables(self) -> str:
+        return self._environment.get("MONGODB_GLIBC_TUNABLES", "glibc.pthread.rseq=0")
 
     def _take_back(self, before: Existing) -> None:
         """Remove what a failed `compose up` has made: nothing of it has ever run, or been written to."""

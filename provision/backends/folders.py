@@ -7,10 +7,13 @@ wherever it was cut off: the record of the swap says which.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import subprocess
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +26,7 @@ BESIDE = (INCOMING, REPLACED, UNDO, TRASH)
 _UNDONE = ".undone"  # in `incoming`: it was the undo, and is the only copy
 # A mongod makes these anew: its lock, its statistics, its temporary files.
 LEFT_OUT = ("mongod.lock", "diagnostic.data", "_tmp")
+_BLOCK = 512  # https://docs.python.org/3/library/os.html#os.stat_result.st_blocks
 LEFT_OUT_PREFIX = "WiredTigerPreplog"  # room set aside for the journal, empty
 
 
@@ -34,6 +38,12 @@ class DataFolders(Protocol):
 
         Returns: Copied file → its SHA-256, of those of which that is known without reading them from the disk.
         Raises OSError, ProvisionError: it can't be done.
+        """
+
+    def size(self, nodes: Sequence[Node]) -> int:
+        """Bytes that the data of nodes take, about; they may run meanwhile. 0: they have none.
+
+        Raises ProvisionError: nobody can tell.
         """
 
     def room(self, nodes: Sequence[Node]) -> int | None:
@@ -67,6 +77,20 @@ class DataFolders(Protocol):
         """Delete all but the data."""
 
 
+@dataclass(frozen=True)
+class OpenedFolder:
+    """A mongod of a back end on data in a folder of this machine, as no node. It ends with this process in any case.
+
+    A back end starts one by ``open_folder(folder, name, options)``: the data are in ``folder/name``, the log is
+    ``folder/name.log``.
+    """
+
+    process: subprocess.Popen[bytes]  # it, or the command that has a container run it and ends with it
+    port: Callable[[], int | None]  # of this machine; None: not known yet
+    end: Callable[[], None]  # asks it to end in order
+    remove: Callable[[], None]  # ends it at once, if it runs
+
+
 class FoldersHere:
     """Data in folders of this project, each swapped by renaming it."""
 
@@ -82,6 +106,14 @@ class FoldersHere:
             pairs += [(file, target / name / file.relative_to(folder)) for file in data_files(folder)]
         copying.copy_files(pairs)
         return copying.digests_of_shared(pairs)
+
+    def size(self, nodes: Sequence[Node]) -> int:
+        found = 0
+        for folder in map(self._data, nodes):
+            for file in folder.rglob("*"):
+                with contextlib.suppress(OSError):  # one that a mongod has just removed
+                    found += file.lstat().st_blocks * _BLOCK
+        return found
 
     def room(self, nodes: Sequence[Node]) -> int | None:
         self._parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from provision.backends.base import Observed
-from provision.backends.folders import FoldersHere
+from provision.backends.folders import FoldersHere, OpenedFolder
 from provision.core.errors import ProvisionError
 from provision.core.files import write_if_changed
 from provision.core.locks import is_held
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 # Marks a process as ours, so that one whose record was lost in a crash is found again.
 MARK = "PROVISION_NODE"
 _KILL_SECONDS = 10.0
+_PR_SET_PDEATHSIG = 1
 # Nodes outlive the process that started them. A Popen that is collected while its process runs takes that for an oversight.
 _OUTLIVING: list[subprocess.Popen[bytes]] = []
 _STOP_SECONDS = 30.0
@@ -293,6 +296,29 @@ class Processes:
         self._children[node.name] = child
         _OUTLIVING.append(child)
 
+    def open_folder(self, folder: Path, name: str, options: Sequence[str]) -> OpenedFolder:
+        """See `folders.OpenedFolder`."""
+        if self._mongod is None:
+            raise ProvisionError(
+                "opening a copy of the data", "No mongod has been chosen yet.", "Type `invoke setup` first."
+            )
+        port = _free_port()
+        process = subprocess.Popen(
+            [
+                *(str(self._mongod), "--dbpath", str(folder / name), "--logpath", str(folder / f"{name}.log")),
+                *("--bind_ip", LOOPBACK, "--port", str(port), *options),
+                *(("--keyFile", str(self._key_file)) if self._key_file else ()),
+            ],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={**os.environ, **self._environment}, preexec_fn=_die_with_parent,
+        )  # fmt: skip
+
+        def remove() -> None:
+            process.kill()
+            process.wait()
+
+        return OpenedFolder(process, lambda: port, process.terminate, remove)
+
     @property
     def run_environment(self) -> Mapping[str, str]:
         """The variables that its mongod needs on this machine."""
@@ -494,3 +520,17 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return f"user {os.getuid()}"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def _die_with_parent() -> None:
+    """A process that was killed leaves no mongod behind. Linux alone has this."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

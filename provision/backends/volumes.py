@@ -54,6 +54,9 @@ class FoldersInVolumes:
             raise
         return {}
 
+    def size(self, nodes: Sequence[Node]) -> int:
+        return 1024 * sum(int(each) for each in self._each("size", nodes).split())
+
     def room(self, nodes: Sequence[Node]) -> int | None:
         said = self._act("room", [(node, "") for node in self._with_volume(nodes)[:1]]).split()
         return int(said[3]) * 1024 if len(said) > 3 and said[3].isdigit() else None

@@ -62,6 +62,7 @@ def up(
     command names what is left over and how to remove it.
     """
     from provision.cli.progress import UpProgress
+    from provision.cli.worktrees import beginning
     from provision.core.errors import ProvisionError
     from provision.deployments import cluster
 
@@ -79,8 +80,10 @@ def up(
         from provision.cli.hosts import planned
 
         return planned(session, on)
+    first = beginning(session, on)
     deployment = session.ready(on)
     with UpProgress.of(deployment, session.quiet) as progress:
+        first.put_in_place(deployment, progress.say)
         done = cluster.up(
             loaded,
             on,
@@ -92,7 +95,7 @@ def up(
     if wait == "writable" and len(deployment.topology.nodes) > 1:
         log = loaded.paths.finishing_log(on).relative_to(loaded.paths.root)
         session.say(f"It takes writes. What is left is done in the background and logged in {log}.")
-    return brought_up(done, timings)
+    return brought_up(done, timings, first.hint)
 
 
 @command(help={"timings": "show what was reached when", **ON_CLUSTER})

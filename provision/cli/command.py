@@ -165,22 +165,23 @@ def need(*groups: str) -> None:
         raise ProvisionError(error.doing, error.cause, error.remedy) from None
 
 
-def brought_up(done: Up, timings: bool = False) -> Result[shapes.BroughtUp]:
-    """The result of an `up`: people see its connection string alone on standard output."""
+def brought_up(done: Up, timings: bool = False, hint: str = "") -> Result[shapes.BroughtUp]:
+    """The result of an `up`: people see its connection string alone on standard output. `hint`: one more notice."""
     from provision.cli import display, shapes
     from provision.cli.result import Result
     from provision.deployments import events
 
     moments = events.moments(done.timings)
+    notices = (*done.notices, *([hint] if hint else ()))
 
     def show() -> None:
-        for notice in done.notices:
+        for notice in notices:
             display.note(notice)
         if timings:
             display.timings(moments)
         display.line(done.uri)
 
-    return Result(shapes.BroughtUp(done.deployment, done.started, done.uri, moments, done.notices), show)
+    return Result(shapes.BroughtUp(done.deployment, done.started, done.uri, moments, notices), show)
 
 
 def agreed(question: str, doing: str, yes: bool, or_else: str = "") -> bool:

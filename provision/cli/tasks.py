@@ -94,10 +94,13 @@ def start(session: Session, on: str = "local", timings: bool = False) -> Result[
     A deployment that runs already is left as it is.
     """
     from provision.cli.progress import UpProgress
+    from provision.cli.worktrees import beginning
 
+    first = beginning(session, on)
     deployment = session.ready(on)
     with UpProgress.of(deployment, session.quiet) as progress:
-        return brought_up(deployment.up(progress.say, progress.reached), timings)
+        first.put_in_place(deployment, progress.say)
+        return brought_up(deployment.up(progress.say, progress.reached), timings, first.hint)
 
 
 @command(help=ON)
@@ -208,13 +211,17 @@ def run(session: Session, on: str = "local", port: int | None = None, keep: bool
     from provision.app import launch
     from provision.cli import display
     from provision.cli.progress import UpProgress
+    from provision.cli.worktrees import beginning
     from provision.state import slots
 
     loaded = session.load({} if port is None else {"app.port": ("--port", port)})
     app = loaded.settings.app
     host = f"[{app.host}]" if ":" in app.host else app.host
     with slots.serving(loaded.paths, f"http://{host}:{app.port}/"):
-        launch.run(loaded, on, keep, display.told, session.steps(), UpProgress.of)
+        first = beginning(session, on)
+        if first.hint:
+            display.told(first.hint)
+        launch.run(loaded, on, keep, display.told, session.steps(), UpProgress.of, first.put_in_place)
 
 
 @command(only_prints=True)

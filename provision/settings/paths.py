@@ -197,6 +197,10 @@ class Paths:
         """Which nodes are being moved from one host to another."""
         return self.deployment(deployment) / "moving.json"
 
+    def worktree_record(self, deployment: str) -> Path:
+        """Whether a new worktree's deployment began with the data of another one."""
+        return self.deployment(deployment) / "worktree.json"
+
     def swap_record(self, deployment: str) -> Path:
         """Which data are being put in the place of others."""
         return self.deployment(deployment) / "swap.json"

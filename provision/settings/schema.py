@@ -395,6 +395,16 @@ class SnapshotSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorktreeSettings:
+    """A new linked git worktree."""
+
+    data: Annotated[
+        Literal["ask", "clone", "empty"],
+        Rule("whether the first start in it copies the data of another worktree"),
+    ] = "ask"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """All settings of a project."""
 
@@ -404,6 +414,7 @@ class Settings:
     app: AppSettings = field(default_factory=AppSettings)
     snapshots: SnapshotSettings = SnapshotSettings()
     seeds: SeedSettings = SeedSettings()
+    worktree: WorktreeSettings = WorktreeSettings()
     hosts: Annotated[dict[str, HostSettings], Rule("other hosts, by name", pattern=DEPLOYMENT_NAME)] = field(
         default_factory=dict
     )

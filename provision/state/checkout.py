@@ -37,6 +37,26 @@ def checkout_of(folder: Path) -> Checkout | None:
     return Checkout(True, main.resolve().name.removesuffix(".git"), _branch(git))
 
 
+def elsewhere(folder: Path) -> list[Path]:
+    """The same folder in the other working trees of its repository, the main one first; those that are there."""
+    top = next((each for each in (folder, *folder.parents) if (each / ".git").exists()), None)
+    if top is None:
+        return []
+    git = top / ".git"
+    if git.is_file():
+        git = top / _first_line(git).removeprefix("gitdir:").strip()
+        if git.parent.name != "worktrees":
+            return []
+        git = git.parent.parent
+    # `worktrees/NAME/gitdir` names the `.git` of a linked one; with worktree.useRelativePaths, from `worktrees/NAME`.
+    linked = [each.parent / _first_line(each) for each in sorted(git.glob("worktrees/*/gitdir"))]
+    tops = [git.parent] if git.name == ".git" else []
+    tops += [place.parent for place in linked if place.name == ".git"]
+    inner, here = folder.relative_to(top), top.resolve()
+    others = dict.fromkeys(each.resolve() for each in tops)
+    return [each / inner for each in others if each != here and (each / inner).is_dir()]
+
+
 def _branch(git: Path) -> str | None:
     head = _first_line(git / "HEAD")
     if head.startswith("ref:"):

@@ -183,6 +183,7 @@ HOST_CERTIFICATE = Record(lambda paths, name: paths.host_certificate(name, "*"),
 APP = Record(Paths.app_record, Lifetime.APP, schema=1)
 APP_SECRET_KEY = Record(Paths.app_secret_key, Lifetime.APP, private=True)
 RUN = Record(Paths.run_record)
+WORKTREE = Record(Paths.worktree_record, schema=1)
 RENDERED = Record(Paths.rendered_record, schema=1)
 CONFIGURATION = Record(lambda paths, name: paths.deployment(name) / "*.conf")
 COMPOSE = Record(Paths.own_compose_file)

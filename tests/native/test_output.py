@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import pty
 import shutil
 import signal
 import subprocess
-import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,30 +19,10 @@ from tests.support.clones import Clone
 from tests.support.polling import until
 from tests.support.processes import describe
 from tests.support.streams import ASCII, CLOSED, FULL, LATIN_1, PIPE, TERMINAL, locale, streams
+from tests.support.terminals import Reader, on_terminal
 
 SERVING = "Serving flaskbook"
 READER_GONE = 128 + signal.SIGPIPE
-
-
-class Reader:
-    """Reads what a command prints, until it stops to: it closes its end, or only takes no more."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self.text = ""
-
-    def reads(self, text: str) -> None:
-        """Read on until a text has come."""
-        while text not in self.text:
-            try:
-                part = os.read(self._descriptor, 4096)
-            except OSError:  # a terminal that its last program has left
-                part = b""
-            assert part, f"it ended before {text!r} came:\n{self.text}"
-            self.text += part.decode(errors="replace")
-
-    def close(self) -> None:
-        os.close(self._descriptor)
 
 
 @contextlib.contextmanager
@@ -69,47 +46,6 @@ def piped(
     finally:
         process.kill()
         process.wait()
-
-
-@contextlib.contextmanager
-def on_terminal(
-    clone: Clone, *arguments: str, ignores_hangup: bool = False
-) -> Iterator[tuple[subprocess.Popen[bytes], Reader, int]]:
-    """A command on a terminal of its own, which hangs up on it when it is closed.
-
-    Args:
-        clone: where.
-        arguments: after `./invoke`.
-        ignores_hangup: as under `nohup`.
-
-    Yields:
-        The process, what reads the terminal, and the terminal's other end.
-    """
-    master, slave = pty.openpty()
-
-    def take_terminal() -> None:
-        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-        if ignores_hangup:
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-    process = subprocess.Popen(
-        [*clone.command, *arguments],
-        cwd=clone.root,
-        env=clone.env({"TERM": "xterm"}),
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        start_new_session=True,
-        preexec_fn=take_terminal,
-    )
-    os.close(slave)
-    try:
-        yield process, Reader(master), master
-    finally:
-        process.kill()
-        process.wait()
-        with contextlib.suppress(OSError):
-            os.close(master)
 
 
 def under(

@@ -20,6 +20,7 @@ from provision.state.process_identity import identity_of
 from tests.support.clones import Clone, lend_env
 from tests.support.polling import until
 from tests.support.shares import OTHERS, take_share
+from tests.support.terminals import on_terminal
 
 _BRANCHES = ("blue", "green", "red")
 
@@ -142,6 +143,51 @@ def test_apps_of_two_worktrees_are_served_at_once_and_end_with_their_folders(wor
     serving[1].signal_group(signal.SIGINT)
     assert serving[1].ends() == 130
     assert _listed(third)[str(other.root)]["apps"] == []
+
+
+def test_a_new_worktree_is_asked_once_whether_it_begins_with_the_data_of_another_one(
+    worktrees: list[Clone],
+) -> None:
+    # Their data are where their settings say: a variable would hold for the other worktree, too.
+    origin, yes, no = (
+        replace(each, environment={**each.environment, "INVOKE_PATHS_DATA": "data"}) for each in worktrees
+    )
+    origin.succeeds("start")
+    _there(origin.succeeds("uri").strip())
+    question = f"Copy the data of {origin.root} (blue, "
+    delete = ("cluster.down", "--delete-data", "--yes", "--on", "local")
+
+    with on_terminal(no, "cluster.up", "--on", "local") as (process, reader, master):
+        reader.reads(question)
+        reader.reads("MB)? [y/N] ")
+        os.write(master, b"n\n")
+        said = reader.rest()
+        assert process.wait(60) == 0, said
+    assert f"To copy the data later: invoke clone --from {origin.root} --on local" in " ".join(said.split())
+    assert _there(no.succeeds("uri").strip()) == 1
+    no.succeeds(*delete)
+    with on_terminal(no, "start") as (process, reader, _):
+        said = reader.rest()
+        assert process.wait(60) == 0, said
+    assert "Copy the data" not in said
+    no.succeeds(*delete)
+
+    with on_terminal(yes, "run") as (process, reader, master):
+        reader.reads(question)
+        os.write(master, b"y\n")
+        reader.reads("(Ctrl-C ends it)")
+        assert _there(yes.succeeds("uri").strip()) == 2
+        os.write(master, b"\x03")
+        said = reader.rest()
+        assert process.wait(60) == 130, said
+    assert [each["state"] for each in _listed(yes)[str(yes.root)]["deployments"]] == []
+    assert _there(origin.succeeds("uri").strip()) == 2
+    yes.succeeds(*delete)
+
+    # The setting decides without asking, where nobody has been asked.
+    (no.root / ".state" / "deployments" / "local" / "worktree.json").unlink()
+    no.succeeds("cluster.up", "--on", "local", env={"INVOKE_WORKTREE_DATA": "clone"})
+    assert _there(no.succeeds("uri").strip()) == 3
 
 
 def test_a_folder_that_was_moved_is_not_taken_for_deleted(worktrees: list[Clone]) -> None:

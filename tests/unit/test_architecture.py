@@ -48,8 +48,10 @@ def test_the_programs_for_hosts_pass_shellcheck() -> None:
     assert checked("shellcheck", "--external-sources", "--source-path", where, *map(str, scripts)) == ""
 
 
-def test_the_program_for_volumes_passes_shellcheck() -> None:
-    assert checked("shellcheck", "provision/backends/scripts/data_folders.sh") == ""
+def test_the_programs_for_containers_pass_shellcheck() -> None:
+    scripts = sorted((ROOT / "provision" / "backends" / "scripts").glob("*.sh"))
+    assert [each.name for each in scripts] == ["data_folders.sh", "open_folder.sh"]
+    assert checked("shellcheck", *map(str, scripts)) == ""
 
 
 def test_no_program_for_a_host_is_a_string_in_a_module() -> None:

@@ -4,7 +4,7 @@
 # .complete says that all that was there has moved. Each action can be done again from wherever it was cut off.
 #
 # data_folders.sh out|in NODE:FOLDER...   copies /v/NODE to /s/FOLDER, or /s/FOLDER to what is incoming of NODE
-# data_folders.sh room|data|take|discard|forward|back|keep NODE...
+# data_folders.sh size|room|data|take|discard|forward|back|keep NODE...
 set -eu
 
 # Whether an entry belongs to the swap, or to snapshots, and not to the data.
@@ -70,6 +70,11 @@ for argument; do
             mkdir "$data/.incoming"
             copy_all "/s/$folder" "$data/.incoming"
             chown -R "$(stat -c %u:%g "$data")" "$data/.incoming"
+            ;;
+        size)
+            if [ -e "$data/WiredTiger" ]; then
+                du -sk "$data" | cut -f 1
+            fi
             ;;
         room)
             df -Pk "$data" | tail -n 1

@@ -13,7 +13,7 @@ from provision.data.snapshots.manifest import Manifest
 from provision.data.snapshots.store import Snapshot, Store, now
 from provision.deployments.deployment import Deployment
 
-__all__ = ["Manifest", "Snapshot", "clone", "collect", "delete", "every", "find", "latest", "restore", "save", "undo"]
+__all__ = ["Manifest", "Snapshot", "clone", "collect", "delete", "every", "find", "latest", "restore", "save", "size", "undo"]
 
 Say = Callable[[str], None]
 
@@ -54,15 +54,26 @@ def undo(deployment: Deployment, *, say: Say = _silent) -> None:
     restoring.undo(deployment, say)
 
 
-def clone(source: Deployment, target: Deployment, *, say: Say = _silent) -> None:
+def clone(source: Deployment, target: Deployment, *, say: Say = _silent, start: bool = True) -> None:
     """Put another deployment's data into this one, with this one's addresses; the other one goes on meanwhile.
 
     What was there becomes the undo. The two share nothing afterwards, and know nothing of each other.
 
+    Args:
+        start: False: the next `up` starts it on the new data, and proves them.
     Raises NotProved: as `restore`.
     Raises ProvisionError: they have not the same shape, or as `save` and `restore`; nothing was changed.
     """
-    cloning.clone(source, target, say)
+    cloning.clone(source, target, say, start)
+
+
+def size(deployment: Deployment) -> int:
+    """Bytes that a clone of it would take, about; 0: it has no data.
+
+    Raises ProvisionError: nobody can tell.
+    """
+    doing = f"looking at the data of {deployment.name}"
+    return taking.folders_of(deployment, doing).size(list(taking.of_one(deployment).values()))
 
 
 def every(deployment: Deployment) -> Sequence[Snapshot]:

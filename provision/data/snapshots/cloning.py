@@ -9,34 +9,23 @@ Follows https://www.mongodb.com/docs/manual/tutorial/restore-sharded-cluster/
 
 from __future__ import annotations
 
-import contextlib
-import os
 import secrets
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from provision.backends.processes import Processes
-from provision.backends.registry import in_folders
 from provision.core import copying
 from provision.core.errors import ProvisionError
 from provision.data.snapshots import restoring, taking, versions
 from provision.data.snapshots.manifest import sets_of, why_unreadable
+from provision.data.snapshots.opened import Opened
 from provision.data.snapshots.store import Snapshot, Store
 from provision.deployments.deployment import Deployment
-from provision.mongodb.topology import LOOPBACK, ReplicaSet
-from provision.mongodb.wire import CommandFailed, Connection, NotReachable
+from provision.mongodb.topology import ReplicaSet
+from provision.mongodb.wire import CommandFailed, Connection
 
 Say = Callable[[str], None]
-_START_SECONDS = 60.0
-_END_SECONDS = 60.0
-_POLL_SECONDS = 0.02
 _REWRITTEN = "clone"
 # What is opened belongs to no set or cluster, and has what its journal says it had.
 _APART = ("skipShardingConfigurationChecks=true", "disableLogicalSessionCacheRefresh=true", "ttlMonitorEnabled=false")
@@ -45,22 +34,20 @@ _RECOVERED = (
     "recoverFromOplogAsStandalone=true",
     "takeUnstableCheckpointOnShutdown=true",
 )
-_PR_SET_PDEATHSIG = 1
 
 
-def clone(source: Deployment, target: Deployment, say: Say) -> None:
+def clone(source: Deployment, target: Deployment, say: Say, start: bool) -> None:
     """See `provision.data.snapshots.clone`."""
     doing = f"cloning {source.name} of {source.paths.root} into {target.name}"
     folders = taking.folders_of(target, doing)
-    processes = in_folders(target.backend)
-    if processes is None or in_folders(source.backend) is None:
-        raise ProvisionError(
-            doing,
-            "Both have to run as processes of this machine.",
-            f"Bring them up so: invoke cluster.up --backend processes --on {target.name}",
-        )
     if source.paths.root == target.paths.root and source.name == target.name:
         raise ProvisionError(doing, "They are the same.", "Name another project's folder: invoke ps lists them.")
+    if source.paths.data == target.paths.data:
+        raise ProvisionError(
+            doing,
+            f"Both keep their data in {source.paths.data}.",
+            "Unset INVOKE_PATHS_DATA, or give each of them a folder of its own: paths.data in invoke.yaml.",
+        )
     if why := _why_other_shape(source, target):
         raise ProvisionError(doing, f"{why} Nothing was changed.", "Give it the same shape in invoke.yaml.")
     snapshot = taking.save(source, f"clone-{secrets.token_hex(4)}", say)
@@ -76,13 +63,14 @@ def clone(source: Deployment, target: Deployment, say: Say) -> None:
             try:
                 rewritten = store.begin(_REWRITTEN)
                 say(f"Rewriting the addresses for {target.name}")
-                _rewrite(snapshot, rewritten, target, processes, doing)
+                _rewrite(snapshot, rewritten, target, doing)
                 folders.copy_in(rewritten, restoring.folder_of_each(target))
             except OSError as problem:
                 raise taking.disk_error(doing, target.paths.data, problem) from None
             finally:
                 store.clear()
-            restoring.swap(target, folders, f"the clone of {source.paths.root}", snapshot.manifest.balanced, say)
+            what = f"the clone of {source.paths.root}"
+            restoring.swap(target, folders, what, snapshot.manifest.balanced, say, start)
     finally:
         with source.holding("deleting a snapshot of", say):
             Store(source.paths, source.name).delete(snapshot)
@@ -101,12 +89,12 @@ def _why_other_shape(source: Deployment, target: Deployment) -> str | None:
     return None
 
 
-def _rewrite(snapshot: Snapshot, folder: Path, target: Deployment, processes: Processes, doing: str) -> None:
+def _rewrite(snapshot: Snapshot, folder: Path, target: Deployment, doing: str) -> None:
     """Copy a snapshot's sets to a folder, with the addresses of a deployment in them."""
     files = [snapshot.folder / file.path for file in snapshot.manifest.files]
     copying.copy_files((file, folder / file.relative_to(snapshot.folder)) for file in files)
     for each in target.topology.all_sets:
-        opened = _Opened(folder / each.name, folder / f"{each.name}.log", target, processes, doing)
+        opened = Opened(folder, each.name, target, doing)
         with opened.running(_RECOVERED):
             pass  # what its oplog has beyond the last checkpoint is applied, and stays
         with opened.running(_APART) as connection:
@@ -157,81 +145,3 @@ def _update(
 
 def _delete(connection: Connection, database: str, collection: str, query: Mapping[str, Any]) -> None:
     connection.command(database, {"delete": collection, "deletes": [{"q": query, "limit": 0}]})
-
-
-class _Opened:
-    """A set's data, opened by a mongod that belongs to no set."""
-
-    def __init__(self, data: Path, log: Path, target: Deployment, processes: Processes, doing: str) -> None:
-        self._data = data
-        self._log = log
-        self._target = target
-        self._processes = processes
-        self._doing = doing
-
-    @contextlib.contextmanager
-    def running(self, parameters: Sequence[str]) -> Iterator[Connection]:
-        """A connection to it. It ends in order with the block, and with this process in any case.
-
-        Raises ProvisionError: it does not start, refuses a command, or does not end in order.
-        """
-        node = next(node for node in self._target.topology.nodes if not node.is_router)
-        program, environment = self._processes.program(node), self._processes.run_environment
-        secrets_ = self._target.secrets()
-        key_file = ("--keyFile", str(self._target.paths.key_file(self._target.name))) if secrets_ else ()
-        port = _free_port()
-        process = subprocess.Popen(
-            [
-                *(str(program), "--dbpath", str(self._data), "--logpath", str(self._log), "--logappend"),
-                *("--bind_ip", LOOPBACK, "--port", str(port), "--nounixsocket", "--wiredTigerCacheSizeGB", "0.25"),
-                *key_file,
-                *(part for parameter in parameters for part in ("--setParameter", parameter)),
-            ],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env={**os.environ, **environment}, preexec_fn=_die_with_parent,
-        )  # fmt: skip
-        try:
-            with self._connected(process, port) as connection:
-                yield connection
-            process.terminate()
-            if process.wait(_END_SECONDS) != 0:
-                raise self._failed(f"The mongod that rewrites them ended with status {process.returncode}.")
-        except (CommandFailed, NotReachable) as problem:
-            raise self._failed(f"{str(problem).rstrip('.')}.") from None
-        except subprocess.TimeoutExpired:
-            raise self._failed("The mongod that rewrites them does not end.") from None
-        finally:
-            process.kill()
-            process.wait()
-
-    def _connected(self, process: subprocess.Popen[bytes], port: int) -> Connection:
-        secrets_ = self._target.secrets()
-        deadline = time.monotonic() + _START_SECONDS
-        while process.poll() is None and time.monotonic() < deadline:
-            try:
-                return Connection(LOOPBACK, port, _START_SECONDS, secrets_.system if secrets_ else None)
-            except (NotReachable, CommandFailed):
-                time.sleep(_POLL_SECONDS)
-        raise self._failed("The mongod that rewrites them does not start.")
-
-    def _failed(self, cause: str) -> ProvisionError:
-        from provision.mongodb.logs import why_it_died
-
-        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines() if self._log.is_file() else []
-        return ProvisionError(
-            self._doing, f"{cause} Nothing was changed.", "Type the same again.", why_it_died(lines[-400:])
-        )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
-
-
-def _die_with_parent() -> None:
-    """A process that was killed leaves no mongod behind. Linux alone has this."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

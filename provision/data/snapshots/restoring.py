@@ -110,9 +110,13 @@ def _check(deployment: Deployment, snapshot: Snapshot, folders: DataFolders, doi
         )
 
 
-def swap(deployment: Deployment, folders: DataFolders, what: str, balanced: bool, say: Say) -> None:
+def swap(
+    deployment: Deployment, folders: DataFolders, what: str, balanced: bool, say: Say, start: bool = True
+) -> None:
     """Stop the nodes, swap what is incoming for their data, and start them on these.
 
+    Args:
+        start: False: the next `up` swaps and proves them.
     Raises NotProved: they did not start, and run on what was there before.
     """
     paths, name = deployment.paths, deployment.name
@@ -137,6 +141,8 @@ def swap(deployment: Deployment, folders: DataFolders, what: str, balanced: bool
         ),
     )
     records.INITIATED.write(paths, {"replica_sets": sets}, name)
+    if not start:
+        return
     try:
         deployment.up(say, holding=True)
     except NotProved:

@@ -83,7 +83,7 @@ def save(deployment: Deployment, name: str, say: Say) -> Snapshot:
             folder = store.begin(name_)
             try:
                 if sources is None:
-                    sources = _of_one(deployment)
+                    sources = of_one(deployment)
                     seen = _Seen(versions.on_record(deployment, doing), None)
                     created = now()
                     known = folders.copy_out(sources, folder)
@@ -134,7 +134,8 @@ def _running_or_at_rest(deployment: Deployment, doing: str, say: Say) -> Iterato
             deployment.end_all()
 
 
-def _of_one(deployment: Deployment) -> dict[str, Node]:
+def of_one(deployment: Deployment) -> dict[str, Node]:
+    """The node of each set whose data stand for the set's where none runs."""
     alone = {node.name: node for node in deployment.topology.standalones}
     return alone | {
         each.name: next(node for node in each.members if not node.arbiter)

@@ -160,6 +160,9 @@ class Project:
             *plugin,
             "-p",
             "no:cacheprovider",
+            # It stands in the virtualenv of these tests, not in the project's. Its import takes as long as mongod's start.
+            "-p",
+            "no:hypothesispytest",
             *mongod,
             *self.options,
         ]

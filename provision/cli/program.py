@@ -10,8 +10,9 @@ from typing import Any
 
 from invoke import __version__  # type: ignore[attr-defined]
 from invoke.config import Config
-from invoke.parser import Parser, ParserContext
 from invoke.parser.argument import Argument
+from invoke.parser.context import ParserContext
+from invoke.parser.parser import Parser
 from invoke.program import Program
 
 from provision import VERSION

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from pymongo import MongoClient
 
 from provision.core.locks import exclusive
 from provision.settings.paths import Paths
-from tests.support.clones import Clone
+from tests.support.clones import Clone, make_clone
 from tests.support.polling import until
 from tests.support.processes import free_ports
 from tests.support.router_standin.install import beside
@@ -21,9 +23,8 @@ pytestmark = pytest.mark.timeout(300)
 SHARDING = {"flaskbook": {"user": {"key": {"_id": "hashed"}}}}
 
 
-@pytest.fixture
-def team(clone: Clone, mongod_binary: Path, mongod_version: str) -> Clone:
-    """A clone with the deployments `rs` and `sh`, and a mongos beside its mongod."""
+def with_deployments(clone: Clone, mongod_binary: Path, mongod_version: str) -> Clone:
+    """The clone with the deployments `rs` and `sh`, and a mongos beside its mongod."""
     routed = beside(mongod_binary, mongod_version, clone.root.parent / "bin")
     clone.environment["INVOKE_MONGODB_PATH"] = str(routed)
     first = free_ports(350)
@@ -36,6 +37,51 @@ def team(clone: Clone, mongod_binary: Path, mongod_version: str) -> Clone:
 
     clone.change_settings(add)
     return clone
+
+
+@pytest.fixture
+def team(clone: Clone, mongod_binary: Path, mongod_version: str) -> Clone:
+    """A clone whose deployments no other test has."""
+    return with_deployments(clone, mongod_binary, mongod_version)
+
+
+@pytest.fixture(scope="module")
+def shared(
+    tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path, mongod_version: str
+) -> Iterator[Clone]:
+    """A clone for tests that leave its deployments as large as they were."""
+    clone = make_clone(tmp_path_factory.mktemp("shared") / "clone", str(mongod_binary))
+    try:
+        yield with_deployments(clone, mongod_binary, mongod_version)
+    finally:
+        clone.close()
+
+
+@pytest.fixture
+def rs(shared: Clone) -> Clone:
+    """The shared clone, with every member of `rs` well."""
+    shared.succeeds("cluster.up", "--on", "rs")
+    return shared
+
+
+@pytest.fixture
+def sh(shared: Clone) -> Clone:
+    """The shared clone, with every node of `sh` well and nobody in the database."""
+    if {path.name for path in (shared.root / "data" / "sh").glob("shard*")} - {"shard1-1", "shard2-1"}:
+        forget(shared)  # a test that failed, and is run again, has left another shard
+    shared.succeeds("cluster.up", "--on", "sh")
+    with MongoClient[dict[str, Any]](uri_of(shared, "--user", "app")) as client:
+        client.flaskbook.user.delete_many({})
+    return shared
+
+
+def forget(team: Clone) -> None:
+    """Delete the data of `sh`."""
+    team.succeeds("cluster.down", "--on", "sh", "--delete-data", "--yes")
+
+
+def uri_of(team: Clone, *more: str) -> str:
+    return team.succeeds("uri", "--on", "sh", *more).strip()
 
 
 def status(team: Clone, on: str) -> dict[str, Any]:
@@ -117,46 +163,43 @@ def test_up_until_writable_finishes_in_the_background_before_anybody_else_may_be
     assert "all members of rs0 are healthy" in log.read_text()
 
 
-def test_a_primary_that_is_stopped_hands_over_first(team: Clone) -> None:
-    team.succeeds("cluster.up", "--on", "rs")
-    said = team.succeeds("cluster.stepdown", "rs0", "--on", "rs")
-    former = next(name for name in states(team, "rs") if f"and {name} was" in said)
-    primary = next(name for name, state in states(team, "rs").items() if state == "PRIMARY")
+def test_a_primary_that_is_stopped_hands_over_first(rs: Clone) -> None:
+    said = rs.succeeds("cluster.stepdown", "rs0", "--on", "rs")
+    former = next(name for name in states(rs, "rs") if f"and {name} was" in said)
+    primary = next(name for name, state in states(rs, "rs").items() if state == "PRIMARY")
     assert primary != former
     assert f"{primary} is primary now" in said
-    done = team.invoke("cluster.stop", primary, "--on", "rs")
+    done = rs.invoke("cluster.stop", primary, "--on", "rs")
     assert done.returncode == 0, done.stderr
     assert "is primary now" in done.stderr
-    found = states(team, "rs")
+    found = states(rs, "rs")
     assert found[primary] == "DOWN"
     assert "PRIMARY" in found.values()
-    started = json.loads(team.succeeds("cluster.start", primary, "--on", "rs", "--json"))
+    started = json.loads(rs.succeeds("cluster.start", primary, "--on", "rs", "--json"))
     assert started == {"deployment": "rs", "started": [primary]}
-    until("it to be a secondary", lambda: states(team, "rs")[primary] == "SECONDARY")
+    until("it to be a secondary", lambda: states(rs, "rs")[primary] == "SECONDARY")
 
 
-def test_a_killed_and_a_paused_node_are_seen_and_up_heals_both(team: Clone) -> None:
-    team.succeeds("cluster.up", "--on", "rs")
-    killed = json.loads(team.succeeds("cluster.kill", "member-2", "--on", "rs", "--json"))
+def test_a_killed_and_a_paused_node_are_seen_and_up_heals_both(rs: Clone) -> None:
+    killed = json.loads(rs.succeeds("cluster.kill", "member-2", "--on", "rs", "--json"))
     assert killed == {"deployment": "rs", "killed": ["member-2"]}
-    paused = json.loads(team.succeeds("cluster.pause", "member-3", "--on", "rs", "--json"))
+    paused = json.loads(rs.succeeds("cluster.pause", "member-3", "--on", "rs", "--json"))
     assert paused == {"deployment": "rs", "paused": ["member-3"]}
-    found = states(team, "rs")
+    found = states(rs, "rs")
     assert (found["member-2"], found["member-3"]) == ("DOWN", "PAUSED")
-    team.succeeds("cluster.up", "--on", "rs")
-    assert sorted(states(team, "rs").values()) == ["PRIMARY", "SECONDARY", "SECONDARY"]
-    assert team.succeeds("cluster.pause", "member-3", "--on", "rs") == "member-3: paused\n"
-    resumed = json.loads(team.succeeds("cluster.resume", "member-3", "--on", "rs", "--json"))
+    rs.succeeds("cluster.up", "--on", "rs")
+    assert sorted(states(rs, "rs").values()) == ["PRIMARY", "SECONDARY", "SECONDARY"]
+    assert rs.succeeds("cluster.pause", "member-3", "--on", "rs") == "member-3: paused\n"
+    resumed = json.loads(rs.succeeds("cluster.resume", "member-3", "--on", "rs", "--json"))
     assert resumed == {"deployment": "rs", "resumed": ["member-3"]}
-    assert states(team, "rs")["member-3"] != "PAUSED"
+    assert states(rs, "rs")["member-3"] != "PAUSED"
 
 
 @pytest.mark.parametrize("task", ["cluster.pause", "cluster.resume"])
-def test_nodes_are_paused_and_resumed_when_no_other_command_is_at_work(team: Clone, task: str) -> None:
-    team.succeeds("cluster.up", "--on", "rs")
-    paths = Paths.of(team.root, "data", "log", None)
+def test_nodes_are_paused_and_resumed_when_no_other_command_is_at_work(rs: Clone, task: str) -> None:
+    paths = Paths.of(rs.root, "data", "log", None)
     with exclusive(paths.lock("deployment-rs"), "doing something to rs"):
-        waiting = team.begin(task, "member-3", "--on", "rs")
+        waiting = rs.begin(task, "member-3", "--on", "rs")
         waiting.says("doing something to rs")
     assert waiting.ends() == 0
 
@@ -196,60 +239,96 @@ def test_logs_of_all_nodes_are_merged_by_time(team: Clone) -> None:
     assert "--all" in team.fails("cluster.logs", "--on", "rs")
 
 
-def test_a_sharded_cluster_is_seeded_grown_and_shrunk_without_losing_anybody(team: Clone) -> None:
-    team.succeeds("cluster.up", "--on", "sh")
-    seeded = json.loads(team.succeeds("seed", "--on", "sh", "--users", "3000", "--json"))
+def test_the_app_is_served_from_the_cluster_on_its_first_run(shared: Clone) -> None:
+    if (shared.root / "data" / "sh").exists():  # it failed, and is run again
+        forget(shared)
+    running = shared.begin("run", "--on", "sh")
+    running.says("Serving flaskbook")
+    assert shared.get("/readyz")[0] == 200
+    shared.succeeds("seed", "--on", "sh", "--users", "10")
+    assert shared.get("/people")[0] == 200
+    secrets = json.loads((shared.root / ".state" / "deployments" / "sh" / "credentials.json").read_text())
+    for told in (
+        running.text,
+        shared.succeeds("cluster.status", "--on", "sh"),
+        shared.succeeds("uri", "--on", "sh"),
+    ):
+        assert not any(secret in told for secret in secrets.values())
+    assert secrets["app"] in shared.succeeds("uri", "--on", "sh", "--user", "app")
+    running.signal_group(signal.SIGINT)
+    assert running.ends() == 130
+
+
+def test_people_that_are_dropped_come_back_sharded_and_indexed_as_they_were(sh: Clone) -> None:
+    sh.succeeds("seed", "--on", "sh", "--users", "500")
+    uri = sh.succeeds("uri", "--on", "sh", "--user", "app", "--database", "flaskbook").strip()
+    with MongoClient[dict[str, Any]](uri) as client:
+        client.flaskbook.user.create_index({"age": 1}, name="by_age")
+        indexes = client.flaskbook.user.index_information()
+        assert indexes.keys() >= {"_id_", "_id_hashed", "by_age"}
+        before = list(client.flaskbook.user.find({}, {"_id": 0}, sort=[("created", 1), ("name", 1)]))
+        assert "standard input is not a terminal" in sh.fails(
+            "seed", "--on", "sh", "--users", "500", "--drop"
+        )
+        sh.succeeds("seed", "--on", "sh", "--users", "500", "--drop", "--yes")
+        assert client.flaskbook.user.index_information() == indexes
+        assert list(client.flaskbook.user.find({}, {"_id": 0}, sort=[("created", 1), ("name", 1)])) == before
+    assert min(counted_on_shards(sh, ["shard1", "shard2"]).values()) > 100
+
+
+def test_a_collection_with_documents_is_sharded(sh: Clone) -> None:
+    uri = sh.succeeds("uri", "--on", "sh", "--user", "root").strip()
+    with MongoClient[dict[str, Any]](uri) as client:
+        client.flaskbook.event.drop()
+        client.flaskbook.event.insert_many([{"country": "DE"}, {"country": "FR"}])
+    command = ("cluster.shard-collection", "flaskbook.event", "--key", "country:1,_id:1", "--on", "sh")
+    assert "is sharded now" in sh.succeeds(*command)
+    assert "already" in sh.succeeds(*command)
+    other = (*command[:3], "_id:hashed", *command[4:])
+    assert "sharded by" in sh.fails(*other)
+    assert "flaskbook.event: 2 documents" in sh.succeeds("cluster.distribution", "--on", "sh")
+
+
+def test_routers_are_added_and_the_last_one_is_removed(sh: Clone) -> None:
+    sh.succeeds("cluster.up", "--on", "sh", "--routers", "2")
+    assert states(sh, "sh")["router-2"] == "ROUTER"
+    assert "router-2 is the last one" in sh.fails("cluster.remove-router", "router-1", "--on", "sh")
+    removed = json.loads(sh.succeeds("cluster.remove-router", "router-2", "--on", "sh", "--json"))
+    assert removed == {"deployment": "sh", "removed": "router-2"}
+    assert "router-2" not in states(sh, "sh")
+    assert "needs one" in sh.fails("cluster.remove-router", "router-1", "--on", "sh")
+
+
+def test_a_shell_on_one_node_is_that_nodes(sh: Clone) -> None:
+    asked = ("--on", "sh", "--python", "--eval", 'db.client.admin.command("hello").get("setName")')
+    assert sh.succeeds("cluster.shell", "shard1-1", *asked).strip() == '"shard1"'
+    assert sh.succeeds("shell", *asked).strip() == "null"
+
+
+def test_a_sharded_cluster_is_seeded_grown_and_shrunk_without_losing_anybody(sh: Clone) -> None:
+    seeded = json.loads(sh.succeeds("seed", "--on", "sh", "--users", "3000", "--json"))
     assert seeded["inserted"] == 3000
     assert sum(each["documents"] for each in seeded["distribution"]) == 3000
-    counts = counted_on_shards(team, ["shard1", "shard2"])
+    counts = counted_on_shards(sh, ["shard1", "shard2"])
     assert counts == {each["shard"]: each["documents"] for each in seeded["distribution"]}
     assert min(counts.values()) > 1000
 
-    team.succeeds("cluster.add-shard", "--on", "sh")
-    assert [each["name"] for each in status(team, "sh")["shards"]] == ["shard1", "shard2", "shard3"]
+    sh.succeeds("cluster.add-shard", "--on", "sh")
+    assert [each["name"] for each in status(sh, "sh")["shards"]] == ["shard1", "shard2", "shard3"]
 
-    team.succeeds("cluster.remove-shard", "shard1", "--on", "sh", "--yes")
-    found = status(team, "sh")
+    sh.succeeds("cluster.remove-shard", "shard1", "--on", "sh", "--yes")
+    found = status(sh, "sh")
     assert [each["name"] for each in found["shards"]] == ["shard2", "shard3"]
     assert "shard1-1" not in {node["name"] for node in found["nodes"]}
-    assert not (team.root / "data" / "sh" / "shard1-1").exists()
-    assert sum(counted_on_shards(team, ["shard2", "shard3"]).values()) == 3000
+    assert not (sh.root / "data" / "sh" / "shard1-1").exists()
+    assert sum(counted_on_shards(sh, ["shard2", "shard3"]).values()) == 3000
 
-    again = team.invoke("cluster.up", "--on", "sh", "--json")
+    again = sh.invoke("cluster.up", "--on", "sh", "--json")
     assert json.loads(again.stdout)["started"] == []
-    team.succeeds("cluster.down", "--on", "sh")
-    team.succeeds("cluster.up", "--on", "sh")
-    spread = json.loads(team.succeeds("cluster.distribution", "flaskbook.user", "--on", "sh", "--json"))
+    sh.succeeds("cluster.down", "--on", "sh")
+    sh.succeeds("cluster.up", "--on", "sh")
+    spread = json.loads(sh.succeeds("cluster.distribution", "flaskbook.user", "--on", "sh", "--json"))
     assert sum(each["documents"] for each in spread["collections"]["flaskbook.user"]) == 3000
-
-
-def test_people_that_are_dropped_come_back_sharded_and_indexed_as_they_were(team: Clone) -> None:
-    team.succeeds("cluster.up", "--on", "sh")
-    team.succeeds("seed", "--on", "sh", "--users", "500")
-    uri = team.succeeds("uri", "--on", "sh", "--user", "app", "--database", "flaskbook").strip()
-    with MongoClient[dict[str, Any]](uri) as client:
-        client.flaskbook.user.create_index({"age": 1}, name="by_age")
-        before = list(client.flaskbook.user.find({}, {"_id": 0}, sort=[("created", 1), ("name", 1)]))
-        assert "standard input is not a terminal" in team.fails(
-            "seed", "--on", "sh", "--users", "500", "--drop"
-        )
-        team.succeeds("seed", "--on", "sh", "--users", "500", "--drop", "--yes")
-        assert client.flaskbook.user.index_information().keys() == {"_id_", "_id_hashed", "by_age"}
-        assert list(client.flaskbook.user.find({}, {"_id": 0}, sort=[("created", 1), ("name", 1)])) == before
-    assert min(counted_on_shards(team, ["shard1", "shard2"]).values()) > 100
-
-
-def test_a_collection_with_documents_is_sharded(team: Clone) -> None:
-    team.succeeds("cluster.up", "--on", "sh")
-    uri = team.succeeds("uri", "--on", "sh", "--user", "root").strip()
-    with MongoClient[dict[str, Any]](uri) as client:
-        client.flaskbook.event.insert_many([{"country": "DE"}, {"country": "FR"}])
-    command = ("cluster.shard-collection", "flaskbook.event", "--key", "country:1,_id:1", "--on", "sh")
-    assert "is sharded now" in team.succeeds(*command)
-    assert "already" in team.succeeds(*command)
-    other = (*command[:3], "_id:hashed", *command[4:])
-    assert "sharded by" in team.fails(*other)
-    assert "flaskbook.event: 2 documents" in team.succeeds("cluster.distribution", "--on", "sh")
 
 
 def test_a_shard_whose_primary_has_moved_is_drained_without_losing_anybody(team: Clone) -> None:
@@ -261,39 +340,6 @@ def test_a_shard_whose_primary_has_moved_is_drained_without_losing_anybody(team:
     removed = json.loads(team.succeeds("cluster.remove-shard", "shard1", "--on", "sh", "--yes", "--json"))
     assert removed == {"deployment": "sh", "removed": "shard1"}
     assert counted_on_shards(team, ["shard2"]) == {"shard2": 200}
-
-
-def test_routers_are_added_and_the_last_one_is_removed(team: Clone) -> None:
-    team.succeeds("cluster.up", "--on", "sh", "--routers", "2")
-    assert states(team, "sh")["router-2"] == "ROUTER"
-    assert "router-2 is the last one" in team.fails("cluster.remove-router", "router-1", "--on", "sh")
-    removed = json.loads(team.succeeds("cluster.remove-router", "router-2", "--on", "sh", "--json"))
-    assert removed == {"deployment": "sh", "removed": "router-2"}
-    assert "router-2" not in states(team, "sh")
-    assert "needs one" in team.fails("cluster.remove-router", "router-1", "--on", "sh")
-
-
-def test_the_app_is_served_from_the_cluster_on_its_first_run(team: Clone) -> None:
-    running = team.begin("run", "--on", "sh")
-    running.says("Serving flaskbook")
-    assert team.get("/readyz")[0] == 200
-    team.succeeds("seed", "--on", "sh", "--users", "10")
-    assert team.get("/people")[0] == 200
-    secrets = json.loads((team.root / ".state" / "deployments" / "sh" / "credentials.json").read_text())
-    for told in (
-        running.text,
-        team.succeeds("cluster.status", "--on", "sh"),
-        team.succeeds("uri", "--on", "sh"),
-    ):
-        assert not any(secret in told for secret in secrets.values())
-    assert secrets["app"] in team.succeeds("uri", "--on", "sh", "--user", "app")
-
-
-def test_a_shell_on_one_node_is_that_nodes(team: Clone) -> None:
-    team.succeeds("cluster.up", "--on", "sh")
-    asked = ("--on", "sh", "--python", "--eval", 'db.client.admin.command("hello").get("setName")')
-    assert team.succeeds("cluster.shell", "shard1-1", *asked).strip() == '"shard1"'
-    assert team.succeeds("shell", *asked).strip() == "null"
 
 
 def test_the_tour_is_taken_on_a_replica_set(team: Clone) -> None:

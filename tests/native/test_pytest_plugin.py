@@ -57,11 +57,13 @@ def with_router(project: Project, tmp_path: Path, mongod_binary: Path, mongod_ve
     return project
 
 
-@pytest.fixture
-def elsewhere(tmp_path: Path, project: Project) -> Iterator[str]:
-    """The connection string of a server that is none of the project's: another project's run keeps it."""
-    (tmp_path / "elsewhere").mkdir()
-    other = Project(tmp_path / "elsewhere" / "project", project.mongod)
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path) -> Iterator[str]:
+    """The connection string of a server that is none of the projects': another project's run keeps it."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    (folder / "bin").mkdir()
+    link(mongod_binary, folder / "bin" / "mongod")
+    other = Project(folder / "project", str(folder / "bin" / "mongod"))
     other.write("tell.py", TELL)
     other.write("test_it.py", BLOCKED)
     try:
@@ -71,7 +73,7 @@ def elsewhere(tmp_path: Path, project: Project) -> Iterator[str]:
         other.close()
 
 
-def test_every_test_gets_a_fresh_database_and_nothing_is_left(project: Project) -> None:
+def test_every_test_gets_a_fresh_database_with_transactions_and_nothing_is_left(project: Project) -> None:
     project.write(
         "test_people.py",
         """
@@ -86,9 +88,16 @@ def test_every_test_gets_a_fresh_database_and_nothing_is_left(project: Project) 
             database.people.create_index("name")
             database.command("create", "view", viewOn="people")
             database.command("create", "weather", timeseries={"timeField": "at"})
+
+        def test_transactions_work_because_a_single_mongod_is_a_replica_set(database, mongodb):
+            assert mongodb.topology == "replica-set"
+            database.create_collection("people")
+            with mongodb.client.start_session() as session, session.start_transaction():
+                database.people.insert_one({"name": "Ada"}, session=session)
+            assert database.people.count_documents({}) == 1
         """,
     )
-    project.passes("-W", "error")
+    assert "4 passed" in project.passes("-W", "error")
     names = [name for name, _ in project.told("names")]
     assert len(set(names)) == 3
     # Each was gone when the next test began.
@@ -97,22 +106,7 @@ def test_every_test_gets_a_fresh_database_and_nothing_is_left(project: Project) 
     assert project.runs() == []
 
 
-def test_transactions_work_because_a_single_mongod_is_a_replica_set(project: Project) -> None:
-    project.write(
-        "test_it.py",
-        """
-        def test_transaction(database, mongodb):
-            assert mongodb.topology == "replica-set"
-            database.create_collection("people")
-            with mongodb.client.start_session() as session, session.start_transaction():
-                database.people.insert_one({"name": "Ada"}, session=session)
-            assert database.people.count_documents({}) == 1
-        """,
-    )
-    project.passes()
-
-
-def test_markers_choose_the_topology(with_router: Project) -> None:
+def test_markers_and_fixtures_choose_the_topology(with_router: Project) -> None:
     with_router.write(
         "test_it.py",
         """
@@ -139,9 +133,17 @@ def test_markers_choose_the_topology(with_router: Project) -> None:
             def test_sharded(self, database, mongodb):
                 look(database, mongodb)
                 assert len(mongodb.client.admin.command("listShards")["shards"]) == 1
+
+        def test_the_fixtures_of_topologies_stand_beside_the_default(mongodb, replica_set, sharded_cluster):
+            assert len({each.uri for each in (mongodb, replica_set, sharded_cluster)}) == 3
+            members = replica_set.client.admin.command("replSetGetStatus")["members"]
+            assert sorted(each["stateStr"] for each in members) == ["PRIMARY", "SECONDARY", "SECONDARY"]
+            with sharded_cluster.new_database() as database:
+                database.people.insert_one({"name": "Ada"})
+            assert database.name not in sharded_cluster.client.list_database_names()
         """,
     )
-    with_router.passes()
+    assert "5 passed" in with_router.passes()
     assert sorted(with_router.told("seen")) == [
         ["replica-set", 1],
         ["replica-set", 2],
@@ -155,22 +157,6 @@ def test_six_lines_pass_on_a_sharded_cluster(with_router: Project) -> None:
     with_router.write("test_it.py", SIX_LINES)
     assert "topology sharded" in with_router.passes("--topology=sharded")
     assert with_router.nodes() == []
-
-
-def test_the_fixtures_of_topologies_stand_beside_the_default(with_router: Project) -> None:
-    with_router.write(
-        "test_it.py",
-        """
-        def test_both(mongodb, replica_set, sharded_cluster):
-            assert len({each.uri for each in (mongodb, replica_set, sharded_cluster)}) == 3
-            members = replica_set.client.admin.command("replSetGetStatus")["members"]
-            assert sorted(each["stateStr"] for each in members) == ["PRIMARY", "SECONDARY", "SECONDARY"]
-            with sharded_cluster.new_database() as database:
-                database.people.insert_one({"name": "Ada"})
-            assert database.name not in sharded_cluster.client.list_database_names()
-        """,
-    )
-    with_router.passes()
 
 
 def test_without_a_router_marked_tests_are_skipped_and_named(project: Project) -> None:
@@ -308,8 +294,10 @@ def test_the_report_of_a_replica_set_merges_its_members_logs(project: Project) -
     project.write(
         "test_it.py",
         """
+        from pymongo import WriteConcern
+
         def test_failing(database):
-            database.get_collection("suspects").insert_one({})
+            database.get_collection("suspects", write_concern=WriteConcern(3)).insert_one({})
             database.client.admin.command("fsync")
             assert False
         """,
@@ -424,7 +412,7 @@ def test_a_wrong_marker_is_an_error_of_the_collection(project: Project) -> None:
     assert "takes the keywords topology, shards, members, standalone, auth, not topologie" in printed
 
 
-def test_flaskbook_is_built_on_the_tests_database(project: Project) -> None:
+def test_flaskbook_is_built_on_the_tests_database(project: Project, elsewhere: str) -> None:
     project.write("pytest.ini", "[pytest]\napp_factory = flaskbook.application:create_app\n")
     project.write(
         "test_it.py",
@@ -439,10 +427,10 @@ def test_flaskbook_is_built_on_the_tests_database(project: Project) -> None:
             assert database.user.count_documents({}) == 0
         """,
     )
-    project.passes("-W", "error")
+    project.passes("-W", "error", f"--mongodb={elsewhere}")
 
 
-def test_another_app_is_built_by_its_own_factory(project: Project) -> None:
+def test_another_app_is_built_by_its_own_factory(project: Project, elsewhere: str) -> None:
     project.write(
         "shop.py",
         """
@@ -481,7 +469,7 @@ def test_another_app_is_built_by_its_own_factory(project: Project) -> None:
             assert client.get("/").text == "1"
         """,
     )
-    project.passes("-W", "error")
+    project.passes("-W", "error", f"--mongodb={elsewhere}")
 
 
 SHAPES = """
@@ -522,57 +510,63 @@ SHAPES = """
     """
 
 
-@pytest.mark.parametrize(
-    ("factory", "given"),
-    [
-        ("by_name", {"config_name": "dev"}),
-        ("by_name('testing')", {"config_name": "testing"}),
-        ("by_default", {"config": "dev"}),
-        ("by_class", {"config": None}),
-        ("by_address", {"mongo_uri": "URI"}),
-        ("by_type", {"overrides": {"TESTING": True}}),
-        ("by_both", {"settings": {"TESTING": True}, "database_url": "URI"}),
-        ("by_stage(stage='ci')", {"stage": "ci"}),
-        ("wrapped", {"kind": "wrapped"}),
-    ],
-)
-def test_only_a_parameter_that_is_a_configuration_gets_one(
-    project: Project, factory: str, given: dict[str, object]
-) -> None:
+def test_only_a_parameter_that_is_a_configuration_gets_one(project: Project, elsewhere: str) -> None:
     project.write("shop.py", SHAPES)
     project.write(
         "test_it.py",
-        f"""
-        def test_it(app, mongodb, database):
-            given = {{
+        """
+        import pytest
+
+        FACTORIES = {
+            "by_name": {"config_name": "dev"},
+            "by_name('testing')": {"config_name": "testing"},
+            "by_default": {"config": "dev"},
+            "by_class": {"config": None},
+            "by_address": {"mongo_uri": "URI"},
+            "by_type": {"overrides": {"TESTING": True}},
+            "by_both": {"settings": {"TESTING": True}, "database_url": "URI"},
+            "by_stage(stage='ci')": {"stage": "ci"},
+            "wrapped": {"kind": "wrapped"},
+        }
+
+        @pytest.fixture(params=FACTORIES, autouse=True)
+        def factory(request, monkeypatch):
+            # As --app-factory sets it, once for each test.
+            monkeypatch.setattr(request.config.option, "provision_app_factory", f"shop:{request.param}")
+            return request.param
+
+        def test_it(factory, app, mongodb, database):
+            given = {
                 name: "URI" if value == mongodb.uri_for(database.name) else value
                 for name, value in app.config["GIVEN"].items()
-            }}
-            assert given == {given!r}
-            assert app.config["TESTING"] is {"TESTING" not in repr(given)!r}
+            }
+            assert given == FACTORIES[factory]
+            assert app.config["TESTING"] is ("TESTING" not in repr(given))
         """,
     )
-    project.passes(f"--app-factory=shop:{factory}")
+    assert "9 passed" in project.passes(f"--mongodb={elsewhere}")
 
 
-def test_a_parameter_that_nothing_is_known_of_is_named_with_what_to_write(project: Project) -> None:
+def test_a_parameter_that_nothing_is_known_of_is_named_with_what_to_write(
+    project: Project, elsewhere: str
+) -> None:
     project.write("shop.py", SHAPES)
     project.write("test_it.py", "def test_it(app):\n    pass\n")
-    printed = project.fails("--app-factory=shop:by_stage")
+    printed = project.fails("--app-factory=shop:by_stage", f"--mongodb={elsewhere}")
     assert "why:  by_stage(stage) needs stage, and nothing says what it is." in printed
     assert """--app-factory="shop:by_stage(stage='…')\"""" in printed
     assert "Traceback" not in printed
 
 
-def test_an_import_error_of_the_app_is_shown_as_it_is(project: Project) -> None:
+def test_an_import_error_of_the_app_is_shown_as_it_is(project: Project, elsewhere: str) -> None:
     project.write("shop.py", "from flask import no_such_name\n")
     project.write("test_it.py", "def test_it(app):\n    pass\n")
-    printed = project.fails("--app-factory=shop:make")
+    printed = project.fails("--app-factory=shop:make", f"--mongodb={elsewhere}")
     assert "ImportError: cannot import name 'no_such_name' from 'flask'" in printed
     assert "Flask is not installed" not in printed
 
 
-def test_an_app_run_without_a_guard_does_not_keep_the_tests_waiting(project: Project) -> None:
+def test_an_app_run_without_a_guard_does_not_keep_the_tests_waiting(project: Project, elsewhere: str) -> None:
     project.write(
         "shop.py",
         """
@@ -582,20 +576,20 @@ def test_an_app_run_without_a_guard_does_not_keep_the_tests_waiting(project: Pro
         """,
     )
     project.write("test_it.py", "def test_it(app):\n    assert app.name == 'shop'\n")
-    project.passes("--app-factory=shop:app")
+    project.passes("--app-factory=shop:app", f"--mongodb={elsewhere}")
 
 
-def test_an_app_that_is_not_there_is_named(project: Project) -> None:
+def test_an_app_that_is_not_there_is_named(project: Project, elsewhere: str) -> None:
     project.write("test_it.py", "def test_it(app):\n    pass\n")
-    printed = project.fails("--app-factory=nowhere:make")
+    printed = project.fails("--app-factory=nowhere:make", f"--mongodb={elsewhere}")
     assert "nowhere" in printed
     assert "--app-factory=module:factory" in printed
     assert "Traceback" not in printed
 
 
-def test_an_app_that_is_not_named_is_asked_for(project: Project) -> None:
+def test_an_app_that_is_not_named_is_asked_for(project: Project, elsewhere: str) -> None:
     project.write("test_it.py", "def test_it(client):\n    pass\n")
-    printed = project.fails()
+    printed = project.fails(f"--mongodb={elsewhere}")
     assert "why:  No app is named." in printed
     assert "next: pytest --app-factory=module:factory" in printed
     assert "flaskbook" not in printed
@@ -636,7 +630,7 @@ def test_no_settings_of_a_project_are_read(project: Project) -> None:
     project.passes(HOME=str(home), INVOKE_ENV_STAGE="dev", INVOKE_MONGODB_SOURCE="nowhere")
 
 
-def test_the_apps_environment_and_folder_are_options_of_pytest(project: Project) -> None:
+def test_the_apps_environment_and_folder_are_options_of_pytest(project: Project, elsewhere: str) -> None:
     (project.root / "src").mkdir(parents=True, exist_ok=True)
     project.write(
         "src/shop.py",
@@ -668,7 +662,7 @@ def test_the_apps_environment_and_folder_are_options_of_pytest(project: Project)
             assert app.config["SEEN"] == [f"{database.name}@127.0.0.1", None]
         """,
     )
-    project.passes()
+    project.passes(f"--mongodb={elsewhere}")
 
 
 def test_a_wrong_password_is_said_to_be_refused(project: Project, tmp_path: Path) -> None:
@@ -748,7 +742,13 @@ def with_other_plugins(project: Project, folder: Path) -> dict[str, str]:
     ],
 )
 def test_another_plugins_fixture_keeps_its_name_in_whatever_order_they_come(
-    project: Project, other_plugins: Path, plugin: str, name: str, theirs: str, ours_first: bool
+    project: Project,
+    other_plugins: Path,
+    plugin: str,
+    name: str,
+    theirs: str,
+    ours_first: bool,
+    elsewhere: str,
 ) -> None:
     environment = with_other_plugins(project, other_plugins)
     project.write(
@@ -768,12 +768,14 @@ def test_another_plugins_fixture_keeps_its_name_in_whatever_order_they_come(
     order = [ours, plugin] if ours_first else [plugin, ours]
     project.named = False
     options = [word for each in order for word in ("-p", each)]
-    printed = project.passes(*options, "--app-factory=shop:make", **environment)
+    printed = project.passes(*options, "--app-factory=shop:make", f"--mongodb={elsewhere}", **environment)
     assert f"the fixture {name} is that of {plugin}; ours is provision_{name}" in printed
 
 
 @pytest.mark.needs("index")
-def test_the_live_server_of_pytest_flask_serves_our_app(project: Project, other_plugins: Path) -> None:
+def test_the_live_server_of_pytest_flask_serves_our_app(
+    project: Project, other_plugins: Path, elsewhere: str
+) -> None:
     environment = with_other_plugins(project, other_plugins)
     project.write(
         "test_it.py",
@@ -788,7 +790,7 @@ def test_the_live_server_of_pytest_flask_serves_our_app(project: Project, other_
         """,
     )
     options = ["-p", "pytest_flask.plugin", "-o", "live_server_scope=function", "--app-factory=shop:make"]
-    project.passes(*options, **environment)
+    project.passes(*options, f"--mongodb={elsewhere}", **environment)
 
 
 @pytest.mark.needs("index")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
+from provision.deployments.status import NodeStatus
 from tests.support.clones import Clone, make_clone
 from tests.support.load import lost, writing
 from tests.support.processes import free_ports
@@ -45,25 +46,25 @@ def shared(
 @pytest.fixture
 def rs(shared: Clone) -> Clone:
     """The clone, with every member of `rs` well."""
-    shared.succeeds("cluster.up", "--on", "rs")
+    if states(shared, "rs") != ["PRIMARY", "SECONDARY", "SECONDARY"]:
+        shared.succeeds("cluster.up", "--on", "rs")
     return shared
 
 
-def nodes(clone: Clone, on: str) -> dict[str, dict[str, Any]]:
-    found = json.loads(clone.succeeds("cluster.status", "--on", on, "--json"))
-    return {node["name"]: node for node in found["nodes"]}
+def nodes(clone: Clone, on: str) -> dict[str, NodeStatus]:
+    return {node.name: node for node in clone.deployment(on).status().nodes}
 
 
-def pids(clone: Clone, on: str) -> dict[str, int]:
-    return {name: node["pid"] for name, node in nodes(clone, on).items()}
+def states(clone: Clone, on: str) -> list[str]:
+    return sorted(node.state for node in nodes(clone, on).values())
+
+
+def pids(clone: Clone, on: str) -> dict[str, int | None]:
+    return {name: node.pid for name, node in nodes(clone, on).items()}
 
 
 def primary(clone: Clone) -> str:
-    return next(name for name, node in nodes(clone, "rs").items() if node["state"] == "PRIMARY")
-
-
-def uri(clone: Clone, on: str, *more: str) -> str:
-    return clone.succeeds("uri", "--on", on, *more).strip()
+    return next(name for name, node in nodes(clone, "rs").items() if node.state == "PRIMARY")
 
 
 def test_a_set_is_restarted_with_new_settings_while_writes_go_on_and_none_is_lost(rs: Clone) -> None:
@@ -72,16 +73,18 @@ def test_a_set_is_restarted_with_new_settings_while_writes_go_on_and_none_is_los
 
     before, led = pids(rs, "rs"), primary(rs)
     rs.change_settings(change)
-    with writing(uri(rs, "rs")) as acknowledged:
+    with writing(rs.deployment("rs").uri()) as acknowledged:
         done = json.loads(rs.succeeds("cluster.restart", "--rolling", "--on", "rs", "--json"))
     assert sorted(done["restarted"]) == ["member-1", "member-2", "member-3"]
     assert done["restarted"][-1] == led
     assert [each["former"] for each in done["handed_over"]] == [led]
     after = pids(rs, "rs")
     assert all(after[name] != before[name] for name in before)
-    assert lost(uri(rs, "rs"), acknowledged) == set()
+    assert lost(rs.deployment("rs").uri(), acknowledged) == set()
     for name in before:
-        with MongoClient[dict[str, Any]](uri(rs, "rs", "--for", "direct", "--node", name)) as client:
+        with MongoClient[dict[str, Any]](
+            rs.deployment("rs").uri(direct=rs.deployment("rs").node(name))
+        ) as client:
             assert client.admin.command("getParameter", ttlMonitorEnabled=1)["ttlMonitorEnabled"] is False
 
 
@@ -106,7 +109,7 @@ def test_a_set_that_is_not_whole_is_left_alone(rs: Clone) -> None:
 
 def test_one_that_was_killed_in_the_middle_goes_on_when_it_is_typed_again(rs: Clone) -> None:
     before = pids(rs, "rs")
-    with writing(uri(rs, "rs")) as acknowledged:
+    with writing(rs.deployment("rs").uri()) as acknowledged:
         running = rs.begin("cluster.restart", "--rolling", "--on", "rs")
         running.says(": restarting")
         running.signal_group(signal.SIGKILL)
@@ -116,8 +119,8 @@ def test_one_that_was_killed_in_the_middle_goes_on_when_it_is_typed_again(rs: Cl
     assert "it was in hand when an earlier attempt was interrupted" in told.stderr
     after = pids(rs, "rs")
     assert all(after[name] not in (None, before[name]) for name in before)
-    assert sorted(node["state"] for node in nodes(rs, "rs").values()) == ["PRIMARY", "SECONDARY", "SECONDARY"]
-    assert lost(uri(rs, "rs"), acknowledged) == set()
+    assert states(rs, "rs") == ["PRIMARY", "SECONDARY", "SECONDARY"]
+    assert lost(rs.deployment("rs").uri(), acknowledged) == set()
     assert "in hand" not in rs.invoke("cluster.restart", "member-1", "--rolling", "--on", "rs").stderr
 
 
@@ -128,11 +131,11 @@ def test_a_member_that_does_not_come_back_is_named_and_the_others_serve_on(rs: C
         return lambda settings: settings["deployments"]["rs"].__setitem__("set_parameter", value)
 
     rs.change_settings(change({"noSuchParameter": 1}))
-    with writing(uri(rs, "rs")) as acknowledged:
+    with writing(rs.deployment("rs").uri()) as acknowledged:
         said = rs.fails("cluster.restart", "--rolling", "--on", "rs")
     assert "noSuchParameter" in said
     assert "invoke cluster.restart --rolling --on rs" in said
-    down = [name for name, node in nodes(rs, "rs").items() if node["state"] == "DOWN"]
+    down = [name for name, node in nodes(rs, "rs").items() if node.state == "DOWN"]
     assert len(down) == 1
     assert down != [led]
     assert f"It goes on with {down[0]}" in said
@@ -140,7 +143,7 @@ def test_a_member_that_does_not_come_back_is_named_and_the_others_serve_on(rs: C
     done = json.loads(rs.succeeds("cluster.restart", "--rolling", "--on", "rs", "--json"))
     assert done["restarted"][0] == down[0]
     assert len(done["restarted"]) == 3
-    assert lost(uri(rs, "rs"), acknowledged) == set()
+    assert lost(rs.deployment("rs").uri(), acknowledged) == set()
 
 
 def test_no_node_is_restarted_unless_one_is_named_or_all_are_meant(rs: Clone) -> None:
@@ -156,11 +159,11 @@ def test_what_would_be_unavailable_for_a_moment_is_told_and_wants_agreement(shar
     for told in ("config has one member", "shard1 has one member", "router-1 is the only router", "--yes"):
         assert told in said
     assert pids(shared, "sh") == before
-    with writing(uri(shared, "sh", "--user", "app")) as acknowledged:
+    with writing(shared.deployment("sh").uri(user="app")) as acknowledged:
         done = json.loads(shared.succeeds("cluster.restart", "--rolling", "--yes", "--on", "sh", "--json"))
     assert done["restarted"] == ["config-1", "shard1-1", "shard2-1", "router-1"]
-    assert lost(uri(shared, "sh", "--user", "app"), acknowledged) == set()
-    assert {node["state"] for node in nodes(shared, "sh").values()} == {"PRIMARY", "ROUTER"}
+    assert lost(shared.deployment("sh").uri(user="app"), acknowledged) == set()
+    assert set(states(shared, "sh")) == {"PRIMARY", "ROUTER"}
     shared.succeeds("cluster.down", "--on", "sh")
 
 

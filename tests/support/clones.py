@@ -25,6 +25,11 @@ from typing import Any
 import psutil
 import yaml
 
+from provision.deployments import assembly
+from provision.deployments.deployment import Deployment
+from provision.settings.layers import read_layers
+from provision.settings.loading import load
+from provision.state import remembered
 from tests.support import processes
 from tests.support.polling import until
 
@@ -209,6 +214,13 @@ class Clone:
         """What `invoke status --json` says."""
         found: dict[str, Any] = json.loads(self.succeeds("status", "--json"))
         return found
+
+    def deployment(self, name: str) -> Deployment:
+        """One of its deployments as a command would have it: to ask it takes a fraction of a command's time."""
+        layers = read_layers(self.root, self.environment)
+        held = remembered.flags(self.root)
+        loaded = load(self.root, layers, self.environment, remember=False, remembered=held)
+        return assembly.deployment(loaded, name)
 
     @property
     def uri(self) -> str:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pymongo import MongoClient
 
-from tests.support.clones import Clone
+from tests.support.clones import Clone, make_clone
 from tests.support.polling import until
+from tests.support.processes import end
 
 FACTORY_READING_MONGO_URI = {
     "settings.py": 'import os\n\nMONGO_URI = os.environ["MONGO_URI"]\n',
@@ -77,6 +81,34 @@ def create_app(config=None):
 }
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path) -> Iterator[Clone]:
+    """A clone that keeps its database from test to test."""
+    made = make_clone(tmp_path_factory.mktemp("apps") / "clone", str(mongod_binary))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def shared(kept: Clone) -> Iterator[Clone]:
+    """The clone, whose database runs and is empty: `run` serves an app on it and leaves it so."""
+    if not kept.mongods():
+        kept.succeeds("start")
+    settings = kept.root / "invoke.yaml"
+    before = settings.read_bytes()
+    with MongoClient[dict[str, Any]](kept.uri) as client:
+        for name in ("theirs", "flaskbook"):
+            client.drop_database(name)
+    yield kept
+    settings.write_bytes(before)
+    left = [each for each in kept.processes() if each.name() != "mongod"]
+    end(left)
+    assert left == []
+    assert len(kept.mongods()) == 1
+
+
 @pytest.mark.parametrize(
     ("files", "factory"),
     [
@@ -88,7 +120,7 @@ def create_app(config=None):
     ids=["factory-MONGO_URI", "object-HOST-PORT-DB", "module-alone", "prefixed-configuration"],
 )
 def test_an_app_finds_its_database_where_it_expects_it(
-    clone: Clone, tmp_path: Path, files: dict[str, str], factory: str
+    shared: Clone, tmp_path: Path, files: dict[str, str], factory: str
 ) -> None:
     place = put(tmp_path / "their app", files)
     env: dict[str, str | None] = {
@@ -96,9 +128,9 @@ def test_an_app_finds_its_database_where_it_expects_it(
         "INVOKE_APP_FACTORY": factory,
         "INVOKE_APP_DATABASE": "theirs",
     }
-    running = clone.begin("run", env=env)
+    running = shared.begin("run", env=env)
     running.says(" at http://127.0.0.1:")
-    status, body = clone.get("/")
+    status, body = shared.get("/")
     assert status == 200, running.text
     answer = json.loads(body)
     assert (answer["database"], answer["visits"]) == ("theirs", 1)
@@ -149,7 +181,7 @@ def test_requirements_that_are_nowhere_are_named(clone: Clone, tmp_path: Path) -
     assert clone.processes() == []
 
 
-def test_a_variable_of_its_own_is_rendered_and_null_takes_one_away(clone: Clone, tmp_path: Path) -> None:
+def test_a_variable_of_its_own_is_rendered_and_null_takes_one_away(shared: Clone, tmp_path: Path) -> None:
     place = put(
         tmp_path / "theirs",
         {
@@ -157,7 +189,7 @@ def test_a_variable_of_its_own_is_rendered_and_null_takes_one_away(clone: Clone,
             '@app.get("/")\ndef home():\n    return dict(os.environ)\n'
         },
     )
-    clone.change_settings(
+    shared.change_settings(
         lambda settings: settings["app"].update(
             path=str(place),
             factory="app",
@@ -168,11 +200,11 @@ def test_a_variable_of_its_own_is_rendered_and_null_takes_one_away(clone: Clone,
             },
         )
     )
-    running = clone.begin("run")
+    running = shared.begin("run")
     running.says(" at http://127.0.0.1:")
-    found = json.loads(clone.get("/")[1])
-    assert found["STORE"] == f"127.0.0.1:{clone.port}/flaskbook"
-    assert found["MONGO_URI"] == f"mongodb://127.0.0.1:{clone.port}/flaskbook?replicaSet=rs0"
+    found = json.loads(shared.get("/")[1])
+    assert found["STORE"] == f"127.0.0.1:{shared.port}/flaskbook"
+    assert found["MONGO_URI"] == f"mongodb://127.0.0.1:{shared.port}/flaskbook?replicaSet=rs0"
     assert not {"MONGO_URL", "PROVISION_SERVE", "INVOKE_APP_PORT"} & set(found)
     assert found["EMPTY"] == "", "an app that finds nothing would fall back on a default of its own"
     running.signal_group(signal.SIGINT)
@@ -196,7 +228,7 @@ def home():
 
 
 def test_the_apps_own_dotenv_files_do_not_override_its_database_and_a_line_says_so(
-    clone: Clone, tmp_path: Path
+    shared: Clone, tmp_path: Path
 ) -> None:
     place = put(
         tmp_path / "theirs",
@@ -207,12 +239,12 @@ def test_the_apps_own_dotenv_files_do_not_override_its_database_and_a_line_says_
             ".flaskenv": "FLASK_RUN_PORT=5999\nMONGO_DB=flaskbook\n",
         },
     )
-    running = clone.begin("run", env={"INVOKE_APP_PATH": str(place), "INVOKE_APP_FACTORY": "app"})
+    running = shared.begin("run", env={"INVOKE_APP_PATH": str(place), "INVOKE_APP_FACTORY": "app"})
     running.says(" at http://127.0.0.1:")
-    found = json.loads(clone.get("/")[1])
-    assert found["MONGO_URI"] == f"mongodb://127.0.0.1:{clone.port}/flaskbook?replicaSet=rs0"
+    found = json.loads(shared.get("/")[1])
+    assert found["MONGO_URI"] == f"mongodb://127.0.0.1:{shared.port}/flaskbook?replicaSet=rs0"
     assert (found["MONGO_PASS"], found["COLOUR"], found["FLASK_RUN_PORT"]) == ("", "green", "5999")
-    key = (clone.root / ".state" / "secret_key").read_text().strip()
+    key = (shared.root / ".state" / "secret_key").read_text().strip()
     assert found["SECRET_KEY"] == key
     assert key not in running.text
     told = [line for line in running.text.splitlines() if "env sets" in line]
@@ -223,14 +255,14 @@ def test_the_apps_own_dotenv_files_do_not_override_its_database_and_a_line_says_
     assert running.ends() == 130
 
 
-def test_a_name_that_app_env_gives_up_is_that_of_the_apps_own_file(clone: Clone, tmp_path: Path) -> None:
+def test_a_name_that_app_env_gives_up_is_that_of_the_apps_own_file(shared: Clone, tmp_path: Path) -> None:
     place = put(tmp_path / "theirs", {"app.py": ENVIRONMENT, ".env": "SECRET_KEY=dev\n"})
-    clone.change_settings(
+    shared.change_settings(
         lambda settings: settings["app"].update(path=str(place), factory="app", env={"SECRET_KEY": None})
     )
-    running = clone.begin("run")
+    running = shared.begin("run")
     running.says(" at http://127.0.0.1:")
-    assert json.loads(clone.get("/")[1])["SECRET_KEY"] == "dev"
+    assert json.loads(shared.get("/")[1])["SECRET_KEY"] == "dev"
     assert "env sets" not in running.text
     running.signal_group(signal.SIGINT)
     assert running.ends() == 130
@@ -259,12 +291,12 @@ def home():
 
 
 def test_an_app_with_a_password_of_its_own_as_default_works_without_authentication(
-    clone: Clone, tmp_path: Path
+    shared: Clone, tmp_path: Path
 ) -> None:
     place = put(tmp_path / "theirs", {"app.py": OWN_DEFAULTS})
-    running = clone.begin("run", env={"INVOKE_APP_PATH": str(place), "INVOKE_APP_FACTORY": "app"})
+    running = shared.begin("run", env={"INVOKE_APP_PATH": str(place), "INVOKE_APP_FACTORY": "app"})
     running.says(" at http://127.0.0.1:")
-    assert (clone.get("/")[0], json.loads(clone.get("/")[1])) == (200, {"database": "flaskbook"})
+    assert (shared.get("/")[0], json.loads(shared.get("/")[1])) == (200, {"database": "flaskbook"})
     running.signal_group(signal.SIGINT)
     assert running.ends() == 130
 
@@ -309,18 +341,20 @@ app.run(port=1, debug=True)
     ],
 )
 def test_a_script_that_runs_itself_is_served_in_each_of_its_shapes_and_reloaded(
-    clone: Clone, tmp_path: Path, factory: str, words: str
+    shared: Clone, tmp_path: Path, factory: str, words: str
 ) -> None:
     place = put(tmp_path / "theirs", {"server.py": SCRIPT})
-    running = clone.begin("run", env={"INVOKE_APP_PATH": str(place), "INVOKE_APP_FACTORY": factory})
+    running = shared.begin("run", env={"INVOKE_APP_PATH": str(place), "INVOKE_APP_FACTORY": factory})
     running.says(" at http://127.0.0.1:")
-    assert clone.get("/") == (200, words)
+    assert shared.get("/") == (200, words)
     path = place / "server.py"
     before = path.stat().st_mtime_ns
     path.write_text(SCRIPT.replace("return name", "return name.upper()"))
     os.utime(path, ns=(before + 2_000_000_000, before + 2_000_000_000))
     until(
-        "the change to be served", lambda: clone.get("/") == (200, words.upper()), detail=lambda: running.text
+        "the change to be served",
+        lambda: shared.get("/") == (200, words.upper()),
+        detail=lambda: running.text,
     )
     assert "Traceback" not in running.text
     running.signal_group(signal.SIGINT)

@@ -60,7 +60,8 @@ def shared(
 @pytest.fixture
 def rs(shared: Clone) -> Clone:
     """The shared clone, with every member of `rs` well."""
-    shared.succeeds("cluster.up", "--on", "rs")
+    if not well(shared, "rs"):
+        shared.succeeds("cluster.up", "--on", "rs")
     return shared
 
 
@@ -69,8 +70,9 @@ def sh(shared: Clone) -> Clone:
     """The shared clone, with every node of `sh` well and nobody in the database."""
     if {path.name for path in (shared.root / "data" / "sh").glob("shard*")} - {"shard1-1", "shard2-1"}:
         forget(shared)  # a test that failed, and is run again, has left another shard
-    shared.succeeds("cluster.up", "--on", "sh")
-    with MongoClient[dict[str, Any]](uri_of(shared, "--user", "app")) as client:
+    if not well(shared, "sh"):
+        shared.succeeds("cluster.up", "--on", "sh")
+    with MongoClient[dict[str, Any]](shared.deployment("sh").uri(user="app")) as client:
         client.flaskbook.user.delete_many({})
     return shared
 
@@ -80,8 +82,9 @@ def forget(team: Clone) -> None:
     team.succeeds("cluster.down", "--on", "sh", "--delete-data", "--yes")
 
 
-def uri_of(team: Clone, *more: str) -> str:
-    return team.succeeds("uri", "--on", "sh", *more).strip()
+def well(team: Clone, on: str) -> bool:
+    """Whether each of its nodes does its work."""
+    return {node.state for node in team.deployment(on).status().nodes} <= {"PRIMARY", "SECONDARY", "ROUTER"}
 
 
 def status(team: Clone, on: str) -> dict[str, Any]:
@@ -105,10 +108,9 @@ def members(team: Clone) -> set[str]:
 def counted_on_shards(team: Clone, shards: list[str]) -> dict[str, int]:
     """Documents of flaskbook.user, asked of each shard itself."""
     counts = {}
+    deployment = team.deployment("sh")
     for shard in shards:
-        uri = team.succeeds(
-            "uri", "--on", "sh", "--for", "direct", "--node", f"{shard}-1", "--user", "root"
-        ).strip()
+        uri = deployment.uri(user="root", direct=deployment.node(f"{shard}-1"))
         with MongoClient[dict[str, Any]](uri) as client:
             counts[shard] = client.flaskbook.user.count_documents({})
     return counts

@@ -100,7 +100,9 @@ def screenshots(session: Session, only: str = "") -> Result[list[str]]:
 
     makers = {"pages": pages.take, "terminal": terminal.take}
     if only and only not in makers:
-        raise ProvisionError("taking pictures", f"There is no {only}.", f"Type --only {' or --only '.join(makers)}.")
+        raise ProvisionError(
+            "taking pictures", f"There is no {only}.", f"Type --only {' or --only '.join(makers)}."
+        )
     setup_steps.ensure_for_start(session.loaded, session.steps(sys.stderr))
     folder = ROOT / "docs" / "screenshots"
     chosen = [makers[only]] if only else makers.values()

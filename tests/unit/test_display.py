@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 
 import pytest
 
 from provision.cli import display
 from provision.cli.result import as_text
 from provision.core.steps import StepResult
+from tools.terminal.screen import Screen
 
 
 class Terminal(io.StringIO):
@@ -67,3 +69,22 @@ def test_a_step_is_a_line(
 def test_a_quiet_step_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     display.StepLines(quiet=True).finished(StepResult("mongod", True, "why", 0), False)
     assert capsys.readouterr().out == ""
+
+
+def test_a_program_has_the_terminal_to_itself_between_two_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with display.counting("documents") as progress:
+        progress.advance(10, 20)
+        assert "10/20" in Screen.of(terminal.getvalue().encode()).text()
+        progress.pause()
+        terminal.write("Created 3 indexes\n")
+        progress.advance(20, 20)
+    assert Screen.of(terminal.getvalue().encode()).text() == "Created 3 indexes"
+
+
+def test_a_screen_shows_what_a_terminal_does() -> None:
+    written = b"one\r\ntwo\r\n\x1b[2A\x1b[J\x1b[1;32mgreen\x1b[0m plain\r\n\x1b[?25lgone\r\x1b[2Kkept\x1b]133;D;0\x07"
+    screen = Screen.of(written)
+    assert screen.text() == "green plain\nkept"
+    assert screen.ansi() == "\x1b[0m\x1b[1;32mgreen\x1b[0m plain\nkept"

@@ -37,8 +37,6 @@ from provision.cli.entry import main
 
 sys.exit(main())
 """
-# A worktree of the pictures is called after what somebody does in it.
-_BRANCH = "discounts"
 
 
 def take(loaded: Loaded, folder: Path, say: Callable[[str], None]) -> list[Path]:
@@ -51,10 +49,10 @@ def take(loaded: Loaded, folder: Path, say: Callable[[str], None]) -> list[Path]
     folder.mkdir(parents=True, exist_ok=True)
     taken = []
     with _home(loaded.paths.root, mongod.path) as (home, environment):
-        for name, title, session in _SESSIONS:
-            with Shell(home, environment) as shell:
+        for name, title, folder_of_project, session in _SESSIONS:
+            with Shell(home / folder_of_project, environment) as shell:
                 session(shell)
-                screen = Screen.of(shell.shown)
+                screen = Screen.of(shell.shown.rpartition(b"\n")[0])
             for scheme in ("light", "dark"):
                 path = folder / f"terminal-{name}-{scheme}.svg"
                 picture = screen.svg(title, scheme, COLUMNS).encode()
@@ -89,6 +87,7 @@ def _home(root: Path, mongod: Path) -> Iterator[tuple[Path, dict[str, str]]]:
         _program(home / "bin" / "provision", root)
         for name in ("shop", "staging"):
             _project(home / name, mongod, environment)
+        _run(["provision", "start"], home / "shop", environment)
         yield home, environment
     finally:
         for project in home.glob("*/invoke.yaml"):
@@ -112,7 +111,6 @@ def _project(folder: Path, mongod: Path, environment: dict[str, str]) -> None:
         ["git", "init", "--quiet", "--initial-branch", "main"],
         ["git", "add", "."],
         ["git", "commit", "--quiet", "--message", "The shop"],
-        ["provision", "start"],
     ):
         _run(command, folder, environment)
 
@@ -126,41 +124,42 @@ def _run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
 
 def _reset(shell: Shell) -> None:
     """Run first: it leaves the shop with its data."""
-    shell.unseen("cd ~/shop && provision setup")
+    shell.unseen("provision setup")
     shell.type("provision reset", "y")
-    shell.type("provision shell -p -e 'db.orders.delete_many({}).deleted_count'")
+    shell.type("provision shell -p -e 'db.orders.delete_many({\"sent\": False}).deleted_count'")
     shell.type("provision reset --yes")
 
 
 def _snapshots(shell: Shell) -> None:
-    shell.unseen("cd ~/shop")
     shell.type("provision snapshot.save before-discounts")
-    shell.type("provision shell -p -e 'db.orders.drop()'     # something goes wrong")
+    shell.type("provision shell -p -e 'db.orders.delete_many({}).deleted_count'   # a mistake")
     shell.type("provision snapshot.list")
     shell.type("provision snapshot.restore before-discounts", "y")
     shell.type("provision shell -p -e 'db.orders.count_documents({})'")
 
 
 def _worktrees(shell: Shell) -> None:
-    shell.unseen("cd ~/shop")
-    shell.type(f"git worktree add --quiet ../{_BRANCH} -b {_BRANCH}")
-    shell.type(f"cd ../{_BRANCH}")
+    shell.type("git worktree add --quiet ../shop-fix -b fix")
+    shell.type("cd ../shop-fix")
+    shell.unseen("provision setup")
     shell.type("provision clone --from ../shop", "y")
     shell.type("provision shell -p -e 'db.orders.count_documents({})'")
     shell.type("provision ps")
 
 
 def _pull(shell: Shell) -> None:
-    shell.unseen("cd ~/staging && provision reset --yes && provision uri --database shop > ~/staging.uri")
-    shell.unseen(f"cd ~/{_BRANCH} && provision shell -p -e 'client.drop_database(\"shop\")'")
+    shell.unseen("cd ../staging && provision start && provision reset --yes && cd ../shop")
+    shell.unseen("cd ../staging && provision uri --database shop > ../staging.uri && cd ../shop")
+    shell.unseen("provision shell -p -e 'client.drop_database(\"shop\")'")
     shell.type("export PULL_URI=$(cat ~/staging.uri)")
     shell.type("provision pull --collections orders --sample 5%")
     shell.type("provision shell -p -e 'db.users.find_one()'")
 
 
-_SESSIONS: tuple[tuple[str, str, Callable[[Shell], None]], ...] = (
-    ("reset", "Reset in a second", _reset),
-    ("snapshots", "Snapshots", _snapshots),
-    ("worktrees", "The same data in every worktree", _worktrees),
-    ("pull", "Production's shape without its people", _pull),
+# Of each: the picture's name, its title, the folder and what is typed there.
+_SESSIONS: tuple[tuple[str, str, str, Callable[[Shell], None]], ...] = (
+    ("reset", "Reset in a second", "shop", _reset),
+    ("snapshots", "Snapshots", "shop", _snapshots),
+    ("worktrees", "The same data in every worktree", "shop", _worktrees),
+    ("pull", "Production's shape without its people", "shop", _pull),
 )

@@ -22,17 +22,18 @@ def write(folder: Path) -> None:
             f"{number},Tea {number},{chance.randrange(200, 9000) / 100:.2f}\n"
             for number in range(1, PRODUCTS + 1)
         )
-    with (folder / "20-users.ndjson").open("w") as file:
-        file.writelines(json.dumps(_user(number, chance)) + "\n" for number in range(USERS))
-    with (folder / "30-orders.ndjson").open("w") as file:
-        file.writelines(json.dumps(_order(number, chance)) + "\n" for number in range(ORDERS))
+    users = [_user(number, chance) for number in range(USERS)]
+    orders = (_order(chance.choice(users), chance) for _ in range(ORDERS))
+    for name, documents in (("20-users", users), ("30-orders", orders)):
+        with (folder / f"{name}.ndjson").open("w") as file:
+            file.writelines(json.dumps(document) + "\n" for document in documents)
 
 
 def _user(number: int, chance: random.Random) -> dict[str, Any]:
     first, last = chance.choice(_FIRST), chance.choice(_LAST)
     born = f"{chance.randrange(1940, 2006)}-{chance.randrange(1, 13):02}-{chance.randrange(1, 29):02}"
     return {
-        "_id": _id(1, number),
+        "_id": _id(chance),
         "name": f"{first} {last}",
         "email": f"{first}.{last}.{number}@example.org".lower(),
         "phone": f"+44 20 {chance.randrange(1000, 9999)} {chance.randrange(1000, 9999)}",
@@ -42,15 +43,15 @@ def _user(number: int, chance: random.Random) -> dict[str, Any]:
     }
 
 
-def _order(number: int, chance: random.Random) -> dict[str, Any]:
+def _order(user: dict[str, Any], chance: random.Random) -> dict[str, Any]:
     return {
-        "_id": _id(2, number),
-        "user_id": _id(1, chance.randrange(USERS)),
+        "_id": _id(chance),
+        "user_id": user["_id"],
         "product": chance.randrange(1, PRODUCTS + 1),
         "number": chance.randrange(1, 9),
         "sent": chance.random() < 0.9,
     }
 
 
-def _id(kind: int, number: int) -> dict[str, str]:
-    return {"$oid": f"{kind:08x}{number:016x}"}
+def _id(chance: random.Random) -> dict[str, str]:
+    return {"$oid": f"{chance.getrandbits(96):024x}"}

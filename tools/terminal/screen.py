@@ -16,7 +16,13 @@ _TOKEN = re.compile(
 )
 # Shows and hides the cursor, and brackets what is pasted: nothing of it can be seen in a picture.
 _INVISIBLE = ("h", "l")
-_FONT = re.compile(r"\s*@font-face \{\{.*?\}\}\n", re.DOTALL)
+_FONT = re.compile(r"\s*@font-face \{.*?\}\n", re.DOTALL)
+_FRAME = "rgba(255,255,255,0.35)"
+# Black, red, green, yellow, blue, magenta, cyan and white: those of GitHub on a light page.
+_LIGHT = [
+    *((36, 41, 47), (207, 34, 46), (17, 99, 41), (130, 80, 0)),
+    *((9, 105, 218), (130, 80, 223), (27, 124, 131), (110, 119, 129)),
+]
 
 
 class Screen:
@@ -39,24 +45,26 @@ class Screen:
         return screen
 
     def ansi(self) -> str:
-        """The lines, with nothing but colours between the characters; without the last prompt."""
-        return "\n".join(_painted(line) for line in self._lines[: self._row]).rstrip()
+        """The lines, with nothing but colours between the characters."""
+        return "\n".join(map(_painted, self._lines)).rstrip()
+
+    def text(self) -> str:
+        """The lines without colours."""
+        return "\n".join("".join(character for _, character in line) for line in self._lines).rstrip()
 
     def svg(self, title: str, scheme: str, columns: int) -> str:
         """A picture of it, in the scheme ``light`` or ``dark``. It loads nothing, so it has the reader's own font."""
-        from rich._export_format import CONSOLE_SVG_FORMAT
         from rich.console import Console
-        from rich.terminal_theme import DEFAULT_TERMINAL_THEME, SVG_EXPORT_THEME
+        from rich.terminal_theme import SVG_EXPORT_THEME, TerminalTheme
         from rich.text import Text
 
+        light = TerminalTheme((246, 248, 250), (36, 41, 47), _LIGHT)
         console = Console(record=True, width=columns, file=io.StringIO(), force_terminal=True)
-        console.print(Text.from_ansi(self.ansi()))
-        return console.export_svg(
-            title=title,
-            theme=DEFAULT_TERMINAL_THEME if scheme == "light" else SVG_EXPORT_THEME,
-            code_format=_FONT.sub("", CONSOLE_SVG_FORMAT),
-            unique_id="terminal",
-        )
+        # The empty line keeps the picture from cutting off the last one.
+        console.print(Text.from_ansi(self.ansi()), "", sep="\n")
+        theme = light if scheme == "light" else SVG_EXPORT_THEME
+        svg = console.export_svg(title=title, theme=theme, unique_id="terminal")
+        return _FONT.sub("", svg).replace(_FRAME, "rgba(128,128,128,0.5)")
 
     def _put(self, character: str) -> None:
         if character == "\n":

@@ -26,16 +26,13 @@ _PROMPT = r"\[\e[1;32m\]\w\[\e[0m\]$ "
 
 
 class Shell:
-    """Bash, of COLUMNS columns; `shown` is what it has written.
+    """Bash, of COLUMNS columns; `shown` is what it has written."""
 
-    `home`: where it begins, and its `~`.
-    """
-
-    def __init__(self, home: Path, environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.shown = b""
         self._pid, self._terminal = pty.fork()
         if self._pid == 0:
-            os.chdir(home)
+            os.chdir(folder)
             told = {"PS1": _PROMPT, "PROMPT_COMMAND": r"printf '\033]133;D;%s\007' $?"}
             shell = ["bash", "--norc", "--noprofile", "--noediting", "-i"]
             os.execvpe("bash", shell, {**environment, **told})
@@ -64,11 +61,10 @@ class Shell:
             )
 
     def unseen(self, command: str) -> None:
-        """The same, outside the picture."""
+        """The same, outside the picture; it stays in its folder."""
+        shown = self.shown
         self.type(command)
-        self.shown = b""
-        self.type("")
-        self.shown = self.shown.partition(b"\n")[2]
+        self.shown = shown
 
     def _until_prompt(self, answers: list[str]) -> int:
         """Read until the shell asks for the next command; returns the status of the last one."""

@@ -8,8 +8,35 @@ from pathlib import Path
 from typing import Any
 
 PRODUCTS, USERS, ORDERS = 311, 20_000, 50_000
-_FIRST = "Ada Alan Barbara Dennis Edsger Frances Grace Hedy John Katherine Margaret Radia Tim".split()
-_LAST = "Dijkstra Hamilton Hopper Johnson Kay Knuth Lamarr Liskov Lovelace Perlman Ritchie Turing".split()
+_FIRST = [
+    "Ada",
+    "Alan",
+    "Barbara",
+    "Dennis",
+    "Edsger",
+    "Frances",
+    "Grace",
+    "Hedy",
+    "John",
+    "Katherine",
+    "Margaret",
+    "Radia",
+    "Tim",
+]
+_LAST = [
+    "Dijkstra",
+    "Hamilton",
+    "Hopper",
+    "Johnson",
+    "Kay",
+    "Knuth",
+    "Lamarr",
+    "Liskov",
+    "Lovelace",
+    "Perlman",
+    "Ritchie",
+    "Turing",
+]
 
 
 def write(folder: Path) -> None:

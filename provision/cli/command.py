@@ -199,7 +199,7 @@ def agreed(question: str, doing: str, yes: bool, or_else: str = "") -> bool:
             "It asks before it deletes anything, and standard input is not a terminal. Nothing was deleted.",
             f"Add --yes to agree beforehand{or_else}.",
         )
-    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.write(f"{as_typed(question)} [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 

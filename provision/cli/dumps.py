@@ -35,7 +35,7 @@ def dump(
     """Write databases into a folder, in mongodump's format: documents, indexes, options, views, time series.
 
     MongoDB's own tools are not needed. The folder appears when the dump is complete. Writers go on meanwhile, so
-    the collections are not all of one moment.
+    the collections are not all of one moment, and users are not in it: for a whole deployment, use `invoke snapshot.save`.
     """
     from provision.cli import display
     from provision.cli.result import Result

@@ -9,9 +9,10 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from invoke.context import Context
+from invoke.exceptions import ParseError
 from invoke.parser.argument import Argument
 from invoke.tasks import Task, task
 
@@ -216,14 +217,18 @@ class _Task(Task[Any]):
         found = []
         for each in super().get_arguments(ignore_unknown_help):
             parameter = parameters[each.attr_name or str(each.name)]
-            optional = each.positional and parameter.default is None
-            found.append(_Optional.of(each) if optional else checked(each, parameter.annotation))
+            if each.positional:
+                found.append((_Optional if parameter.default is None else _Positional).of(each))
+            else:
+                found.append(checked(each, parameter.annotation))
         return found
 
 
-class _Optional(Argument):
+class _Positional(Argument):
+    """One that is not a flag: Invoke would take `dump --gzipped` for a dump into a folder of that name."""
+
     @classmethod
-    def of(cls, argument: Argument) -> _Optional:
+    def of(cls, argument: Argument) -> Self:
         return cls(
             names=argument.names,
             kind=argument.kind,
@@ -232,6 +237,13 @@ class _Optional(Argument):
             attr_name=argument.attr_name,
         )
 
+    def set_value(self, value: Any, cast: bool = True) -> None:
+        if isinstance(value, str) and value.startswith("-"):
+            raise ParseError(f"No idea what {value!r} is!")
+        super().set_value(value, cast)
+
+
+class _Optional(_Positional):
     @property
     def value(self) -> Any:
         found = super().value

@@ -176,6 +176,11 @@ def reading(what: str) -> Iterator[Progress]:
         bar.pause()
 
 
+def counted(number: int, what: str) -> str:
+    """A number with its noun: ``1 document``, ``20,000 documents``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[str]], paint_cell: Callable[[str, str], str] | None = None
 ) -> None:

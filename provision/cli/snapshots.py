@@ -118,7 +118,8 @@ def restore(
         snapshots.restore(deployment, chosen, say=session.say)
     seconds = time.monotonic() - begun
     done = shapes.SnapshotRestored(on, True, chosen.name if chosen else None, round(seconds, 3))
-    return Result(done, lambda: display.line(f"{on}: has the data of {what} now ({seconds:.1f} s)"))
+    has = f"has the data of {what} now" if chosen else "has the data from before the last restore again"
+    return Result(done, lambda: display.line(f"{on}: {has} ({seconds:.1f} s)"))
 
 
 @command(help={"name": "which snapshot", "yes": "don't ask", **ON})

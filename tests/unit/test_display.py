@@ -43,6 +43,11 @@ def test_notes_do_not_disturb_those_who_read_standard_output(capsys: pytest.Capt
     assert (printed.out, printed.err) == ("result\n", "working\n")
 
 
+def test_one_thing_is_counted_as_one() -> None:
+    counted = [display.counted(number, "document") for number in (0, 1, 20_000)]
+    assert counted == ["0 documents", "1 document", "20,000 documents"]
+
+
 def test_json_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     display.line(as_text({"a": [1, None, "ö"]}))
     assert json.loads(capsys.readouterr().out) == {"a": [1, None, "ö"]}

@@ -214,7 +214,7 @@ class _Task(Task[Any]):
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         parameters = self.argspec(self.body).parameters
-        found = []
+        found: list[Argument] = []
         for each in super().get_arguments(ignore_unknown_help):
             parameter = parameters[each.attr_name or str(each.name)]
             if each.positional:

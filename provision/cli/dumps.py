@@ -184,7 +184,8 @@ def pull(
         return Result(None, lambda: display.line("Nothing was changed."))
     for name in pulls.unmasked(plan, reached):
         session.say(
-            f"{name} has no masks: its documents come as they are. To say that you mean that, write `{name}: keep` into masks.yaml."
+            f"{name} has no masks: its documents come as they are. "
+            f"To say that you mean that, write `{name}: keep` into masks.yaml."
         )
     with display.counting("documents") as progress:
         done = pulls.pull(deployment, session.loaded.paths, request, progress)

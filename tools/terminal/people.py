@@ -58,7 +58,7 @@ def write(folder: Path) -> None:
 
 def _user(number: int, chance: random.Random) -> dict[str, Any]:
     first, last = chance.choice(_FIRST), chance.choice(_LAST)
-    born = f"{chance.randrange(1940, 2006)}-{chance.randrange(1, 13):02}-{chance.randrange(1, 29):02}"
+    born = f"{chance.randrange(1971, 2006)}-{chance.randrange(1, 13):02}-{chance.randrange(1, 29):02}"
     return {
         "_id": _id(chance),
         "name": f"{first} {last}",

@@ -84,16 +84,29 @@ def bench(
     return benchmarks.measured(session.load(remember=False), only, runs, write)
 
 
-@command(needs=("test",))
-def screenshots(session: Session) -> Result[list[str]]:
-    """Take the documentation's pictures of every page, in light and dark, into docs/screenshots/."""
+@command(needs=("test",), help={"only": "pages or terminal (default: both)"})
+def screenshots(session: Session, only: str = "") -> Result[list[str]]:
+    """Take the documentation's pictures, in light and dark, into docs/screenshots/.
+
+    Pages: flaskbook, in a browser. Terminal: commands that are typed into a shell, in a project and with a MongoDB of
+    their own.
+    """
     from provision.cli import display
     from provision.cli.result import Result
+    from provision.core.errors import ProvisionError
     from provision.deployments import setup_steps
-    from tools import screenshots as pictures
+    from tools import screenshots as pages
+    from tools import terminal
 
+    makers = {"pages": pages.take, "terminal": terminal.take}
+    if only and only not in makers:
+        raise ProvisionError(
+            "taking pictures", f"There is no {only}.", f"Type --only {' or --only '.join(makers)}."
+        )
     setup_steps.ensure_for_start(session.loaded, session.steps(sys.stderr))
-    taken = pictures.take(session.loaded, ROOT / "docs" / "screenshots", session.say)
+    folder = ROOT / "docs" / "screenshots"
+    chosen = [makers[only]] if only else makers.values()
+    taken = [path for take in chosen for path in take(session.loaded, folder, session.say)]
     return Result(
         [str(path.relative_to(ROOT)) for path in taken],
         lambda: display.line(f"Took {len(taken)} pictures into docs/screenshots/"),

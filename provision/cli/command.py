@@ -9,9 +9,10 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from invoke.context import Context
+from invoke.exceptions import ParseError
 from invoke.parser.argument import Argument
 from invoke.tasks import Task, task
 
@@ -200,7 +201,7 @@ def agreed(question: str, doing: str, yes: bool, or_else: str = "") -> bool:
             "It asks before it deletes anything, and standard input is not a terminal. Nothing was deleted.",
             f"Add --yes to agree beforehand{or_else}.",
         )
-    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.write(f"{as_typed(question)} [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
@@ -214,17 +215,21 @@ class _Task(Task[Any]):
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         parameters = self.argspec(self.body).parameters
-        found = []
+        found: list[Argument] = []
         for each in super().get_arguments(ignore_unknown_help):
             parameter = parameters[each.attr_name or str(each.name)]
-            optional = each.positional and parameter.default is None
-            found.append(_Optional.of(each) if optional else checked(each, parameter.annotation))
+            if each.positional:
+                found.append((_Optional if parameter.default is None else _Positional).of(each))
+            else:
+                found.append(checked(each, parameter.annotation))
         return found
 
 
-class _Optional(Argument):
+class _Positional(Argument):
+    """One that is not a flag: Invoke would take `dump --gzipped` for a dump into a folder of that name."""
+
     @classmethod
-    def of(cls, argument: Argument) -> _Optional:
+    def of(cls, argument: Argument) -> Self:
         return cls(
             names=argument.names,
             kind=argument.kind,
@@ -233,6 +238,13 @@ class _Optional(Argument):
             attr_name=argument.attr_name,
         )
 
+    def set_value(self, value: Any, cast: bool = True) -> None:
+        if isinstance(value, str) and value.startswith("-"):
+            raise ParseError(f"No idea what {value!r} is!")
+        super().set_value(value, cast)
+
+
+class _Optional(_Positional):
     @property
     def value(self) -> Any:
         found = super().value

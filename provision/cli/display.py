@@ -89,7 +89,7 @@ class StepLines:
 
     def finished(self, result: StepResult, dry_run: bool) -> None:
         if self._bar is not None:
-            self._bar.close()
+            self._bar.pause()
             self._bar = None
         if self._quiet:
             return
@@ -140,9 +140,10 @@ class _Bar:
             self._progress.start()
         self._progress.update(self._task, completed=done, total=total)
 
-    def close(self) -> None:
+    def pause(self) -> None:
         if self._progress is not None:
             self._progress.stop()
+            self._progress = None
 
 
 @contextlib.contextmanager
@@ -159,7 +160,7 @@ def counting(what: str) -> Iterator[Progress]:
     try:
         yield bar
     finally:
-        bar.close()
+        bar.pause()
 
 
 @contextlib.contextmanager
@@ -172,7 +173,12 @@ def reading(what: str) -> Iterator[Progress]:
     try:
         yield bar
     finally:
-        bar.close()
+        bar.pause()
+
+
+def counted(number: int, what: str) -> str:
+    """A number with its noun: ``1 document``, ``20,000 documents``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def table(

@@ -35,7 +35,7 @@ def dump(
     """Write databases into a folder, in mongodump's format: documents, indexes, options, views, time series.
 
     MongoDB's own tools are not needed. The folder appears when the dump is complete. Writers go on meanwhile, so
-    the collections are not all of one moment.
+    the collections are not all of one moment, and users are not in it: for a whole deployment, use `invoke snapshot.save`.
     """
     from provision.cli import display
     from provision.cli.result import Result
@@ -50,7 +50,9 @@ def dump(
         rows = [(each.namespace, each.kind, f"{each.documents:,}") for each in done.collections]
         display.table(("COLLECTION", "KIND", "DOCUMENTS"), rows)
         size = sum(each.bytes for each in done.collections) / 1_000_000
-        display.line(f"{done.folder}: {done.documents:,} documents, {size:,.1f} MB, in {done.seconds:.1f} s")
+        display.line(
+            f"{done.folder}: {display.counted(done.documents, 'document')}, {size:,.1f} MB, in {done.seconds:.1f} s"
+        )
 
     return Result(done, show)
 
@@ -112,12 +114,9 @@ def load(
         for loaded in done.collections:
             if loaded.kept and loaded.kind != "view":
                 display.note(f"{loaded.namespace} was there: it has kept its options.")
-        display.line(f"{done.source}: {done.documents:,} documents in {done.seconds:.1f} s")
+        display.line(f"{done.source}: {display.counted(done.documents, 'document')} in {done.seconds:.1f} s")
         if done.duplicates:
-            display.note(
-                f"{done.duplicates:,} documents were there already, and stay as they were. "
-                "Replace them with: invoke load FOLDER --drop"
-            )
+            display.note(f"{_there_already(done.duplicates)}. Replace them with: invoke load FOLDER --drop")
 
     return Result(done, show, status=1 if done.duplicates else 0)
 
@@ -185,7 +184,8 @@ def pull(
         return Result(None, lambda: display.line("Nothing was changed."))
     for name in pulls.unmasked(plan, reached):
         session.say(
-            f"{name} has no masks: its documents come as they are. If that is meant, say `{name}: keep`."
+            f"{name} has no masks: its documents come as they are. "
+            f"To say that you mean that, write `{name}: keep` into masks.yaml."
         )
     with display.counting("documents") as progress:
         done = pulls.pull(deployment, session.loaded.paths, request, progress)
@@ -212,12 +212,21 @@ def _show_pulled(done: Pulled) -> None:
             display.note(f"{each.collection}: left out {why}.")
         for path in each.unused:
             display.note(f"{each.collection}.{path}: no document has this field, so its mask did nothing.")
-    display.line(f"{done.database}: {done.documents:,} documents in {done.seconds:.1f} s")
+    display.line(f"{done.database}: {display.counted(done.documents, 'document')} in {done.seconds:.1f} s")
     if done.duplicates:
-        display.note(
-            f"{done.duplicates:,} documents were there already, and stay as they were: invoke pull --drop"
-        )
+        display.note(f"{_there_already(done.duplicates)}. Replace the collections with: invoke pull --drop")
 
 
 def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
+
+
+def _there_already(number: int) -> str:
+    from provision.cli import display
+
+    stays = (
+        "was there already, and stays as it was"
+        if number == 1
+        else "were there already, and stay as they were"
+    )
+    return f"{display.counted(number, 'document')} {stays}"

@@ -57,6 +57,21 @@ class _Program(Program):
             ],
         )
 
+    def parse_tasks(self) -> None:
+        """See Invoke's: it takes the `--help` behind a task with a positional argument for that argument."""
+        typed = self.core.unparsed
+        if {"--help", "-h"} & set(typed[1:]) and self._takes_for_a_value(typed[0], "--help" in typed):
+            self.core[0].args["help"].value, self.core.unparsed = typed[0], []
+        super().parse_tasks()
+
+    def _takes_for_a_value(self, name: str, long: bool) -> bool:
+        with contextlib.suppress(KeyError, ValueError):  # there is no such task; it is a collection
+            task = self.collection[name]
+            # Some have a `-h` of their own: a host.
+            own = any(parameter.startswith("h") for parameter in task.argspec(task.body).parameters)
+            return bool(task.positional) and (long or not own)
+        return False
+
     def update_config(self, merge: bool = True) -> None:
         super().update_config(merge)
         self.config[RUNTIME_CONFIG] = self.args.config.value

@@ -145,9 +145,9 @@ def _show_reset(done: shapes.Reset) -> None:
     _show_seeds(done.seeds)
     place = f"{done.database} of {done.deployment}"
     if not done.restored:
-        collections = f"{len(done.collections)} collection{'' if len(done.collections) == 1 else 's'}"
+        collections = display.counted(len(done.collections), "collection")
         display.line(
-            f"{place} is as new: {collections}, {done.documents:,} documents, "
+            f"{place} is as new: {collections}, {display.counted(done.documents, 'document')}, "
             f"in {done.seconds:.2f} s. The next reset puts this back."
         )
         return
@@ -216,7 +216,7 @@ def _show_seeds(done: Sequence[SeedResult]) -> None:
 
     width = max((len(each.file) for each in done), default=0)
     for each in done:
-        counted = "" if each.documents is None else f"{each.documents:,} documents"
+        counted = "" if each.documents is None else display.counted(each.documents, "document")
         into = f" into {each.collection}" if counted and each.collection else ""
         took = f"{' ' if counted else ''}in {each.seconds:.2f} s" if each.state == "applied" else ""
         why = f" ({each.why})" if each.why not in ("new", "") else ""

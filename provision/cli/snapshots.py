@@ -107,7 +107,7 @@ def restore(
     _one_of(doing, on, name, latest, undo)
     chosen = None if undo else _chosen(session.deployment(on), name, doing)
     what = "what was there before the last restore" if chosen is None else f"the snapshot {chosen.name}"
-    question = f"Put {what} in the place of the data of {on}? `snapshot.restore --undo` puts these back."
+    question = f"Replace the data of {on} with {what}? {_undone_by(on)}"
     if not agreed(question, doing, yes):
         nothing = shapes.SnapshotRestored(on, False, None, 0.0)
         return Result(nothing, lambda: display.line("Nothing was changed."))
@@ -118,7 +118,8 @@ def restore(
         snapshots.restore(deployment, chosen, say=session.say)
     seconds = time.monotonic() - begun
     done = shapes.SnapshotRestored(on, True, chosen.name if chosen else None, round(seconds, 3))
-    return Result(done, lambda: display.line(f"{on}: has the data of {what} now ({seconds:.1f} s)"))
+    has = f"has the data of {what} now" if chosen else "has the data from before the last restore again"
+    return Result(done, lambda: display.line(f"{on}: {has} ({seconds:.1f} s)"))
 
 
 @command(help={"name": "which snapshot", "yes": "don't ask", **ON})
@@ -160,16 +161,17 @@ def clone(session: Session, from_: str = "", on: str = "local", yes: bool = Fals
     other = _environment(from_, session.start)
     doing = f"cloning {on} of {other} into {on}"
     there = _deployment_in(other, on, session.quiet)
-    question = (
-        f"Put the data of {on} of {other} in the place of the data of {on}? "
-        "`snapshot.restore --undo` puts these back."
-    )
+    question = f"Replace the data of {on} with those of {on} in {other}? {_undone_by(on)}"
     if not agreed(question, doing, yes):
         return Result(shapes.Cloned(on, None, 0.0), lambda: display.line("Nothing was changed."))
     snapshots.clone(there, session.ready(on), say=session.say)
     seconds = time.monotonic() - begun
     done = shapes.Cloned(on, str(other), round(seconds, 3))
     return Result(done, lambda: display.line(f"{on}: has the data of {on} of {other} now ({seconds:.1f} s)"))
+
+
+def _undone_by(on: str) -> str:
+    return f"You can undo that: invoke snapshot.restore --undo{'' if on == 'local' else f' --on {on}'}"
 
 
 def _environment(source: str, start: Path) -> Path:

@@ -14,6 +14,9 @@ class Progress(Protocol):
     def advance(self, done: int, total: int | None) -> None:
         """Say that ``done`` of ``total`` units (bytes, items) are finished; total None: not known."""
 
+    def pause(self) -> None:
+        """Show nothing until the next `advance`: a program writes to the terminal meanwhile."""
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -93,6 +96,9 @@ class Silent:
     """A progress and reporter for those who don't watch."""
 
     def advance(self, done: int, total: int | None) -> None:
+        """Nothing is shown."""
+
+    def pause(self) -> None:
         """Nothing is shown."""
 
     def started(self, name: str) -> Silent:

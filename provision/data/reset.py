@@ -168,7 +168,7 @@ def reset(
             program = _checked(target, migration, make_program) if migration.words else None
             sharded = _drop(target, client)
             if program is not None:
-                _migrate(target, migration, program, say)
+                _migrate(target, migration, program, say, progress)
             database = client[target.database]
             results = applying.apply_prepared(target, database, prepared, make_program, say, progress)
         kept = _keep(target, client, folder, sharded, say, progress)
@@ -253,12 +253,15 @@ def _checked(target: Target, migration: Migration, make_program: MakeProgram) ->
     return program
 
 
-def _migrate(target: Target, migration: Migration, program: AppProgram, say: Callable[[str], None]) -> None:
+def _migrate(
+    target: Target, migration: Migration, program: AppProgram, say: Callable[[str], None], progress: Progress
+) -> None:
     """Run app.migrate, with the database's address in its environment.
 
     Raises ProvisionError: it failed.
     """
     doing = f"migrating {target.database} of {target.deployment.name}"
+    progress.pause()
     say(f"Running {migration.typed}")
     status = program.run(migration.words, doing)
     if status != 0:

@@ -33,3 +33,6 @@ class Fetching:
                 sys.stderr.write(f"\rmongodb: {percent:3d} % of {size} MB{'' if percent < 100 else chr(10)}")
             sys.stderr.flush()
         self._begun, self._percent = True, percent
+
+    def pause(self) -> None:
+        """See `provision.core.steps.Progress`: while mongod is fetched, nothing else writes."""

@@ -47,6 +47,9 @@ class Watched:
     def advance(self, done: int, total: int | None) -> None:
         self.seen.append((done, total))
 
+    def pause(self) -> None:
+        """It shows nothing."""
+
 
 @dataclass
 class Answer:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 
 import pytest
 
 from provision.cli import display
 from provision.cli.result import as_text
 from provision.core.steps import StepResult
+from tools.terminal.screen import Screen
 
 
 class Terminal(io.StringIO):
@@ -41,6 +43,11 @@ def test_notes_do_not_disturb_those_who_read_standard_output(capsys: pytest.Capt
     assert (printed.out, printed.err) == ("result\n", "working\n")
 
 
+def test_one_thing_is_counted_as_one() -> None:
+    counted = [display.counted(number, "document") for number in (0, 1, 20_000)]
+    assert counted == ["0 documents", "1 document", "20,000 documents"]
+
+
 def test_json_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     display.line(as_text({"a": [1, None, "ö"]}))
     assert json.loads(capsys.readouterr().out) == {"a": [1, None, "ö"]}
@@ -67,3 +74,23 @@ def test_a_step_is_a_line(
 def test_a_quiet_step_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     display.StepLines(quiet=True).finished(StepResult("mongod", True, "why", 0), False)
     assert capsys.readouterr().out == ""
+
+
+def test_a_program_has_the_terminal_to_itself_between_two_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with display.counting("documents") as progress:
+        progress.advance(10, 20)
+        assert "documents" in Screen.of(terminal.getvalue().encode()).text()
+        progress.pause()
+        terminal.write("Created 3 indexes\n")
+        progress.advance(20, 20)
+    assert Screen.of(terminal.getvalue().encode()).text() == "Created 3 indexes"
+
+
+def test_a_screen_shows_what_a_terminal_does() -> None:
+    written = b"one\r\ntwo\r\n\x1b[2A\x1b[J\x1b[1;32mgreen\x1b[0m plain\r\n\x1b[?25lgone\r\x1b[2Kkept\x1b]133;D;0\x07"
+    screen = Screen.of(written)
+    assert screen.text() == "green plain\nkept"
+    assert screen.ansi() == "\x1b[0m\x1b[1;32mgreen\x1b[0m plain\nkept"

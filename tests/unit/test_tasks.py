@@ -76,6 +76,20 @@ def test_every_flag_of_every_task_is_explained() -> None:
     assert unexplained == []
 
 
+@pytest.mark.parametrize("typed", ["dump --help", "load -h", "load dump --help"])
+def test_help_may_stand_behind_a_task_that_takes_a_name(typed: str) -> None:
+    done = subprocess.run([ROOT / "invoke", *typed.split()], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == asked("--help", typed.split()[0])
+
+
+def test_a_flag_that_is_not_there_is_never_taken_for_a_name() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "invoke", "snapshot.save", "--bogus"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (1, "No idea what '--bogus' is!\n")
+
+
 # What they print is not a result of theirs: a program's output, a log, the lines of a prompt.
 SPEAK_FOR_OTHERS = {"run", "test", "shell", "cluster.shell", "logs", "cluster.logs"}
 

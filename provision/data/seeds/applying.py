@@ -179,6 +179,8 @@ def _apply_one(
     if seed.kind is Kind.MONGOSH and shutil.which("mongosh") is None:
         say(f"{seed.name} needs mongosh, which is not installed: it was left out. Install it: {GET_MONGOSH}")
         return SeedResult(seed.name, "", "left out", "there is no mongosh", None, 0.0)
+    if seed.kind in (Kind.PYTHON, Kind.MONGOSH):
+        progress.pause()
     if seed.kind is Kind.PYTHON:
         _run_python(target, seed, make_program())
     elif seed.kind is Kind.MONGOSH:

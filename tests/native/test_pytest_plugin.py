@@ -698,7 +698,16 @@ def other_plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     packages += ["port-for", "pytest-django", "django", "asgiref", "sqlparse"]
     subprocess.run(
         [
-            *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"),
+            *(
+                sys.executable,
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--no-deps",
+                "--no-compile",
+            ),
             *("--target", str(folder), *packages),
         ],
         check=True,
@@ -834,7 +843,7 @@ def test_an_installed_wheel_is_all_that_a_project_needs(tmp_path: Path, mongod_b
     python = str(tmp_path / "env" / "bin" / "python")
     old_pip = "23.0.1" if sys.version_info < (3, 12) else "23.2"  # the oldest that runs
     there = (f"pip=={old_pip}", "invoke>=3", "pytest==8.0.0")
-    pip_install = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    pip_install = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile")
     run(*pip_install, *there)
     before = {name: version_in(python, name) for name in ("pip", "invoke", "pytest")}
     run(*pip_install, str(wheel))

@@ -195,7 +195,7 @@ class Lab:
         if state == HALF_STARTED:
             # As a `start` leaves it that is killed at the wrong moment: mongod runs, and its set is not initiated.
             clone.succeeds("cluster.start", "mongod", "--on", "local")
-            assert clone.status()["nodes"][0]["state"] == "STARTUP"
+            assert clone.deployment("local").status().nodes[0].state == "STARTUP"
         if state == RUNNING:
             clone.succeeds("start")
         self._state = state

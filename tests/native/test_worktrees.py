@@ -46,6 +46,11 @@ def worktrees(clone: Clone) -> Iterator[list[Clone]]:
     for branch in _BRANCHES:
         root = clone.root.parent / branch / "work"
         _git(clone.root, "worktree", "add", "-b", branch, str(root))
+        for package in (
+            "provision",
+            "flaskbook",
+        ):  # the same once more, with bytecode that is as old as its source
+            subprocess.run(["cp", "-a", f"{clone.root / package}/.", root / package], check=True)
         lend_env(root)
         # A mongod whose data are deleted ends by itself, sooner or later.
         data = {"INVOKE_PATHS_DATA": str(root.parent / "data")}

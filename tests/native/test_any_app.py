@@ -8,8 +8,11 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from bson import Decimal128
+from pymongo import MongoClient
 
 from tests.support import processes
 from tests.support.clones import Clone, make_environment
@@ -161,6 +164,54 @@ def test_a_project_with_tasks_of_its_own_has_ours_beside_them(new_project: NewPr
     theirs = typed("broken")
     assert "ValueError: theirs" in theirs.stderr
     assert "bug in the tool" not in theirs.stderr
+
+
+def test_a_database_is_seeded_and_reset_to_what_the_projects_own_files_say(new_project: NewProject) -> None:
+    project = new_project("app-object")
+    for name, text in {
+        "seeds/10-teas.ndjson": '{"_id": 1, "name": "Assam"}\n{"_id": 2, "name": "Ceylon"}\n',
+        "seeds/20-orders.csv": "_id.int32(),tea.int32(),price.decimal()\n7,1,4.50\n",
+        "seeds/30-visits.py": "import app\n\n\ndef seed(database):\n    app.home()\n",
+        "migrate.py": "import app\n\napp.database.teas.create_index('name', unique=True)\nprint('migrated')\n",
+    }.items():
+        (project.root / name).parent.mkdir(exist_ok=True)
+        (project.root / name).write_text(text, encoding="utf-8")
+    project.succeeds("init")
+    migrate = {"migrate": ["python", "migrate.py"], "migrations": ["migrate.py"]}
+    project.change_settings(lambda settings: settings["app"].update(migrate))
+    project.succeeds("start")
+    with MongoClient[dict[str, Any]](project.uri) as client:
+        first = json.loads(project.succeeds("reset", "--yes", "--json"))
+        database = client[first["database"]]
+
+        def state() -> dict[str, Any]:
+            names = ("teas", "orders", "visits")
+            found = {
+                name: list(database[name].find({}, {"_id": 0} if name == "visits" else None).sort("_id"))
+                for name in names
+            }
+            return found | {"indexes": sorted(database["teas"].index_information())}
+
+        as_new = {
+            "teas": [{"_id": 1, "name": "Assam"}, {"_id": 2, "name": "Ceylon"}],
+            "orders": [{"_id": 7, "tea": 1, "price": Decimal128("4.50")}],
+            "visits": [{}],
+            "indexes": ["_id_", "name_1"],
+        }
+        assert (first["restored"], first["migrated"], state()) == (False, True, as_new)
+        database["teas"].delete_one({"_id": 1})
+        database["visits"].insert_one({})
+        second = json.loads(project.succeeds("reset", "--yes", "--json"))
+        assert (second["restored"], sorted(second["collections"]), state()) == (
+            True,
+            ["teas", "visits"],
+            as_new,
+        )
+        with (project.root / "seeds" / "10-teas.ndjson").open("a", encoding="utf-8") as seeds:
+            seeds.write('{"_id": 3, "name": "Darjeeling"}\n')
+        seeded = json.loads(project.succeeds("seed", "--json"))
+        assert [each["state"] for each in seeded["seeds"]] == ["applied", "unchanged", "unchanged"]
+        assert state() == as_new | {"teas": [*as_new["teas"], {"_id": 3, "name": "Darjeeling"}]}
 
 
 def test_commands_work_from_any_folder_of_the_project_and_in_none_outside(new_project: NewProject) -> None:

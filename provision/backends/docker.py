@@ -622,11 +622,13 @@ class Docker:
                 process.stdin.close()
 
         def remove() -> None:
+            end()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_STOP_SECONDS)
             if process.poll() is None:
                 self._docker("container", "rm", "--force", "--volumes", container)
-            process.kill()
-            process.wait()
-            end()
+                process.kill()
+                process.wait()
 
         return OpenedFolder(process, port, end, remove)
 

@@ -88,7 +88,7 @@ class OpenedFolder:
     process: subprocess.Popen[bytes]  # it, or the command that has a container run it and ends with it
     port: Callable[[], int | None]  # of this machine; None: not known yet
     end: Callable[[], None]  # asks it to end in order
-    remove: Callable[[], None]  # ends it at once, if it runs
+    remove: Callable[[], None]  # ends it, if it runs, whether it wants to or not
 
 
 class FoldersHere:

@@ -13,7 +13,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -30,13 +30,20 @@ _BLOCK = 512  # https://docs.python.org/3/library/os.html#os.stat_result.st_bloc
 LEFT_OUT_PREFIX = "WiredTigerPreplog"  # room set aside for the journal, empty
 
 
+@dataclass(frozen=True)
+class Copied:
+    """How data were copied out."""
+
+    shares_blocks: bool = False  # with the data: until either is written to
+    sha256: Mapping[Path, str] = field(default_factory=dict)  # of copied files: those that are known already
+
+
 class DataFolders(Protocol):
     """What can be done with the data of nodes that a back end keeps. Only `copy_out` may be used while they run."""
 
-    def copy_out(self, sources: Mapping[str, Node], target: Path) -> Mapping[Path, str]:
+    def copy_out(self, sources: Mapping[str, Node], target: Path) -> Copied:
         """Copy each node's data to a folder of that name in the target, which is there.
 
-        Returns: Copied file → its SHA-256, of those of which that is known without reading them from the disk.
         Raises OSError, ProvisionError: it can't be done.
         """
 
@@ -98,14 +105,16 @@ class FoldersHere:
         self._paths = paths
         self._deployment = deployment
 
-    def copy_out(self, sources: Mapping[str, Node], target: Path) -> Mapping[Path, str]:
+    def copy_out(self, sources: Mapping[str, Node], target: Path) -> Copied:
         pairs = []
         for name, node in sources.items():
             folder = self._data(node)
             (target / name).mkdir(mode=0o700)
             pairs += [(file, target / name / file.relative_to(folder)) for file in data_files(folder)]
         copying.copy_files(pairs)
-        return copying.digests_of_shared(pairs)
+        if not copying.shares_blocks(target):
+            return Copied()
+        return Copied(True, copying.digests_of_originals(pairs))
 
     def size(self, nodes: Sequence[Node]) -> int:
         found = 0

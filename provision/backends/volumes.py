@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+from provision.backends.folders import Copied
 from provision.core.errors import ProvisionError
 from provision.mongodb.topology import Node
 
@@ -45,14 +46,14 @@ class FoldersInVolumes:
         self._run = run
         self._free_space = free_space
 
-    def copy_out(self, sources: Mapping[str, Node], target: Path) -> Mapping[Path, str]:
+    def copy_out(self, sources: Mapping[str, Node], target: Path) -> Copied:
         try:
             self._act("out", [(node, name) for name, node in sources.items()], target)
         except ProvisionError as error:
             if _NO_SPACE in error.cause:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from None
             raise
-        return {}
+        return Copied()
 
     def size(self, nodes: Sequence[Node]) -> int:
         return 1024 * sum(int(each) for each in self._each("size", nodes).split())

@@ -72,17 +72,15 @@ def digests(files: Iterable[Path], settled: bool = False) -> Mapping[Path, str]:
         return dict(zip(listed, pool.map(lambda file: _digest(file, settled), listed), strict=True))
 
 
-def digests_of_shared(pairs: Sequence[tuple[Path, Path]]) -> Mapping[Path, str]:
+def digests_of_originals(pairs: Sequence[tuple[Path, Path]]) -> Mapping[Path, str]:
     """The SHA-256 of copies that share blocks, read from the files that they are copies of: those are in memory still.
 
     Args:
         pairs: source and copy. Nobody writes to the sources since before they were copied.
 
-    Returns: By copy. It is empty where copies share no blocks, or where reading would take long.
+    Returns: By copy. It is empty where reading would take long.
     Raises OSError: one can't be read.
     """
-    if not pairs or not shares_blocks(pairs[0][1].parent):
-        return {}
     before = {source: source.stat() for source, _ in pairs}
     if sum(each.st_size for each in before.values()) > _READ_AT_ONCE:
         return {}
@@ -93,6 +91,15 @@ def digests_of_shared(pairs: Sequence[tuple[Path, Path]]) -> Mapping[Path, str]:
         if source.stat().st_mtime_ns == before[source].st_mtime_ns
         and copy.stat().st_size == before[source].st_size
     }
+
+
+def stamp(path: Path) -> str:
+    """What changes whenever somebody writes to a file, or puts another one in its place.
+
+    Raises OSError: it can't be looked at.
+    """
+    found = path.stat()
+    return f"{found.st_dev}:{found.st_ino}:{found.st_ctime_ns}"
 
 
 def settle(files: Iterable[Path]) -> None:

@@ -257,10 +257,7 @@ def test_checksums_of_copies_that_share_blocks_are_read_from_the_originals(
         source.write_bytes(source.name.encode() * 1000)
     copying.copy_files(pairs)
     whole = copying.digests(copy for _, copy in pairs)
-    monkeypatch.setattr(copying, "shares_blocks", lambda _: False)
-    assert copying.digests_of_shared(pairs) == {}
-    monkeypatch.setattr(copying, "shares_blocks", lambda _: True)
-    assert copying.digests_of_shared(pairs) == whole
+    assert copying.digests_of_originals(pairs) == whole
 
     original = copying.digests
 
@@ -271,6 +268,29 @@ def test_checksums_of_copies_that_share_blocks_are_read_from_the_originals(
 
     monkeypatch.setattr(copying, "digests", while_it_is_written_to)
     pairs[2][0].write_bytes(b"longer" * 2000)
-    assert set(copying.digests_of_shared(pairs)) == {pairs[0][1]}
+    assert set(copying.digests_of_originals(pairs)) == {pairs[0][1]}
     monkeypatch.setattr(copying, "_READ_AT_ONCE", 100)
-    assert copying.digests_of_shared(pairs) == {}
+    assert copying.digests_of_originals(pairs) == {}
+
+
+def test_a_copy_that_shares_blocks_is_read_again_only_where_somebody_wrote_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(Paths.of(tmp_path, "data", "log", None), "local")
+    folder = store.begin("one")
+    (folder / "rs0").mkdir()
+    file = folder / "rs0" / "a.wt"
+    file.write_bytes(b"abc")
+    digest = copying.digests([file])[file]
+    files = (CopiedFile("rs0/a.wt", 3, digest, copying.stamp(file)),)
+    taken = store.complete(folder, replace(ONE, files=files))
+    original = copying.digests
+    with monkeypatch.context() as patched:
+        patched.setattr(copying, "digests", lambda read: original(read) if not read else pytest.fail("read"))
+        store.check(taken, "restoring")
+    (taken.folder / "rs0" / "a.wt").write_bytes(b"abd")
+    with pytest.raises(ProvisionError, match="is damaged"):
+        store.check(taken, "restoring")
+    (taken.folder / "rs0" / "a.wt").write_bytes(b"abc")
+    store.check(taken, "restoring")
+    assert store.find("one") == taken

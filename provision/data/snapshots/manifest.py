@@ -31,6 +31,9 @@ class CopiedFile:
     path: str  # from the snapshot's folder
     bytes: int
     sha256: str
+    # Of a copy that shares its blocks with the data: who finds it the same need not read the file. A disk that has lost
+    # a block has lost it for the data as well.
+    stamp: str | None = None
 
 
 @dataclass(frozen=True)

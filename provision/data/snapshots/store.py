@@ -118,8 +118,9 @@ class Store:
         try:
             wrong = [path for path, file in expected.items() if path.stat().st_size != file.bytes]
             if not wrong:
-                found = copying.digests(expected)
-                wrong = [path for path, file in expected.items() if found[path] != file.sha256]
+                read = [path for path, file in expected.items() if file.stamp != copying.stamp(path)]
+                found = copying.digests(read)
+                wrong = [path for path in read if found[path] != expected[path].sha256]
         except OSError as problem:
             wrong = [Path(problem.filename or snapshot.folder)]
         if wrong:

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.backends.folders import DataFolders
+from provision.backends.folders import Copied, DataFolders
 from provision.core import copying
 from provision.core.errors import ProvisionError
 from provision.data.snapshots.manifest import (
@@ -86,12 +86,12 @@ def save(deployment: Deployment, name: str, say: Say) -> Snapshot:
                     sources = of_one(deployment)
                     seen = _Seen(versions.on_record(deployment, doing), None)
                     created = now()
-                    known = folders.copy_out(sources, folder)
+                    copied = folders.copy_out(sources, folder)
                 else:
                     with _held(deployment, sources, lock, doing) as seen:
                         created = now()
-                        known = folders.copy_out(sources, folder)
-                files = _listed(folder, known)
+                        copied = folders.copy_out(sources, folder)
+                files = _listed(folder, copied)
                 sets = sets_of(deployment.topology)
                 return store.complete(
                     folder,
@@ -213,13 +213,20 @@ def _surely(
         held_writes.release(deployment.targets([node]))
 
 
-def _listed(folder: Path, known: Mapping[Path, str]) -> tuple[CopiedFile, ...]:
-    """The files of a snapshot with their checksums, some of which are known; they are on disk when this returns."""
+def _listed(folder: Path, copied: Copied) -> tuple[CopiedFile, ...]:
+    """The files of a snapshot with their checksums; they are on disk when this returns."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    found = {**known, **copying.digests((path for path in files if path not in known), settled=True)}
+    unknown = [path for path in files if path not in copied.sha256]
+    found = {**copied.sha256, **copying.digests(unknown, settled=True)}
     copying.settle(files)
     return tuple(
-        CopiedFile(str(path.relative_to(folder)), path.stat().st_size, found[path]) for path in files
+        CopiedFile(
+            str(path.relative_to(folder)),
+            path.stat().st_size,
+            found[path],
+            copying.stamp(path) if copied.shares_blocks else None,
+        )
+        for path in files
     )
 
 

@@ -26,7 +26,6 @@ BESIDE = (INCOMING, REPLACED, UNDO, TRASH)
 _UNDONE = ".undone"  # in `incoming`: it was the undo, and is the only copy
 # A mongod makes these anew: its lock, its statistics, its temporary files.
 LEFT_OUT = ("mongod.lock", "diagnostic.data", "_tmp")
-_BLOCK = 512  # https://docs.python.org/3/library/os.html#os.stat_result.st_blocks
 LEFT_OUT_PREFIX = "WiredTigerPreplog"  # room set aside for the journal, empty
 
 
@@ -121,7 +120,7 @@ class FoldersHere:
         for folder in map(self._data, nodes):
             for file in folder.rglob("*"):
                 with contextlib.suppress(OSError):  # one that a mongod has just removed
-                    found += file.lstat().st_blocks * _BLOCK
+                    found += copying.room_of(file)
         return found
 
     def room(self, nodes: Sequence[Node]) -> int | None:

@@ -93,6 +93,15 @@ def digests_of_originals(pairs: Sequence[tuple[Path, Path]]) -> Mapping[Path, st
     }
 
 
+def room_of(path: Path) -> int:
+    """Bytes that a file takes on its disk: holes take none.
+
+    Follows https://docs.python.org/3/library/os.html#os.stat_result.st_blocks
+    Raises OSError: it can't be looked at.
+    """
+    return path.lstat().st_blocks * 512
+
+
 def stamp(path: Path) -> str:
     """What changes whenever somebody writes to a file, or puts another one in its place.
 

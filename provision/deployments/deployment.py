@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from provision.backends.base import Backend
 from provision.backends.registry import in_containers, in_folders
@@ -36,6 +36,8 @@ from provision.state.remembered import Extent
 
 if TYPE_CHECKING:
     from provision.mongodb.diagnosis import Salvage
+
+T = TypeVar("T")
 
 _STOP_SECONDS = 30.0
 _ASK_SECONDS = 2.0
@@ -311,7 +313,9 @@ class Deployment:
             self.prepare()
             swap = self.settle()
             with self._proving(swap):
-                done, refused = self._bring_up(say, note, timings, until_healthy, started)
+                done, refused = _until_it_stays_up(
+                    lambda: self._bring_up(say, note, timings, until_healthy, started), say
+                )
             self._note_up(done.uri)
             if not until_healthy and self._finish is not None and len(self.topology.nodes) > 1:
                 self._finish(lock)
@@ -320,28 +324,6 @@ class Deployment:
         return done
 
     def _bring_up(
-        self,
-        say: Callable[[str], None],
-        note: Callable[[Event], None],
-        timings: list[Timing],
-        until_healthy: bool,
-        started: Callable[[], None],
-    ) -> tuple[Up, NotSharded | None]:
-        """Start what is not running, until all of it stays up.
-
-        A node that a killed command had asked to end is seen to run, and ends a moment later: all is looked at again then.
-        """
-        ended: set[str] = set()
-        while True:
-            try:
-                return self._bring_up_once(say, note, timings, until_healthy, started)
-            except EndedMeanwhile as death:
-                if death.node in ended:
-                    raise
-                ended.add(death.node)
-                say(f"{death.node} was ending, and is started again")
-
-    def _bring_up_once(
         self,
         say: Callable[[str], None],
         note: Callable[[Event], None],
@@ -882,3 +864,19 @@ class Deployment:
 
 def _names(nodes: Sequence[Node]) -> str:
     return ", ".join(node.name for node in nodes)
+
+
+def _until_it_stays_up(bring_up: Callable[[], T], say: Callable[[str], None]) -> T:
+    """Bring up, and again for each node that ends meanwhile.
+
+    A node that a killed command had asked to end is seen to run, and ends a moment later: all is looked at again then.
+    """
+    ended: set[str] = set()
+    while True:
+        try:
+            return bring_up()
+        except EndedMeanwhile as death:
+            if death.node in ended:
+                raise
+            ended.add(death.node)
+            say(f"{death.node} was ending, and is started again")

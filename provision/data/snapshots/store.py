@@ -37,7 +37,7 @@ class Snapshot:
     def room_of(self, name: str) -> int:
         """The same of one set's files."""
         files = (path for path in (self.folder / name).rglob("*") if path.is_file())
-        return sum(path.stat().st_blocks * 512 for path in files)
+        return sum(copying.room_of(path) for path in files)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,12 @@ class _Config(Config):
 
 
 class _Program(Program):
+    def parse_core(self, argv: list[str] | None) -> None:
+        """See Invoke's: it forbids bytecode without `--write-pyc`, and so each command would compile the tool anew."""
+        forbidden = sys.dont_write_bytecode
+        super().parse_core(argv)
+        sys.dont_write_bytecode = forbidden
+
     def core_args(self) -> list[Argument]:
         return [checked(each) for each in super().core_args()]
 

@@ -24,6 +24,7 @@ from pymongo.write_concern import WriteConcern
 
 from tests.support.capabilities import AS_NOBODY, NOBODY
 from tests.support.clones import Clone, lend_env
+from tests.support.mounts import mounted
 from tests.support.polling import until
 from tests.support.processes import describe, free_port, listens
 
@@ -333,17 +334,6 @@ def test_a_suspended_mongod_is_shown_as_paused_and_stop_ends_it_once_it_goes_on(
 
 
 # ---- a full disk
-
-
-@contextmanager
-def mounted(at: Path, options: str) -> Iterator[Path]:
-    at.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(at)], check=True)
-    try:
-        yield at
-    finally:
-        # Lazily: whatever a failing test has left running on it is ended after this.
-        subprocess.run(["umount", "--lazy", str(at)], check=True)
 
 
 def fill(disk: Path) -> Path:

@@ -398,7 +398,10 @@ class Processes:
         import psutil
 
         try:
-            mark = psutil.Process(pid).environ().get(MARK, "")
+            process = psutil.Process(pid)
+            if process.status() == psutil.STATUS_ZOMBIE:  # its threads still end, and it shows no environment
+                return True
+            mark = process.environ().get(MARK, "")
         except psutil.NoSuchProcess:
             return False
         except (psutil.Error, OSError):

@@ -24,7 +24,7 @@ from provision.core.errors import ProvisionError
 _PROC = Path("/proc")
 _BOOT_ID = _PROC / "sys" / "kernel" / "random" / "boot_id"
 # The fields of /proc/PID/stat after the program's name, which may itself hold blanks and brackets: proc(5).
-_STATE, _START_TICKS = 0, 19
+_STATE, _THREADS, _START_TICKS = 0, 17, 19
 # Where a moment stands for the ticks: in hundredths of a second, two seconds.
 _SAME_MOMENT = 200
 # What records held before they held ticks: seconds since 1970.
@@ -153,7 +153,9 @@ def _started_by_proc(pid: int) -> int | None:
         require_processes()
         return None
     fields = text.rpartition(")")[2].split()
-    return None if fields[_STATE] in ("Z", "X") else int(fields[_START_TICKS])
+    # While other threads of it still end, a zombie has its ports and files: a large mongod for a tenth of a second.
+    ended = fields[_STATE] in ("Z", "X") and int(fields[_THREADS]) <= 1
+    return None if ended else int(fields[_START_TICKS])
 
 
 def _started_by_psutil(pid: int) -> int | None:

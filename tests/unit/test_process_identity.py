@@ -24,6 +24,8 @@ from provision.state.process_identity import (
     this_process,
 )
 from provision.testing.run import Owner, Run, dead_runs, runs
+from tests.support.polling import until
+from tests.support.processes import listens
 
 
 @pytest.fixture
@@ -32,6 +34,39 @@ def other() -> Iterator[subprocess.Popen[bytes]]:
     yield process
     process.kill()
     process.communicate()
+
+
+# Its first thread ends, as that of a mongod does whose other threads still give back their memory.
+LEADER_ENDS = """
+import ctypes, socket, sys, threading
+
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+threading.Thread(target=sys.stdin.read).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="it is Linux that shows such a process as a zombie"
+)
+def test_a_zombie_whose_threads_still_end_has_not_ended() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", LEADER_ENDS], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        port = int(process.stdout.readline())
+        identity = identity_of(process.pid)
+        assert identity is not None
+        until(
+            "the leader to be a zombie", lambda: psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE
+        )
+        assert listens(port)
+        assert is_alive(identity)
+        assert is_recorded_alive(identity.as_record())
+        process.stdin.close()
+        process.wait()
+        assert not is_alive(identity)
 
 
 def test_a_process_lives_until_it_has_ended(other: subprocess.Popen[bytes]) -> None:

@@ -34,7 +34,9 @@ class Copied:
     """How data were copied out."""
 
     shares_blocks: bool = False  # with the data: until either is written to
-    sha256: Mapping[Path, str] = field(default_factory=dict)  # of copied files: those that are known already
+    checksums: Mapping[Path, str] = field(
+        default_factory=dict
+    )  # of copied files: those that are known already
 
 
 class DataFolders(Protocol):
@@ -113,7 +115,7 @@ class FoldersHere:
         copying.copy_files(pairs)
         if not copying.shares_blocks(target):
             return Copied()
-        return Copied(True, copying.digests_of_originals(pairs))
+        return Copied(True, copying.checksums_of_originals(pairs))
 
     def size(self, nodes: Sequence[Node]) -> int:
         found = 0

@@ -23,7 +23,13 @@ from provision.mongodb.topology import LOOPBACK, Node
 from provision.settings.capabilities import BACKENDS
 from provision.settings.paths import Paths
 from provision.state import records
-from provision.state.process_identity import identity_of, is_recorded_alive, require_processes
+from provision.state.process_identity import (
+    ProcessIdentity,
+    identity_of,
+    is_recorded_alive,
+    require_processes,
+    signalled,
+)
 
 if TYPE_CHECKING:
     import psutil
@@ -146,37 +152,20 @@ class Processes:
         return {node.name: self.observe(node) for node in nodes}
 
     def terminate(self, nodes: Sequence[Node], timeout: float) -> None:
-        import psutil
-
-        processes = []
-        for node in nodes:
-            observed = self.observe(node)
-            if observed.running and observed.pid is not None:
-                try:
-                    process = psutil.Process(observed.pid)
-                    process.terminate()
-                    process.resume()  # a paused one would not notice
-                    processes.append(process)
-                except psutil.NoSuchProcess:
-                    pass
-        _, stubborn = psutil.wait_procs(processes, timeout)
-        for process in stubborn:
-            process.kill()
-        psutil.wait_procs(stubborn, _KILL_SECONDS)
+        # A paused one would not notice the first.
+        stubborn = signalled(self._identities(nodes), timeout, signal.SIGTERM, signal.SIGCONT)
+        signalled(stubborn, _KILL_SECONDS, signal.SIGKILL)
         self.forget(nodes)
 
     def kill(self, node: Node) -> None:
-        observed = self.observe(node)
-        if observed.running and observed.pid is not None:
-            import psutil
-
-            try:
-                process = psutil.Process(observed.pid)
-                process.kill()
-                psutil.wait_procs([process], _KILL_SECONDS)
-            except psutil.NoSuchProcess:
-                pass
+        signalled(self._identities([node]), _KILL_SECONDS, signal.SIGKILL)
         self.forget([node])
+
+    def _identities(self, nodes: Sequence[Node]) -> list[ProcessIdentity]:
+        """The processes of those nodes that run."""
+        observed = self.observe_all(nodes).values()
+        found = [identity_of(each.pid) for each in observed if each.running and each.pid is not None]
+        return [identity for identity in found if identity is not None]
 
     def pause(self, node: Node, paused: bool) -> None:
         import psutil

@@ -7,10 +7,10 @@ MongoDB's `dbHash` tells. https://www.mongodb.com/docs/manual/reference/command/
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import shutil
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 MAKING = ".making-"
 """How the name of a folder begins in which a copy is being made."""
-_SCHEMA = 1
+_SCHEMA = 2
 _OPTIONS = json_util.CANONICAL_JSON_OPTIONS
 _BATCH = 10_000
 _IN_FLIGHT = 2  # batches of one collection
@@ -58,7 +58,7 @@ class KeptCollection:
     file: str  # of its documents; empty for a view
     documents: int
     bytes: int
-    digest: str  # SHA-256 of that file
+    checksum: str  # of that file
     shard_key: Mapping[str, Any] | None  # None: it is not sharded
 
     @property
@@ -90,8 +90,8 @@ class Kept:
             if found["schema"] != _SCHEMA:
                 return None
             kept = cls(folder, tuple(KeptCollection(**each) for each in found["collections"]))
-            expected = {folder / each.file: each.digest for each in kept.collections if each.file}
-            if copying.digests(expected) != expected:
+            expected = {folder / each.file: each.checksum for each in kept.collections if each.file}
+            if copying.checksums(expected) != expected:
                 return None
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -122,15 +122,15 @@ def keep(
         done = 0
         for number, (name, present) in enumerate(sorted(found.items())):
             file = f"{number}.bson" if present.kind != "view" else ""
-            count, size, digest = 0, 0, ""
+            count, size, checksum = 0, 0, ""
             if file:
                 told = functools.partial(_told, advance, done)
-                count, size, digest = _copied(database[name], making / file, told)
+                count, size, checksum = _copied(database[name], making / file, told)
             done += count
             key = shard_keys.get(f"{database.name}.{name}")
             kept.append(
                 KeptCollection(
-                    name, present.kind, present.options, present.indexes, None, file, count, size, digest, key
+                    name, present.kind, present.options, present.indexes, None, file, count, size, checksum, key
                 )
             )
         # One that an app has written to meanwhile is filled again next time.
@@ -150,18 +150,17 @@ def keep(
 def _copied(collection: Collection[Any], file: Path, told: Callable[[int], None]) -> tuple[int, int, str]:
     """Write all documents into a new file. `told`: how many there are so far.
 
-    Returns: How many, their bytes, and the SHA-256 of these.
+    Returns: How many, their bytes, and the checksum of these.
     """
-    count = size = 0
-    digest = hashlib.sha256()
+    count = size = found = 0
     with file.open("xb") as sink:
         for batch in _raw_batches(collection):
             sink.write(batch)
-            digest.update(batch)
+            found = zlib.crc32(batch, found)
             size += len(batch)
             count += framing.count(batch)
             told(count)
-    return count, size, digest.hexdigest()
+    return count, size, copying.crc32(found)
 
 
 def _told(advance: Advance, before: int, count: int) -> None:

@@ -13,7 +13,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +23,11 @@ from provision.core.errors import ProvisionError
 from provision.deployments.environments import children, descendants
 from provision.doctor.clean import Kept
 from provision.state import slots
-from provision.state.process_identity import ProcessIdentity, identity_of, is_alive, recorded
+from provision.state.process_identity import ProcessIdentity, identity_of, is_alive, recorded, signalled
 from provision.state.slots import Entry
 
 _DOING = "cleaning up after folders that were deleted"
 _END_SECONDS = 5.0
-_POLL_SECONDS = 0.02
 _DOCKER_SECONDS = 60
 _PROJECT = "com.docker.compose.project"
 _DIRECTORY = "com.docker.compose.project.working_dir"
@@ -254,24 +252,13 @@ def _end(identities: Sequence[ProcessIdentity]) -> None:
 
     Raises ProvisionError: one does not end.
     """
-    left = _signalled(identities, signal.SIGTERM, signal.SIGCONT)  # a paused one would not notice
-    left = _signalled(left, signal.SIGKILL)
+    left = signalled(
+        identities, _END_SECONDS, signal.SIGTERM, signal.SIGCONT
+    )  # a paused one would not notice
+    left = signalled(left, _END_SECONDS, signal.SIGKILL)
     if left:
         raise ProvisionError(
             _DOING,
             f"Process {left[0].pid} does not end.",
             f"Look at it: ps -fp {left[0].pid}\nThen type `invoke clean --gone` again.",
         )
-
-
-def _signalled(identities: Sequence[ProcessIdentity], *signals: signal.Signals) -> list[ProcessIdentity]:
-    """Signal processes, and wait for them to end; returns those that live. One that nobody has reaped has ended."""
-    for identity in identities:
-        with contextlib.suppress(ProcessLookupError):
-            for number in signals:
-                if is_alive(identity):
-                    os.kill(identity.pid, number)
-    deadline = time.monotonic() + _END_SECONDS
-    while (left := [each for each in identities if is_alive(each)]) and time.monotonic() < deadline:
-        time.sleep(_POLL_SECONDS)
-    return left

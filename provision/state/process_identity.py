@@ -12,9 +12,12 @@ exists and is hidden (``hidepid``) counts as alive.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ _BOOT_ID = _PROC / "sys" / "kernel" / "random" / "boot_id"
 _STATE, _THREADS, _START_TICKS = 0, 17, 19
 # Where a moment stands for the ticks: in hundredths of a second, two seconds.
 _SAME_MOMENT = 200
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.001, 0.04
 # What records held before they held ticks: seconds since 1970.
 _SAME_SECOND = 0.05
 
@@ -97,6 +101,32 @@ def is_alive(identity: ProcessIdentity) -> bool:
     if identity.boot_id and now.boot_id and identity.boot_id != now.boot_id:
         return False
     return abs(identity.start_ticks - now.start_ticks) <= (0 if _has_proc() else _SAME_MOMENT)
+
+
+def signalled(
+    identities: Iterable[ProcessIdentity], timeout: float, *signals: signal.Signals
+) -> list[ProcessIdentity]:
+    """Send signals to processes, and wait for them to end. One that nobody has reaped has ended.
+
+    Args:
+        timeout: seconds to wait at most.
+        signals: each is sent in turn, if the process still runs.
+
+    Returns: Those that still run.
+    Raises PermissionError: one is another user's.
+    Raises ProvisionError: this machine does not show its processes.
+    """
+    left = list(identities)
+    for identity in left:
+        with contextlib.suppress(ProcessLookupError):
+            for number in signals:
+                if is_alive(identity):
+                    os.kill(identity.pid, number)
+    deadline, pause = time.monotonic() + timeout, _SHORTEST_PAUSE
+    while (left := [each for each in left if is_alive(each)]) and time.monotonic() < deadline:
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+    return left
 
 
 def is_record(record: Mapping[str, Any]) -> bool:

@@ -12,6 +12,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import signal
 import socket
 import stat
 import tempfile
@@ -31,6 +32,7 @@ from provision.state.process_identity import (
     is_record,
     is_recorded_alive,
     recorded,
+    signalled,
     this_process,
 )
 
@@ -269,9 +271,8 @@ class Run:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
                 if process.pid in pids or process.environ().get(MARK, "").startswith(f"{self.folder}/"):
-                    process.kill()
-                    killed.append(process)
-        psutil.wait_procs(killed, _GONE_SECONDS)
+                    killed.append(identity_of(process.pid))
+        signalled([each for each in killed if each is not None], _GONE_SECONDS, signal.SIGKILL)
 
 
 def base_directory() -> Path:

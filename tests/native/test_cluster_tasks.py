@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from pymongo import MongoClient
 
 from provision.core.locks import exclusive
 from provision.settings.paths import Paths
+from provision.state.process_identity import identity_of
 from tests.support.clones import Clone, make_clone
 from tests.support.polling import until
 from tests.support.processes import free_ports
@@ -211,7 +211,7 @@ def test_a_paused_node_is_taken_down_with_the_others(team: Clone) -> None:
     pid = status(team, "rs")["nodes"][0]["pid"]
     team.succeeds("cluster.pause", "member-1", "--on", "rs")
     team.succeeds("cluster.down", "--on", "rs")
-    assert not psutil.pid_exists(pid)
+    assert identity_of(pid) is None
 
 
 def test_processes_cannot_be_isolated(team: Clone) -> None:

@@ -248,7 +248,7 @@ def test_data_that_do_not_start_are_refused_and_what_was_there_is_back(one: Proj
 
     for file in value["files"]:
         path = taken.folder / file["path"]
-        file |= {"bytes": path.stat().st_size, "sha256": copying.digests([path])[path]}
+        file |= {"bytes": path.stat().st_size, "checksum": copying.checksums([path])[path]}
     write_json(taken.folder / "manifest.json", value)
     found = snapshots.find(one.on("one"), "broken")
     assert found is not None

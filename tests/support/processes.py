@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -18,7 +19,7 @@ import psutil
 
 from provision.backends.processes import port_holder
 from provision.mongodb.topology import LOOPBACK
-from provision.state.process_identity import ProcessIdentity, is_alive, this_process
+from provision.state.process_identity import ProcessIdentity, identity_of, is_alive, signalled, this_process
 
 RUN = "FLASKBOOK_TEST_RUN_OF"
 TEST = "FLASKBOOK_TEST"
@@ -49,10 +50,8 @@ def marked(variable: str, accept: Callable[[str], bool]) -> list[psutil.Process]
 
 def end(processes: list[psutil.Process]) -> None:
     """Kill processes and wait until they are gone."""
-    for process in processes:
-        with suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(processes, 10)
+    found = [identity_of(process.pid) for process in processes]
+    signalled([each for each in found if each is not None], 10, signal.SIGKILL)
 
 
 def end_those_of_dead_runs() -> int:

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -327,7 +328,7 @@ def test_what_a_killed_bench_left_is_removed_by_the_next(loaded: Loaded) -> None
             orphan.stdout.readline() == b"runs\n"
         )  # a process that is only just made shows no environment yet
         with Lab(loaded, lambda _: None):
-            assert not psutil.pid_exists(orphan.pid)
+            assert orphan.poll() == -signal.SIGKILL
             assert not left.exists()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -161,7 +163,7 @@ def test_a_copy_has_the_same_bytes_and_the_same_holes(parts: list[tuple[bool, in
         copying.copy_files([(source, target)])
         assert target.read_bytes() == source.read_bytes()
         assert target.stat().st_blocks <= source.stat().st_blocks
-        assert copying.digests([source])[source] == copying.digests([target], settled=True)[target]
+        assert copying.checksums([source])[source] == copying.checksums([target], settled=True)[target]
 
 
 def test_without_the_kernels_help_it_is_read_and_written(
@@ -256,21 +258,21 @@ def test_checksums_of_copies_that_share_blocks_are_read_from_the_originals(
     for source, _ in pairs:
         source.write_bytes(source.name.encode() * 1000)
     copying.copy_files(pairs)
-    whole = copying.digests(copy for _, copy in pairs)
-    assert copying.digests_of_originals(pairs) == whole
+    whole = copying.checksums(copy for _, copy in pairs)
+    assert copying.checksums_of_originals(pairs) == whole
 
-    original = copying.digests
+    original = copying.checksums
 
     def while_it_is_written_to(files: Iterable[Path]) -> Mapping[Path, str]:
         found = original(files)
         pairs[1][0].write_bytes(b"else")
         return found
 
-    monkeypatch.setattr(copying, "digests", while_it_is_written_to)
+    monkeypatch.setattr(copying, "checksums", while_it_is_written_to)
     pairs[2][0].write_bytes(b"longer" * 2000)
-    assert set(copying.digests_of_originals(pairs)) == {pairs[0][1]}
+    assert set(copying.checksums_of_originals(pairs)) == {pairs[0][1]}
     monkeypatch.setattr(copying, "_READ_AT_ONCE", 100)
-    assert copying.digests_of_originals(pairs) == {}
+    assert copying.checksums_of_originals(pairs) == {}
 
 
 def test_a_copy_that_shares_blocks_is_read_again_only_where_somebody_wrote_to_it(
@@ -281,12 +283,16 @@ def test_a_copy_that_shares_blocks_is_read_again_only_where_somebody_wrote_to_it
     (folder / "rs0").mkdir()
     file = folder / "rs0" / "a.wt"
     file.write_bytes(b"abc")
-    digest = copying.digests([file])[file]
-    files = (CopiedFile("rs0/a.wt", 3, digest, copying.stamp(file)),)
+    (checksum,) = copying.checksums([file]).values()
+    files = (CopiedFile("rs0/a.wt", 3, checksum, copying.stamp(file)),)
     taken = store.complete(folder, replace(ONE, files=files))
-    original = copying.digests
+    original = copying.checksums
     with monkeypatch.context() as patched:
-        patched.setattr(copying, "digests", lambda read: original(read) if not read else pytest.fail("read"))
+        patched.setattr(
+            copying,
+            "checksums",
+            lambda read, kind: original(read, kind=kind) if not read else pytest.fail("read"),
+        )
         store.check(taken, "restoring")
     (taken.folder / "rs0" / "a.wt").write_bytes(b"abd")
     with pytest.raises(ProvisionError, match="is damaged"):
@@ -294,3 +300,22 @@ def test_a_copy_that_shares_blocks_is_read_again_only_where_somebody_wrote_to_it
     (taken.folder / "rs0" / "a.wt").write_bytes(b"abc")
     store.check(taken, "restoring")
     assert store.find("one") == taken
+
+
+def test_checksums_of_an_earlier_version_are_compared(tmp_path: Path) -> None:
+    store = Store(Paths.of(tmp_path, "data", "log", None), "local")
+    folder = store.begin("one")
+    (folder / "rs0").mkdir()
+    file = folder / "rs0" / "a.wt"
+    file.write_bytes(b"abc")
+    taken = store.complete(folder, ONE)
+    written = taken.folder / "manifest.json"
+    value = json.loads(written.read_text())
+    earlier = {"path": "rs0/a.wt", "bytes": 3, "sha256": hashlib.sha256(b"abc").hexdigest()}
+    written.write_text(json.dumps(value | {"schema": 1, "files": [earlier]}))
+    found = store.find("one")
+    assert found is not None
+    store.check(found, "restoring")
+    (taken.folder / "rs0" / "a.wt").write_bytes(b"abd")
+    with pytest.raises(ProvisionError, match="is damaged"):
+        store.check(found, "restoring")

@@ -31,6 +31,7 @@ from provision.mongodb.binaries import Mongod
 from provision.settings.loading import Loaded
 from provision.settings.paths import Paths
 from provision.settings.schema import DeploymentSettings
+from provision.state.process_identity import identity_of, signalled
 
 T = TypeVar("T")
 MARK = "FLASKBOOK_BENCH"
@@ -398,6 +399,5 @@ def _end_marked(folder: Path) -> None:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
                 if process.pid != os.getpid() and process.environ().get(MARK) == str(folder):
-                    process.kill()
-                    marked.append(process)
-        psutil.wait_procs(marked, _END_SECONDS)
+                    marked.append(identity_of(process.pid))
+        signalled([each for each in marked if each is not None], _END_SECONDS, signal.SIGKILL)

@@ -52,7 +52,7 @@ def clone(source: Deployment, target: Deployment, say: Say, start: bool) -> None
         raise ProvisionError(doing, f"{why} Nothing was changed.", "Give it the same shape in invoke.yaml.")
     snapshot = taking.save(source, f"clone-{secrets.token_hex(4)}", say)
     try:
-        with target.holding("cloning into", say):
+        with target.holding("cloning into", say) as lock:
             restoring.settled(target, say)
             version = versions.of_next_start(target, doing)
             if why := why_unreadable(snapshot.manifest, version):
@@ -70,7 +70,7 @@ def clone(source: Deployment, target: Deployment, say: Say, start: bool) -> None
             finally:
                 store.clear()
             what = f"the clone of {source.paths.root}"
-            restoring.swap(target, folders, what, snapshot.manifest.balanced, say, start)
+            restoring.swap(target, folders, what, snapshot.manifest.balanced, lock, say, start)
     finally:
         with source.holding("deleting a snapshot of", say):
             Store(source.paths, source.name).delete(snapshot)

@@ -11,7 +11,7 @@ from typing import Any
 from provision.core.errors import ProvisionError
 from provision.mongodb.topology import Topology
 
-SCHEMA = 1
+SCHEMA = 2
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -30,7 +30,7 @@ class CopiedFile:
 
     path: str  # from the snapshot's folder
     bytes: int
-    sha256: str
+    checksum: str  # ``"crc32:8b2e0d11"``
     # Of a copy that shares its blocks with the data: who finds it the same need not read the file. A disk that has lost
     # a block has lost it for the data as well.
     stamp: str | None = None
@@ -74,7 +74,14 @@ class Manifest:
             )
         known = {key: value[key] for key in cls.__dataclass_fields__}
         sets = tuple(CopiedSet(each["name"], each["role"], tuple(each["members"])) for each in value["sets"])
-        return cls(**{**known, "sets": sets, "files": tuple(CopiedFile(**each) for each in value["files"])})
+        return cls(**{**known, "sets": sets, "files": tuple(map(_file, value["files"]))})
+
+
+def _file(value: Mapping[str, Any]) -> CopiedFile:
+    stamp = value.get("stamp")
+    # Until schema 2 it was always this one.
+    checksum = value["checksum"] if "checksum" in value else f"sha256:{value['sha256']}"
+    return CopiedFile(value["path"], value["bytes"], checksum, stamp)
 
 
 def sets_of(topology: Topology) -> tuple[CopiedSet, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from provision.backends.folders import DataFolders
@@ -12,26 +12,28 @@ from provision.core.errors import ProvisionError
 from provision.data.snapshots import versions
 from provision.data.snapshots.manifest import why_other_shape, why_unreadable
 from provision.data.snapshots.store import Snapshot, Store
-from provision.data.snapshots.taking import disk_error, folders_of
-from provision.deployments import swapping
+from provision.data.snapshots.taking import disk_error, folders_of, primaries
+from provision.deployments import held_writes, swapping
 from provision.deployments.deployment import Deployment, NotProved
 from provision.mongodb.topology import Node
+from provision.mongodb.wire import CommandFailed, NotReachable
 from provision.state import records
 
 Say = Callable[[str], None]
+_DIAL_SECONDS = 10.0
 
 
 def restore(deployment: Deployment, snapshot: Snapshot, say: Say) -> None:
     """See `provision.data.snapshots.restore`."""
     doing = f"restoring {snapshot.name} into {deployment.name}"
     folders = folders_of(deployment, doing)
-    with deployment.holding("restoring a snapshot into", say):
+    with deployment.holding("restoring a snapshot into", say) as lock:
         settled(deployment, say)
         _check(deployment, snapshot, folders, doing)
         say(f"Copying the snapshot {snapshot.name} ({snapshot.room / 1e6:,.0f} MB)")
         deployment.prepare()
         _copy_in(deployment, snapshot, folders, doing)
-        swap(deployment, folders, f"snapshot {snapshot.name}", snapshot.manifest.balanced, say)
+        swap(deployment, folders, f"snapshot {snapshot.name}", snapshot.manifest.balanced, lock, say)
 
 
 def _copy_in(deployment: Deployment, snapshot: Snapshot, folders: DataFolders, doing: str) -> None:
@@ -55,7 +57,7 @@ def undo(deployment: Deployment, say: Say) -> None:
     """See `provision.data.snapshots.undo`."""
     doing = f"undoing the last restore into {deployment.name}"
     folders = folders_of(deployment, doing)
-    with deployment.holding("undoing a restore into", say):
+    with deployment.holding("undoing a restore into", say) as lock:
         settled(deployment, say)
         if not folders.take_undo(_bearing(deployment)):
             raise ProvisionError(
@@ -63,7 +65,7 @@ def undo(deployment: Deployment, say: Say) -> None:
                 "Nothing was restored here, or it was deleted with the data.",
                 f"Look at what there is: invoke snapshot.list --on {deployment.name}",
             )
-        swap(deployment, folders, "the data before the last restore", False, say)
+        swap(deployment, folders, "the data before the last restore", False, lock, say)
 
 
 def settled(deployment: Deployment, say: Say) -> None:
@@ -110,12 +112,36 @@ def _check(deployment: Deployment, snapshot: Snapshot, folders: DataFolders, doi
         )
 
 
+def _end(deployment: Deployment, lock: int) -> None:
+    """Stop the nodes, whose data others are about to replace: with their writes held, as by a crash.
+
+    In order, a mongod of a replica set takes up to a second for it. It is done so where writes can't be held.
+    """
+    with suppress(ProvisionError, NotReachable, CommandFailed, OSError), ExitStack() as stack:
+        nodes = list(primaries(deployment, f"stopping {deployment.name}").values())
+        if not any(map(deployment.backend.is_paused, nodes)):
+            stack.enter_context(held_writes.watched(deployment.targets(nodes), lock))
+            records.HELD.write(deployment.paths, {"nodes": [node.name for node in nodes]}, deployment.name)
+            stack.callback(records.HELD.write, deployment.paths, None, deployment.name)
+            connections = {node.name: stack.enter_context(deployment.dial(node, _DIAL_SECONDS)) for node in nodes}
+            held_writes.hold(connections)
+            deployment.backend.terminate(deployment.running(deployment.topology.nodes), 0.0)
+    deployment.end_all()
+
+
 def swap(
-    deployment: Deployment, folders: DataFolders, what: str, balanced: bool, say: Say, start: bool = True
+    deployment: Deployment,
+    folders: DataFolders,
+    what: str,
+    balanced: bool,
+    lock: int,
+    say: Say,
+    start: bool = True,
 ) -> None:
     """Stop the nodes, swap what is incoming for their data, and start them on these.
 
     Args:
+        lock: descriptor of the deployment's lock.
         start: False: the next `up` swaps and proves them.
     Raises NotProved: they did not start, and run on what was there before.
     """
@@ -126,7 +152,7 @@ def swap(
     kept = started_by_run.read_bytes() if started_by_run.is_file() else None
     if ran:
         say(f"Stopping {name}")
-        deployment.end_all()
+        _end(deployment, lock)
     before: dict[str, Any] = records.INITIATED.read(paths, name) or {}
     sets = sorted({*before.get("replica_sets", ()), *(each.name for each in deployment.topology.all_sets)})
     swapping.record(

@@ -119,8 +119,9 @@ class Store:
             wrong = [path for path, file in expected.items() if path.stat().st_size != file.bytes]
             if not wrong:
                 read = [path for path, file in expected.items() if file.stamp != copying.stamp(path)]
-                found = copying.digests(read)
-                wrong = [path for path in read if found[path] != expected[path].sha256]
+                kind = snapshot.manifest.files[0].checksum.partition(":")[0]
+                found = copying.checksums(read, kind=kind)
+                wrong = [path for path in read if found[path] != expected[path].checksum]
         except OSError as problem:
             wrong = [Path(problem.filename or snapshot.folder)]
         if wrong:

@@ -128,7 +128,7 @@ def _running_or_at_rest(deployment: Deployment, doing: str, say: Say) -> Iterato
         deployment.up(say, holding=True)
         started = True
     try:
-        yield _primaries(deployment, doing)
+        yield primaries(deployment, doing)
     finally:
         if started:
             deployment.end_all()
@@ -143,7 +143,11 @@ def of_one(deployment: Deployment) -> dict[str, Node]:
     }
 
 
-def _primaries(deployment: Deployment, doing: str) -> dict[str, Node]:
+def primaries(deployment: Deployment, doing: str) -> dict[str, Node]:
+    """The node of each set that takes its writes.
+
+    Raises ProvisionError: one has no primary.
+    """
     found = {node.name: node for node in deployment.topology.standalones}
     for each in deployment.topology.all_sets:
         primary = deployment.primary(each.members)
@@ -216,8 +220,8 @@ def _surely(
 def _listed(folder: Path, copied: Copied) -> tuple[CopiedFile, ...]:
     """The files of a snapshot with their checksums; they are on disk when this returns."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    unknown = [path for path in files if path not in copied.sha256]
-    found = {**copied.sha256, **copying.digests(unknown, settled=True)}
+    unknown = [path for path in files if path not in copied.checksums]
+    found = {**copied.checksums, **copying.checksums(unknown, settled=True)}
     copying.settle(files)
     return tuple(
         CopiedFile(

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar, cast
 
 from provision.core.errors import ProvisionError, did_you_mean
-from provision.deployments import assembly, cluster, on_hosts
+from provision.deployments import assembly, on_hosts
 from provision.deployments.deployment import Deployment
-from provision.deployments.rolling import patiently, said, waiting_for
+from provision.deployments.rolling import check_whole, patiently, resumable, said, waiting_for
 from provision.hosts import placement
 from provision.hosts.backend import Hosts
 from provision.hosts.link import Link, Unreachable
@@ -258,21 +258,13 @@ class _Mover:
         """Every node is well, but those on a lost host and those of a move that was interrupted."""
         excused = {node for node, host in self.placed.items() if host == self.lost}
         excused |= remembered.moves(self.loaded.paths, self.name).keys()
-        status = self.current.status()
-        if status.state == "stopped":
-            raise cluster.not_running(self.current, self.doing)
-        if not (ill := status.ill(excused)):
-            return
-        silent = [host for host in dict.fromkeys(each.source for each in moves) if not self._answers(host)]
-        lost = "".join(
-            f"\nIf {host} is gone for good: invoke hosts.drain {host} --lost --on {self.name}"
-            for host in silent
-        )
-        raise ProvisionError(
-            self.doing,
-            f"{self.name} is not whole: {', '.join(ill)}. Nothing was changed.",
-            f"Make it whole: invoke cluster.up --on {self.name}{lost}\nThen type it again: {self.again}",
-        )
+
+        def if_lost() -> str:
+            hosts = [host for host in dict.fromkeys(each.source for each in moves) if not self._answers(host)]
+            drain = "\nIf {0} is gone for good: invoke hosts.drain {0} --lost --on {1}"
+            return "".join(drain.format(host, self.name) for host in hosts)
+
+        check_whole(self.current, self.doing, self.again, excused, advice=if_lost)
 
     def _answers(self, host: str) -> bool:
         try:
@@ -321,13 +313,8 @@ class _Mover:
             try:
                 self._move(each)
             except ProvisionError as error:
-                raise ProvisionError(
-                    self.doing,
-                    f"{each.node}: {error.cause}" if each.node not in error.cause else error.cause,
-                    f"{error.remedy}\nThen type it again: {self.again}\nIt goes on where it was. {each.node} serves on.",
-                    error.log_lines,
-                    error.code,
-                ) from None
+                then = f"It goes on where it was. {each.node} serves on."
+                raise resumable(error, self.doing, each.node, self.again, then) from None
             self.done.append(each)
         self.refresh()
         used = set(self.placed.values())

@@ -176,6 +176,53 @@ def check_interruptions(
         )
 
 
+def check_whole(
+    deployment: Deployment,
+    doing: str,
+    again: str,
+    excused: Collection[str],
+    may_be_down: bool = False,
+    advice: Callable[[], str] = str,
+) -> None:
+    """Every node is well but the excused ones, and each set without any of them has a primary; changes nothing.
+
+    `may_be_down`: all nodes may be down, if they are excused. `advice`: further lines of the remedy, each after a newline.
+
+    Raises ProvisionError: naming the nodes that are not.
+    """
+    status = deployment.status()
+    if status.state == "stopped" and not may_be_down:
+        raise cluster.not_running(deployment, doing)
+    ill = [
+        f"{node.name} is {node.state}"
+        for node in status.nodes
+        if node.state not in replication.HEALTHY and node.name not in excused
+    ]
+    for each in deployment.topology.all_sets:
+        names = {node.name for node in each.members}
+        led = any(node.state == "PRIMARY" for node in status.nodes if node.name in names)
+        if not led and names.isdisjoint(excused):
+            ill.append(f"{each.name} has no primary")
+    if ill:
+        raise ProvisionError(
+            doing,
+            f"{deployment.name} is not whole: {', '.join(ill)}. With one more node away, a majority could be lost. "
+            "Nothing was changed.",
+            f"Make it whole: invoke cluster.up --on {deployment.name}{advice()}\nThen type it again: {again}",
+        )
+
+
+def resumable(error: ProvisionError, doing: str, node: str, again: str, then: str) -> ProvisionError:
+    """A step's error for one node, with the command that goes on there. `then`: what typing it does, as a sentence."""
+    return ProvisionError(
+        doing,
+        error.cause if node in error.cause else f"{node}: {error.cause}",
+        f"{error.remedy}\nThen type it again: {again}\n{then}",
+        error.log_lines,
+        error.code,
+    )
+
+
 @dataclass
 class Roll:
     """One rolling restart. The caller holds the deployment's lock, and has had its configuration rendered."""
@@ -194,26 +241,9 @@ class Roll:
         return str((records.ROLLING.load(self.record) or {}).get("node") or "")
 
     def check_whole(self) -> None:
-        """Every node is well but the one that an earlier attempt left; changes nothing.
-
-        Raises ProvisionError: naming the nodes that are not.
-        """
-        status = self.deployment.status()
-        if status.state == "stopped" and not self.in_hand:
-            raise cluster.not_running(self.deployment, self.doing)
-        ill = status.ill({self.in_hand})
-        for each in self.deployment.topology.all_sets:
-            names = {node.name for node in each.members}
-            led = any(node.state == "PRIMARY" for node in status.nodes if node.name in names)
-            if not led and self.in_hand not in names:
-                ill.append(f"{each.name} has no primary")
-        if ill:
-            raise ProvisionError(
-                self.doing,
-                f"It is not whole: {', '.join(ill)}. With one more node away, a majority could be lost. "
-                "Nothing was changed.",
-                f"Make it whole: invoke cluster.up --on {self.deployment.name}\nThen type it again: {self.again}",
-            )
+        """Every node is well but the one that an earlier attempt left: `check_whole`."""
+        left = self.in_hand
+        check_whole(self.deployment, self.doing, self.again, {left}, may_be_down=bool(left))
 
     def run(self, wanted: Collection[str]) -> None:
         """Restart nodes in order; the one that an earlier attempt left comes first.
@@ -253,7 +283,8 @@ class Roll:
             self.deployment.launch([node])
             self._await(node)
         except ProvisionError as error:
-            raise self._resumable(error, node) from None
+            then = f"It goes on with {node.name}."
+            raise resumable(error, self.doing, node.name, self.again, then) from None
         self._put_down()
         self.restarted.append(node.name)
         self.say(f"{node.name}: is back ({time.monotonic() - begun:.1f} s)")
@@ -328,15 +359,6 @@ class Roll:
 
     def _wait(self, nodes: Sequence[Node]) -> Wait:
         return waiting_for(self.deployment, nodes, self.doing)
-
-    def _resumable(self, error: ProvisionError, node: Node) -> ProvisionError:
-        return ProvisionError(
-            self.doing,
-            f"{node.name}: {error.cause}" if node.name not in error.cause else error.cause,
-            f"{error.remedy}\nThen type it again: {self.again}\nIt goes on with {node.name}.",
-            error.log_lines,
-            error.code,
-        )
 
 
 def waiting_for(deployment: Deployment, nodes: Sequence[Node], doing: str) -> Wait:

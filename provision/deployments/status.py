@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -81,14 +81,6 @@ class Status:
     shards: tuple[ShardStatus, ...] | None = None
     balancer: BalancerStatus | None = None
     notes: tuple[str, ...] = ()
-
-    def ill(self, excused: Collection[str] = ()) -> list[str]:
-        """Which nodes are not well, a clause each; those that are excused are left out."""
-        return [
-            f"{node.name} is {node.state}"
-            for node in self.nodes
-            if node.state not in replication.HEALTHY and node.name not in excused
-        ]
 
 
 def read(topology: Topology, backend: Backend, dial: Dial, uri: str) -> Status:

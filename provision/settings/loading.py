@@ -230,7 +230,7 @@ def _accepted(
         return cast("Settings", _build(Settings, before["values"]))
     from provision.settings.validation import validate
 
-    settings = cast("Settings", _build(Settings, validate(merged, origins, lines)))
+    settings = validate(merged, origins, lines)
     if remember and record.parent.is_dir():
         with contextlib.suppress(OSError):
             write_json(record, {"digest": digest, "values": asdict(settings)})

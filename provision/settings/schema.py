@@ -29,9 +29,20 @@ class Rule:
     path: bool = False  # it is a path: ~ is expanded in it, and variables are not
     or_auto: bool = False  # `auto` is a value, too; the loaded settings have what it stands for
 
+    def __get_pydantic_core_schema__(self, kind: Any, handler: Any) -> Any:
+        """How pydantic, where it is imported, judges a setting of this rule."""
+        from provision.settings.validation import ruled
+
+        return handler.generate_schema(ruled(kind, self))
+
+
+class _Section:
+    # A key that is none of its fields is an error. Annotated, it would be among the hints itself.
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
 
 @dataclass(frozen=True, kw_only=True)
-class EnvSettings:
+class EnvSettings(_Section):
     """The virtualenv `env/`."""
 
     python: Annotated[
@@ -40,7 +51,7 @@ class EnvSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PathSettings:
+class PathSettings(_Section):
     """Directories. Relative ones are taken from the project's root; ~ works."""
 
     data: Annotated[str, Rule("parent of every node's data directory", min_length=1, path=True)] = "data"
@@ -52,7 +63,7 @@ class PathSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MongodbSettings:
+class MongodbSettings(_Section):
     """Where mongod comes from."""
 
     source: Annotated[
@@ -97,7 +108,7 @@ DEFAULT_APP_ENV: Mapping[str, str | None] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class AppSettings:
+class AppSettings(_Section):
     """The Flask app that `run` launches."""
 
     factory: Annotated[
@@ -179,7 +190,7 @@ class AppSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeedSettings:
+class SeedSettings(_Section):
     """The data that every database of this project begins with."""
 
     dir: Annotated[
@@ -192,7 +203,7 @@ ServerParameters = dict[str, bool | int | float | str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoleSettings:
+class RoleSettings(_Section):
     """What nodes of one role are given instead of the deployment's own."""
 
     cache_size_gb: Annotated[float | None, Rule("WiredTiger's cache, in GB", ge=0.25, le=10000)] = None
@@ -206,7 +217,7 @@ class RoleSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZoneSettings:
+class ZoneSettings(_Section):
     """A range of shard key values that belongs on certain shards."""
 
     zone: Annotated[str, Rule("its name", min_length=1)]
@@ -216,7 +227,7 @@ class ZoneSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectionSettings:
+class CollectionSettings(_Section):
     """How a collection is sharded."""
 
     key: Annotated[dict[str, int | str], Rule("the shard key: field: 1 or field: hashed")]
@@ -229,7 +240,7 @@ class CollectionSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeploymentSettings:
+class DeploymentSettings(_Section):
     """One deployment of MongoDB."""
 
     topology: Annotated[
@@ -334,7 +345,7 @@ class DeploymentSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HostSettings:
+class HostSettings(_Section):
     """One other host. What is null is as `ssh` has it for its address, or its name."""
 
     address: Annotated[
@@ -382,7 +393,7 @@ def default_deployments() -> dict[str, DeploymentSettings]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SnapshotSettings:
+class SnapshotSettings(_Section):
     """Which snapshots `snapshot.save` deletes. It never deletes the newest."""
 
     keep: Annotated[
@@ -395,7 +406,7 @@ class SnapshotSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorktreeSettings:
+class WorktreeSettings(_Section):
     """A new linked git worktree."""
 
     data: Annotated[
@@ -405,7 +416,7 @@ class WorktreeSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(_Section):
     """All settings of a project."""
 
     env: EnvSettings = EnvSettings()

@@ -2,51 +2,46 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    WrapValidator,
-    create_model,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, WrapValidator
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticCustomError
 
 from provision.core.errors import ProvisionError, did_you_mean, shown
 from provision.settings.layers import DOING, located
-from provision.settings.schema import INVOKES_SECTIONS, KeyPath, Settings, bare, hint_at, hints, rule
+from provision.settings.schema import INVOKES_SECTIONS, KeyPath, Rule, Settings, bare, hint_at, hints, rule
 
 
 def validate(
     merged: Mapping[str, Any], origins: Mapping[KeyPath, str], lines: Mapping[KeyPath, int]
-) -> dict[str, Any]:
+) -> Settings:
     """Check merged settings and fill in the defaults.
 
     Raises one ProvisionError over all that is wrong: file, line, key, what was given, what is allowed.
     """
     try:
-        # `auto` stands where a number will.
-        return _model(Settings).model_validate(merged).model_dump(warnings=False)
+        return _adapter().validate_python(merged)
     except ValidationError as error:
         raise _explain(error, origins, lines) from None
 
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema of invoke.yaml, for editors: every setting with its description."""
-    schema = _model(Settings).model_json_schema(schema_generator=_Schema)
+    schema = _adapter().json_schema(schema_generator=_Schema)
     # Invoke's own sections may stand in the same file.
     schema["properties"] |= {name: {"description": "Invoke's own"} for name in sorted(INVOKES_SECTIONS)}
     return {"$schema": _Schema.schema_dialect, **schema, "title": "invoke.yaml"}
+
+
+@functools.cache
+def _adapter() -> TypeAdapter[Settings]:
+    return TypeAdapter(Settings)
 
 
 class _Schema(GenerateJsonSchema):
@@ -55,35 +50,16 @@ class _Schema(GenerateJsonSchema):
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
-
-def _model(kind: Any) -> type[BaseModel]:
-    """The pydantic model of a settings dataclass."""
-    columns: dict[str, Any] = {}
-    types = hints(kind)
-    for each in fields(kind):
-        hint = types[each.name]
-        limits = rule(hint)
-        told = limits.help if limits else _first_line(bare(hint))
-        default: Any
-        if each.default is MISSING and each.default_factory is MISSING:
-            default = Field(description=told)
-        elif each.default_factory is not MISSING:
-            default = Field(default_factory=each.default_factory, description=told)
-        else:
-            default = Field(default=each.default, description=told)
-        columns[each.name] = (_type(hint), default)
-    config = ConfigDict(extra="forbid", from_attributes=True)
-    return create_model(kind.__name__, __config__=config, __doc__=_first_line(kind), **columns)
+    def dataclass_schema(self, schema: Any) -> Any:  # older pydantics leave the description out
+        return {**super().dataclass_schema(schema), "description": schema["cls"].__doc__}
 
 
-def _first_line(kind: Any) -> str:
-    return (getattr(kind, "__doc__", None) or "").partition("\n")[0] if is_dataclass(kind) else ""
+def ruled(kind: Any, limits: Rule) -> Any:
+    """A setting's type as pydantic judges it: with the limits of its rule, and what it tells editors."""
+    return Annotated[_limited(kind, limits), Field(description=limits.help)]
 
 
-def _type(hint: Any) -> Any:
-    kind, limits = bare(hint), rule(hint)
-    if is_dataclass(kind):
-        return _model(kind)
+def _limited(kind: Any, limits: Rule | None = None) -> Any:
     given = {
         name: limit
         for name, limit in (vars(limits) if limits else {}).items()
@@ -93,19 +69,19 @@ def _type(hint: Any) -> Any:
     if typing.get_origin(kind) is dict:
         # A mapping's pattern is for its names.
         names: Any = Annotated[arguments[0], Field(**given)]
-        return dict.__class_getitem__((names, _type(arguments[1])))
+        return dict.__class_getitem__((names, _limited(arguments[1])))
     if typing.get_origin(kind) is list:
-        return list.__class_getitem__(_type(arguments[0]))
+        return list.__class_getitem__(_limited(arguments[0]))
+    limited: Any = Annotated[kind, Field(**given)]
     if kind in (str, str | None):
         # `version: 3.12` is a number in YAML, and means what it says.
-        text = BeforeValidator(_text, json_schema_input_type=Annotated[kind, Field(**given)] | float)
+        text = BeforeValidator(_text, json_schema_input_type=limited | float)
         if limits and limits.path:
-            return Annotated[kind, Field(**given), text, AfterValidator(_path)]
-        return Annotated[kind, Field(**given), text]
+            return Annotated[limited, text, AfterValidator(_path)]
+        return Annotated[limited, text]
     if limits and limits.or_auto:
-        either: Any = Annotated[kind, Field(**given)] | Literal["auto"]
-        return Annotated[kind, Field(**given), WrapValidator(_or_auto, json_schema_input_type=either)]
-    return Annotated[kind, Field(**given)]
+        return Annotated[limited, WrapValidator(_or_auto, json_schema_input_type=limited | Literal["auto"])]
+    return limited
 
 
 def _or_auto(value: object, judge: Callable[[object], object]) -> object:
@@ -136,7 +112,7 @@ def _explain(
         )
         origin = located(origins.get(path[:at], "settings"), line)
         key = ".".join(path)
-        if problem["type"] == "extra_forbidden":
+        if problem["type"] == "unexpected_keyword_argument":
             known = hints(bare(hint_at(path[:-1])))
             causes.append(f"{origin}: {key}: there is no such setting (given: {shown(problem['input'])}).")
             remedies.append(
@@ -155,7 +131,7 @@ def _explain(
 def _allowed(problem: Mapping[str, Any], must: str | None) -> str:
     if problem["type"] == "string_pattern_mismatch":
         return must or f"it must match {problem['ctx']['pattern']}"
-    if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
+    if problem["type"] in ("dataclass_type", "dict_type"):
         return "it must be a section with keys"
     message = str(problem["msg"])
     message = message.replace("Input should be", "it must be").replace("String should have", "it must have")

@@ -121,8 +121,7 @@ def run(
 ) -> None:
     """Set up what is missing, start the deployment, and serve the app until it ends or is interrupted.
 
-    Args:
-        begins: puts the data in place that the deployment begins with.
+    `begins`: puts the data in place that the deployment begins with.
     """
     settings = loaded.settings.app
     folder = directory(loaded)

@@ -64,9 +64,7 @@ class Backend(Protocol):
     def launch(self, nodes: Sequence[Node], checked: Callable[[], None] = lambda: None) -> None:
         """Start those of the nodes that are not running, all at once, and don't wait for them to answer.
 
-        Args:
-            nodes: which.
-            checked: called when all that could be refused has been, and before anything is started.
+        `checked`: called when all that could be refused has been, and before anything is started.
 
         Raises:
             ProvisionError: before anything has been started, where a port is taken, a directory can't be
@@ -118,10 +116,7 @@ class Backend(Protocol):
     def remove(self, nodes: Sequence[Node], data: bool, at_once: bool = False) -> None:
         """End the nodes that run, as `terminate` does, and remove what is left of them; their data only if told to.
 
-        Args:
-            nodes: which.
-            data: remove their data, too.
-            at_once: end them as `kill` does: nothing is lost by that.
+        `at_once`: end them as `kill` does: nothing is lost by that.
         """
 
     def log_tail(self, node: Node, lines: int) -> list[str]:

@@ -117,9 +117,7 @@ class Docker:
 
     Args:
         topology: the whole topology, which the compose file is made from.
-        paths: where records and rendered files are.
         template: text of ``templates/compose.yaml.j2``.
-        image: Docker image of the nodes.
         auth: nodes have a key file.
         environment: variables for the compose file, such as MONGODB_GLIBC_TUNABLES.
         project: its compose project; None: that of a folder without a slot.

@@ -47,9 +47,6 @@ class Processes:
     """The processes back end of one deployment.
 
     Args:
-        paths: where data, logs and records are.
-        mongod: the binary.
-        mongos: the router's binary.
         environment: variables that these need on this machine.
         key_file: `security.keyFile` of every node; None: no authentication.
     """
@@ -403,7 +400,6 @@ def port_holder(host: str, port: int, but: int | None = None) -> str | None:
 
     Args:
         host: the address that someone wants to listen on.
-        port: the TCP port.
         but: a process that may; its children may, too.
 
     Returns:
@@ -454,11 +450,7 @@ def _shortened(text: str) -> str:
 
 
 def lock_pid(data: Path) -> int | None:
-    """The process that a data directory's ``mongod.lock`` names; None: none, it was shut down cleanly.
-
-    Args:
-        data: a node's data directory.
-    """
+    """The process that a data directory's ``mongod.lock`` names; None: none, it was shut down cleanly."""
     try:
         return int((data / "mongod.lock").read_text(encoding="ascii").strip() or 0) or None
     except (OSError, ValueError):
@@ -470,9 +462,6 @@ def data_user(data: Path) -> int | None:
 
     A mongod holds a lock on its ``mongod.lock`` as long as it lives. The pid in that file may long be that of another
     mongod, after a crash.
-
-    Args:
-        data: a node's data directory.
     """
     pid, lock = lock_pid(data), data / "mongod.lock"
     if pid is None:

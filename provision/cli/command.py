@@ -188,8 +188,7 @@ def brought_up(done: Up, timings: bool = False, hint: str = "") -> Result[shapes
 def agreed(question: str, doing: str, yes: bool, or_else: str = "") -> bool:
     """Ask a person before something is deleted; only a yes is one. `yes`: they agreed on the command line.
 
-    Args:
-        or_else: what they can type instead, for the error.
+    `or_else`: what they can type instead, for the error.
 
     Raises ProvisionError: nobody can answer.
     """

@@ -44,7 +44,6 @@ def paint(text: str, colour: str, stream: IO[str] | None = None) -> str:
     """Text in a colour, where the stream takes colours.
 
     Args:
-        text: what to show.
         colour: ``green``, ``yellow``, ``red``, ``cyan``, ``magenta``, ``blue``, ``dim`` or ``bold``.
         stream: where it will go; default: standard output.
     """
@@ -106,7 +105,6 @@ class _Bar:
     """A progress bar that appears with the first step forward.
 
     Args:
-        name: what goes on.
         counted: it counts things, not bytes.
     """
 
@@ -148,11 +146,7 @@ class _Bar:
 
 @contextlib.contextmanager
 def counting(what: str) -> Iterator[Progress]:
-    """A progress bar on a terminal's standard error, for things that are counted.
-
-    Args:
-        what: what is counted: ``"people"``.
-    """
+    """A progress bar on a terminal's standard error, for things that are counted: ``"people"``."""
     if not sys.stderr.isatty():
         yield Silent()
         return
@@ -263,8 +257,7 @@ def status(found: Status) -> None:
 def distribution(found: Mapping[str, Sequence[ShardShare]]) -> None:
     """How collections are spread over the shards: documents, bytes and chunks, with a bar for the documents.
 
-    Args:
-        found: `provision.deployments.cluster.distribution`.
+    `found`: `provision.deployments.cluster.distribution`.
     """
     if not found:
         line("No collection is sharded. `invoke cluster.shard-collection` shards one.")
@@ -298,8 +291,7 @@ def _bar_of(part: int, whole: int) -> str:
 def timings(moments: Sequence[Any]) -> None:
     """What an `up` reached when; what the whole waited for is marked.
 
-    Args:
-        moments: `provision.deployments.events.Moment`, in order.
+    `moments`: `provision.deployments.events.Moment`, in order.
     """
     for each in moments:
         text = f"{'*' if each.critical else ' '} {each.seconds:7.3f} s  {each.what}"

@@ -87,9 +87,7 @@ class NumberArgument(Argument):
 def checked(argument: Argument, annotation: object = None) -> Argument:
     """A flag as it is, or checked if it takes a number.
 
-    Args:
-        argument: Invoke's.
-        annotation: the type of the task's parameter, as it is written; None: what Invoke knows counts.
+    `annotation`: the type of the task's parameter, as it is written; None: what Invoke knows counts.
     """
     takes = _TAKES.get(str(annotation).removesuffix(" | None"))
     if takes is None and argument.kind is int and not argument.incrementable:

@@ -87,7 +87,6 @@ def evaluate(uri: str, database: str, expression: str, python: bool = False) -> 
     Args:
         uri: connection string of the deployment; it may hold a password.
         database: the database that ``db`` stands for.
-        expression: what to evaluate.
         python: use Python even where mongosh is installed.
 
     Returns: The exit status: 0, or 1 if the expression failed; the error is on standard error.
@@ -108,8 +107,7 @@ def evaluate(uri: str, database: str, expression: str, python: bool = False) -> 
 def namespace(client: MongoClient[Any], database: str) -> dict[str, Any]:
     """The names that are bound at the Python prompt.
 
-    Args:
-        database: the database that ``db`` stands for.
+    `database`: the database that ``db`` stands for.
     """
     import datetime
 
@@ -149,11 +147,7 @@ def run_python(source: str, filename: str, names: dict[str, Any]) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """What PyMongo gives, as data: a cursor as its documents, the result of a write as a mapping.
-
-    Args:
-        value: anything; what is none of these is given back as it is.
-    """
+    """What PyMongo gives, as data: a cursor as its documents, the result of a write as a mapping; else the value itself."""
     from pymongo import results
     from pymongo.command_cursor import CommandCursor
     from pymongo.cursor import Cursor
@@ -169,13 +163,11 @@ def plain(value: Any) -> Any:
 
 
 def as_extended_json(value: Any, indent: int | None = None) -> str:
-    """A value of BSON's types as relaxed Extended JSON; what has no such form as its ``repr``.
+    """A value of BSON's types, or one for `plain`, as relaxed Extended JSON; what has no such form as its ``repr``.
 
     https://www.mongodb.com/docs/manual/reference/mongodb-extended-json/
 
-    Args:
-        value: the value; cursors and results of writes are taken as data.
-        indent: spaces of each level; None: all on one line.
+    `indent`: spaces of each level; None: all on one line.
     """
     from bson import json_util
 

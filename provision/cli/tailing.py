@@ -23,7 +23,6 @@ def show(deployment: Deployment, nodes: Sequence[Node], lines: int, follow: bool
 
     Args:
         lines: how many of the last lines of each.
-        follow: go on with each new line, until interrupted.
         raw: of one node, the JSON as it is.
     """
     with output.ends_with_reader() if follow else contextlib.nullcontext():

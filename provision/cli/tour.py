@@ -163,12 +163,9 @@ def run_tour(
     """Execute the stages in a database of their own, which is dropped at the end, however the end comes.
 
     Args:
-        client: connection to the running deployment.
         show: given each result as it is there.
         pause: called between two stages; what it raises ends the tour; None: no pause.
-        stages: the stages.
 
-    Returns: Every stage's result.
     Raises ProvisionError: the server refused a stage or is gone; or the scratch database could not be dropped.
     """
     from pymongo.errors import PyMongoError

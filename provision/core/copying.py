@@ -85,8 +85,7 @@ def crc32(value: int) -> str:
 def checksums_of_originals(pairs: Sequence[tuple[Path, Path]]) -> Mapping[Path, str]:
     """The checksums of copies that share blocks, read from the files that they are copies of: those are in memory still.
 
-    Args:
-        pairs: source and copy. Nobody writes to the sources since before they were copied.
+    `pairs`: source and copy. Nobody writes to the sources since before they were copied.
 
     Returns: By copy. It is empty where reading would take long.
     Raises OSError: one can't be read.

@@ -11,7 +11,6 @@ def connect_script(uri: str, database: str) -> str:
     """JavaScript for mongosh that deletes its own file and binds ``db``.
 
     Args:
-        uri: connection string.
         database: the database that ``db`` stands for. It is not written into the connection string, where it
             would also say which database knows the user.
     """

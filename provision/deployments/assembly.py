@@ -37,8 +37,7 @@ _SHUTDOWN_MS = 100
 def plan(name: str, settings: DeploymentSettings, host: HostOf | None = None) -> Topology:
     """The topology that a deployment's settings describe. Pure.
 
-    Args:
-        host: node name → the name under which others know it; None: as its back end has it.
+    `host`: node name → the name under which others know it; None: as its back end has it.
 
     Raises ProvisionError: the settings contradict each other.
     """
@@ -236,8 +235,7 @@ def _left_out(name: str, settings: DeploymentSettings) -> list[str]:
 def mongod(loaded: Loaded, name: str = "") -> Mongod | None:
     """The mongod that a deployment's nodes run on: its own, or this machine's; None: none has been chosen yet.
 
-    Args:
-        name: the deployment; empty: this machine's.
+    `name`: the deployment; empty: this machine's.
     """
     settings, file = _choosing(loaded, name)
     return binaries.recorded(loaded.paths, settings, file)
@@ -246,8 +244,7 @@ def mongod(loaded: Loaded, name: str = "") -> Mongod | None:
 def outdated(loaded: Loaded, name: str = "") -> list[str]:
     """A warning where a deployment's nodes run a mongod that gets no security fixes and that nobody asked for.
 
-    Args:
-        name: the deployment; empty: this machine's mongod.
+    `name`: the deployment; empty: this machine's mongod.
     """
     if name and not loaded.deployment(name).capabilities.needs_mongod:
         return []
@@ -259,8 +256,7 @@ def outdated(loaded: Loaded, name: str = "") -> list[str]:
 def find_mongod(loaded: Loaded, name: str, progress: Progress) -> Choice:
     """Find, or download, the mongod that a deployment's nodes are to run on, and record it.
 
-    Args:
-        name: the deployment; empty: this machine's.
+    `name`: the deployment; empty: this machine's.
 
     Raises ProvisionError: there is none, and none can be downloaded.
     """

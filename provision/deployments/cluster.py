@@ -351,9 +351,7 @@ def shard_again(deployment: Deployment, namespace: str, key: Mapping[str, Any]) 
 def distribution(deployment: Deployment, namespace: str = "") -> dict[str, list[ShardShare]]:
     """Documents, bytes and chunks of collections on each shard.
 
-    Args:
-        deployment: a sharded cluster.
-        namespace: ``database.collection``; empty: every sharded collection.
+    `namespace`: ``database.collection``; empty: every sharded collection.
 
     Returns: Namespace → each shard's share.
     Raises ProvisionError: there is no such collection, or the cluster does not answer.
@@ -376,9 +374,6 @@ def distribution(deployment: Deployment, namespace: str = "") -> dict[str, list[
 @contextlib.contextmanager
 def routed(deployment: Deployment, doing: str) -> Iterator[Connection]:
     """A connection to a router that answers, as a user who may manage the cluster.
-
-    Args:
-        doing: the work that it is for.
 
     Raises ProvisionError: the deployment has no router, or none answers.
     """

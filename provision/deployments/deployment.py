@@ -105,9 +105,6 @@ class Deployment:
     """A topology on a back end.
 
     Args:
-        topology: what it consists of.
-        backend: what its nodes run on.
-        paths: where its records are.
         template: text of ``mongod.conf.j2``.
         start_timeout: seconds until `up` gives up.
         auth: it has a key file and users.
@@ -538,8 +535,7 @@ class Deployment:
     def differences(self, running: Sequence[Node] | None = None) -> tuple[str, ...]:
         """How what runs differs from what the settings ask for, a sentence each, with the command that applies it.
 
-        Args:
-            running: the nodes that run; None: they are looked for.
+        `running`: the nodes that run; None: they are looked for.
         """
         if self.conflict is not None:
             return (f"{self.conflict.cause} {self.conflict.remedy}",)
@@ -643,9 +639,7 @@ class Deployment:
     def check_answers(self, nodes: Sequence[Node], doing: str) -> None:
         """See that no other program has the port of a node that runs. One that does not answer passes.
 
-        Args:
-            nodes: those that clients are about to connect to.
-            doing: what for, for the error.
+        `nodes`: those that clients are about to connect to.
 
         Raises ProvisionError: naming the program.
         """
@@ -692,7 +686,6 @@ class Deployment:
         """Stop nodes that are part of nothing any more, and delete what is left of them, their data too.
 
         Args:
-            nodes: which.
             reached: how large the deployment is without them.
             doing: the work, told to those who wait for it.
         """
@@ -782,8 +775,7 @@ class Deployment:
     def primary(self, nodes: Sequence[Node] | None = None, seconds: float = 2.0) -> Node | None:
         """The primary of some nodes (default: those that clients are told of); None: none of them says that it is.
 
-        Args:
-            seconds: how long one of them may take to answer.
+        `seconds`: how long one of them may take to answer.
         """
         from provision.mongodb.membership import find_primary
 

@@ -30,7 +30,6 @@ def eject(
     Args:
         deployment: one on this machine that was up before, so that its data and users are there.
         folder: where to; it is missing or empty.
-        environment: what the app's environment has.
 
     Returns: The files' names.
     Raises ProvisionError: the folder is not empty or can't be written to, or the deployment is on other hosts.

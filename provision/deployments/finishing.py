@@ -18,8 +18,7 @@ _HELD = "PROVISION_HOLDS_LOCK"
 def begin(loaded: Loaded, deployment: str, lock: int) -> None:
     """Start `cluster.wait`; its output goes to the deployment's `up.log`.
 
-    Args:
-        lock: descriptor that holds the deployment's lock.
+    `lock`: descriptor that holds the deployment's lock.
     Raises OSError: it can't be started.
     """
     root = loaded.paths.root

@@ -61,8 +61,7 @@ class Target:
 def watched(targets: Sequence[Target], lock: int) -> Iterator[None]:
     """Have a process release the targets if this one ends within the block, however.
 
-    Args:
-        lock: descriptor of the deployment's lock, which that process holds on.
+    `lock`: descriptor of the deployment's lock, which that process holds on.
     Raises OSError: it can't be started.
     """
     package = str(Path(__file__).resolve().parents[2])
@@ -105,8 +104,7 @@ def hold(connections: Mapping[str, Server]) -> None:
     A transaction over several shards may wait on one of them for another one that is locked. Then all are let go, and
     it is tried again.
 
-    Args:
-        connections: node name → a connection to it, which nothing else uses.
+    `connections`: node name → a connection to it, which nothing else uses.
     Raises ProvisionError: one can't be locked, in three tries.
     """
     refusals: dict[str, str] = {}

@@ -51,7 +51,6 @@ def dial(
     """Connect to a node, and to nobody else who has its port.
 
     Args:
-        backend: the node's.
         secrets: who to be: on a mongod ``__system``, on a router ``root``; None: nobody.
         timeout: seconds for connecting and for each reply.
         user: who to be instead.

@@ -34,10 +34,7 @@ class Launched:
     def of(cls, node: Node, layout: Layout, program: str, template: str) -> Launched:
         """What a node would be launched with now. Pure.
 
-        Args:
-            layout: its places.
-            program: what it runs.
-            template: text of ``mongod.conf.j2``.
+        `template`: text of ``mongod.conf.j2``.
         """
         digest = hashlib.sha256(template.encode()).hexdigest()
         return cls(program, asdict(node.options), layout.data, layout.log, digest)

@@ -62,10 +62,6 @@ class Moved:
 def move(loaded: Loaded, on: str, node: str, to: str, say: Say, again: str) -> Moved:
     """Move one node to another host of its deployment. To the host that an interrupted move left: undo that.
 
-    Args:
-        say: told of each step as it happens.
-        again: the command to type after a failure.
-
     Raises ProvisionError: it can't be moved there, or a step failed.
     """
     doing = f"moving {node} of {on} to {to}"
@@ -100,8 +96,6 @@ def drain(loaded: Loaded, on: str, host: str, lost: bool, crowd: bool, say: Say,
     Args:
         lost: it is gone for good: its members leave their sets unasked, and new ones start elsewhere.
         crowd: go on although members of a set come to share a host that did not.
-        say: told of each step as it happens.
-        again: the command to type after a failure.
 
     Raises:
         ProvisionError: there is no place for them, the host is lost and was not said to be, or is not and was, a set
@@ -134,11 +128,6 @@ def drain(loaded: Loaded, on: str, host: str, lost: bool, crowd: bool, say: Say,
 
 def spread(loaded: Loaded, on: str, dry_run: bool, say: Say, again: str) -> Moved:
     """Move the fewest nodes so that members of a set share a host no more than they must, and hosts are even.
-
-    Args:
-        dry_run: say what would be moved and change nothing.
-        say: told of each step as it happens.
-        again: the command to type after a failure.
 
     Raises ProvisionError: it is not on hosts, or a step failed.
     """

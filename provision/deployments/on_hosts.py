@@ -123,8 +123,7 @@ _COMMAND_NOT_FOUND = 59
 def links(loaded: Loaded, names: Iterable[str] | None = None) -> Iterator[Mapping[str, Link]]:
     """Connections to hosts, which are closed at the end; each is opened when it is first used.
 
-    Args:
-        names: which hosts; None: all of invoke.yaml.
+    `names`: which hosts; None: all of invoke.yaml.
 
     Raises ProvisionError: invoke.yaml does not name one of them.
     """
@@ -178,9 +177,7 @@ def send_binaries(
 ) -> None:
     """See that hosts have the binaries of a deployment, and that these run there.
 
-    Args:
-        links: host name → link.
-        say: told of each step that changed something.
+    `say`: told of each step that changed something.
 
     Raises ProvisionError: no mongod has been chosen, or a host can't have it.
     """

@@ -15,8 +15,6 @@ class Rendering:
     """The rendered configuration of a deployment's nodes.
 
     Args:
-        backend: knows where their things are.
-        paths: where the files are.
         template: text of ``mongod.conf.j2``.
     """
 

@@ -67,12 +67,7 @@ class Rolled:
 
 
 def in_order(topology: Topology, wanted: Collection[str]) -> tuple[tuple[Node, ...], ...]:
-    """The nodes to restart in groups, each to be finished before the next: config servers, shards, routers. Pure.
-
-    Args:
-        topology: the whole deployment.
-        wanted: names of the nodes.
-    """
+    """The nodes to restart in groups, each to be finished before the next: config servers, shards, routers. Pure."""
     groups = [each.members for each in topology.all_sets]
     groups += [(node,) for node in (*topology.standalones, *topology.routers)]
     chosen = (tuple(node for node in group if node.name in wanted) for group in groups)
@@ -85,12 +80,7 @@ def next_of(remaining: Sequence[Node], primary: Node | None) -> Node:
 
 
 def interruptions(topology: Topology, wanted: Collection[str]) -> list[str]:
-    """What can't be served without a gap while its nodes are restarted, a sentence each. Pure.
-
-    Args:
-        topology: the whole deployment.
-        wanted: names of the nodes to be restarted.
-    """
+    """What can't be served without a gap while these nodes are restarted, a sentence each. Pure."""
     found = []
     for each in topology.all_sets:
         if not any(node.name in wanted for node in each.members):
@@ -123,7 +113,6 @@ def restart(
 
     Args:
         wanted: names of the nodes; empty: all.
-        say: told of each step as it happens.
         again: the command to type after a failure.
         interrupt: go on although a part of it is unavailable for a moment.
 
@@ -248,9 +237,6 @@ class Roll:
     def run(self, wanted: Collection[str]) -> None:
         """Restart nodes in order; the one that an earlier attempt left comes first.
 
-        Args:
-            wanted: names of the nodes.
-
         Raises ProvisionError: a set is not whole, or a node did not come back.
         """
         left = self.in_hand
@@ -364,9 +350,7 @@ class Roll:
 def waiting_for(deployment: Deployment, nodes: Sequence[Node], doing: str) -> Wait:
     """How long to wait for nodes, and what makes that pointless.
 
-    Args:
-        deployment: theirs.
-        nodes: they are expected to run meanwhile.
+    `nodes`: they are expected to run meanwhile.
     """
 
     def check_alive() -> None:
@@ -421,9 +405,7 @@ def patiently(what: str, attempt: Callable[[], tuple[bool, object]], wait: Wait)
 def said(doing: str, what: str) -> Iterator[None]:
     """Turn a server's refusal, or a broken connection, into an error for people.
 
-    Args:
-        doing: the work.
-        what: what the server would not do, as a sentence without its full stop.
+    `what`: what the server would not do, as a sentence without its full stop.
 
     Raises ProvisionError: it refused, or the connection broke.
     """

@@ -224,9 +224,7 @@ def _mongod_for(loaded: Loaded, deployment: str) -> Step:
 def ensure_for_start(loaded: Loaded, reporter: Reporter, deployment: str = "") -> bool:
     """Choose a mongod where none has been chosen yet; silent otherwise.
 
-    Args:
-        reporter: told of the steps that were needed.
-        deployment: what to start, which may have a mongod of its own; empty: what this machine's serves for.
+    `deployment`: what to start, which may have a mongod of its own; empty: what this machine's serves for.
 
     Returns: Whether one was chosen now.
     Raises ProvisionError: there is none, and none can be downloaded.
@@ -238,7 +236,6 @@ def ensure_for_run(loaded: Loaded, reporter: Reporter, native: bool = True, depl
     """Set up what serving the app needs and is missing; silent where nothing is.
 
     Args:
-        reporter: told of the steps that were needed.
         native: MongoDB runs as processes, which need a mongod here.
         deployment: as for `ensure_for_start`.
 

@@ -84,13 +84,7 @@ class Status:
 
 
 def read(topology: Topology, backend: Backend, dial: Dial, uri: str) -> Status:
-    """Ask every node.
-
-    Args:
-        backend: knows which run.
-        dial: connects to a node, with a timeout in seconds.
-        uri: the connection string to show.
-    """
+    """Ask every node."""
     with ThreadPoolExecutor(max_workers=min(32, len(topology.nodes))) as pool:
         nodes = list(pool.map(lambda node: _node(node, backend, dial), topology.nodes))
     lags = _lags(topology, nodes, dial)

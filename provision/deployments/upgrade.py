@@ -95,7 +95,6 @@ def plan(
         running: node → the version that it runs; None: it does not run.
         features: replica set, or standalone mongod → its feature compatibility version.
         to: the version wanted, ``"7.0.14"``.
-        raise_features: raise the feature compatibility version at the end.
 
     Raises ProvisionError: it may not be.
     """
@@ -164,12 +163,7 @@ def _next_after(present: tuple[int, int]) -> str:
 
 
 def image_for(current: str, to: str) -> str:
-    """The Docker image for what was typed: an image, or a version, which is a tag of the current image. Pure.
-
-    Args:
-        current: the image that the nodes run.
-        to: what was typed.
-    """
+    """The Docker image for what was typed: an image, or a version, which is a tag of the current image. Pure."""
     if not re.fullmatch(r"\d+\.\d+(\.\d+)?", to):
         return to
     folder, slash, rest = current.partition("@")[0].rpartition("/")
@@ -198,7 +192,6 @@ def upgrade(
         to: a version, the path of a mongod, or a Docker image; None: what runs, to raise the feature compatibility
             version alone.
         raise_features: raise the feature compatibility version when all nodes run it.
-        say: told of each step as it happens.
         again: the command to type after a failure.
         interrupt: go on although a part of it is unavailable for a moment.
 

@@ -38,7 +38,6 @@ class Hosts:
 
     Args:
         topology: the whole topology; its nodes know each other by their hosts' addresses.
-        paths: where records and rendered files are, on this machine.
         hosts: host name → host.
         placement: node name → host name.
         authority: vouches for the hosts; None: no TLS.
@@ -319,8 +318,7 @@ class Hosts:
     def send_certificates(self, renew: bool) -> dict[str, bytes]:
         """Put every host's certificate in place; running nodes use it after `rotateCertificates`.
 
-        Args:
-            renew: issue new ones, though the old ones still serve.
+        `renew`: issue new ones, though the old ones still serve.
 
         Returns: Host name → its certificate and key.
         Raises ProvisionError: naming the hosts where that failed.

@@ -210,8 +210,7 @@ class Authority:
 def trusting(certificate: Path) -> ssl.SSLContext:
     """What the tool's own connections are encrypted with: it trusts one authority and no other.
 
-    Args:
-        certificate: the authority's, PEM.
+    `certificate`: the authority's, PEM.
 
     Raises ProvisionError: it is missing, or is not a certificate.
     """

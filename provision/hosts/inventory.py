@@ -52,8 +52,7 @@ class Host(Hop):
 def hosts(loaded: Loaded, names: Iterable[str] | None = None) -> dict[str, Host]:
     """The hosts of invoke.yaml by name.
 
-    Args:
-        names: those that are wanted, in order; None: all.
+    `names`: those that are wanted, in order; None: all.
 
     Raises ProvisionError: one of them is not in invoke.yaml, or `ssh` can't read its configuration.
     """

@@ -76,11 +76,7 @@ def unreachable(problem: ProvisionError) -> Finding:
 def judge(facts: Facts, host: Host, wanted: Wanted, machine: str = "") -> list[Finding]:
     """Everything that may be said of one host. Pure.
 
-    Args:
-        facts: how it was found.
-        host: what the settings say of it.
-        wanted: what it will be asked to carry.
-        machine: the architecture of this machine's mongod; empty: this machine's own.
+    `machine`: the architecture of this machine's mongod; empty: this machine's own.
     """
     if facts.system != "Linux":
         return [

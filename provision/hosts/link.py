@@ -197,7 +197,6 @@ class Link:
         Args:
             directory: it is made, for its user alone, where missing.
             files: they travel over standard input, all at once.
-            doing: what for, for the error.
 
         Raises:
             HostError: it can't be written, or the disk is full; no half of a file is left in place.
@@ -575,10 +574,6 @@ def everywhere(
 ) -> tuple[dict[str, T], dict[str, ProvisionError]]:
     """Do something on all hosts at once.
 
-    Args:
-        links: host name → its link.
-        work: what to do with each.
-
     Returns: What it gave on each host where it succeeded, and the error of each other one: none hides another.
     """
     results: dict[str, T] = {}
@@ -599,7 +594,6 @@ def all_of(doing: str, errors: Mapping[str, ProvisionError], done: Sequence[str]
     """One error over those of several hosts.
 
     Args:
-        doing: what was being done.
         errors: host name → its error; at least one.
         done: names of the hosts where it succeeded.
     """

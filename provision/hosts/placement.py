@@ -89,7 +89,6 @@ def drained(
     Args:
         hosts: names of the deployment's hosts, in order of preference.
         placement: node name → host name, as it is.
-        leaving: the host to be emptied.
 
     Returns: Moves in the topology's order; empty: it has no node.
     Raises ProvisionError: there is no other host.
@@ -174,12 +173,7 @@ def _groups(topology: Topology) -> list[Sequence[Node]]:
 
 
 def plan(topology: Topology, placement: Mapping[str, str]) -> list[Placed]:
-    """A placement as it is shown, in the topology's order.
-
-    Args:
-        topology: the nodes, with their addresses.
-        placement: node name → host name.
-    """
+    """A placement (node name → host name) as it is shown, in the topology's order."""
     together: Counter[tuple[str, str]] = Counter(
         (node.replica_set, placement[node.name]) for node in topology.nodes if node.replica_set
     )

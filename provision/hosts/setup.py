@@ -266,7 +266,6 @@ def steps(
     Args:
         binaries: what it is to have.
         archive: where it may fetch them; None: they are sent.
-        environment: what they need to run.
     """
     made: list[Step] = [DataDirectory(link)]
     for each in binaries:
@@ -280,13 +279,7 @@ def run(
     dry_run: bool = False,
     finished: Callable[[HostStep], None] = lambda _: None,
 ) -> Outcome:
-    """Set hosts up, all at once. One that fails stops no other.
-
-    Args:
-        links: host name → link.
-        plan: a host's steps.
-        dry_run: say what would be done and change nothing.
-    """
+    """Set hosts up, all at once. One that fails stops no other."""
     begun = time.monotonic()
     done: dict[str, list[HostStep]] = {name: [] for name in links}
 

@@ -94,7 +94,6 @@ def parse(text: str, alias: str, local: Local) -> SshOptions:
     Args:
         text: its standard output: a keyword and its value on each line, some keywords several times.
         alias: the host that it was asked about.
-        local: for the tokens.
 
     Raises ProvisionError: it says something that is not followed here.
     """

@@ -127,8 +127,7 @@ class Supervisor:
     def observe(self, services: Mapping[str, str]) -> dict[str, Observed]:
         """How units were found.
 
-        Args:
-            services: name → name of its systemd unit.
+        `services`: name → name of its systemd unit.
 
         Raises:
             HostError: the host could not say.
@@ -153,7 +152,6 @@ class Supervisor:
             wanted: the units. As systemd units they are started as their files in the directory say.
             services: name → name of its systemd unit.
             environment: variables for processes, nothing secret; a systemd unit has them in its file.
-            doing: what for, for the error.
 
         Raises:
             HostError: one can't be started.
@@ -176,7 +174,6 @@ class Supervisor:
         Args:
             services: name → name of its systemd unit.
             patience: seconds to wait before SIGKILL; 0: SIGKILL at once.
-            doing: what for, for the error.
 
         Raises:
             HostError: that failed.
@@ -197,7 +194,6 @@ class Supervisor:
             services: name → name of its systemd unit.
             everything: also what all nodes of the deployment share on the host.
             data: also their data and logs.
-            doing: what for, for the error.
 
         Raises:
             HostError: that failed.

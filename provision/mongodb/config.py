@@ -39,7 +39,6 @@ def render(node: Node, layout: Layout, template: str, template_name: str = "mong
     """Render a node's configuration.
 
     Args:
-        layout: its paths and addresses.
         template: text of the Jinja template.
         template_name: how the template is named in errors.
 

@@ -45,7 +45,6 @@ def explain_corruption(data: str, salvage: Salvage, how: str = "") -> tuple[str,
 
     Args:
         data: the data directory, as its mongod sees it.
-        salvage: what can be done.
         how: how mongod ended, as an addition to the sentence.
     """
     cause = (
@@ -93,8 +92,6 @@ def explain_death(
     Args:
         status: its exit status; negative for a signal; None: not known.
         log: its last raw log lines, oldest first.
-        layout: its places.
-        salvage: what can be done about its data.
 
     Returns: The cause, and what to type or change next.
     """

@@ -78,8 +78,7 @@ class Entry:
 def parse(line: str) -> Entry | None:
     """Read one line of a log.
 
-    Args:
-        line: the line, with or without its newline; times may be ``iso8601-utc`` or ``iso8601-local``.
+    `line`: the line, with or without its newline; times may be ``iso8601-utc`` or ``iso8601-local``.
 
     Returns: The entry; None if the line is none: text from elsewhere, or a line cut off in the middle.
     """
@@ -111,9 +110,7 @@ def readable(entry: Entry, width: int | None = None) -> str:
     Local time, severity, component, message, then the attributes as ``key=value``: those that tell most
     first, nested documents abbreviated. Never more than about 700 characters, whatever the entry holds.
 
-    Args:
-        entry: the entry.
-        width: cut the line to so many characters; None: as long as it must be.
+    `width`: cut the line to so many characters; None: as long as it must be.
     """
     return "".join(_cut(_parts(entry), width or _ROOM_FOR_LINE))
 
@@ -121,9 +118,7 @@ def readable(entry: Entry, width: int | None = None) -> str:
 def paint(entry: Entry, width: int | None = None) -> str:
     """The same line as `readable`, coloured by severity with ANSI escape sequences.
 
-    Args:
-        entry: the entry.
-        width: as for `readable`; the escape sequences don't count.
+    `width`: as for `readable`; the escape sequences don't count.
     """
     when, severity, component, message, attributes = _cut(_parts(entry), width or _ROOM_FOR_LINE)
     style = _SEVERITY_STYLE[entry.severity[0]]
@@ -141,11 +136,7 @@ def paint(entry: Entry, width: int | None = None) -> str:
 
 
 def wants_colour(stream: IO[str], environ: Mapping[str, str]) -> bool:
-    """Whether to colour what goes to a stream: a terminal that can, and no ``NO_COLOR`` (https://no-color.org).
-
-    Args:
-        stream: where the lines go.
-    """
+    """Whether to colour what goes to a stream: a terminal that can, and no ``NO_COLOR`` (https://no-color.org)."""
     return stream.isatty() and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
 
 
@@ -154,7 +145,6 @@ def render(lines: Iterable[str], colour: bool = False, width: int | None = None)
 
     Args:
         lines: a log's lines; a line that is not a log entry stays as it is, but for control characters.
-        colour: colour them by severity.
         width: cut the lines to so many characters.
     """
     show = paint if colour else readable
@@ -166,8 +156,7 @@ def render(lines: Iterable[str], colour: bool = False, width: int | None = None)
 def merge(streams: Mapping[str, Iterable[str]]) -> Iterator[tuple[str, Entry | str]]:
     """The logs of several nodes as one, by time.
 
-    Args:
-        streams: node name → its log's lines, oldest first.
+    `streams`: node name → its log's lines, oldest first.
 
     Returns:
         Pairs of node name and entry. A line that is not an entry is given as text, after the entry it followed.
@@ -223,7 +212,6 @@ def between(lines: Iterable[str], start: datetime, end: datetime) -> Iterator[st
     Args:
         lines: a log's lines, oldest first.
         start: the first moment; one without time zone is local time.
-        end: the last moment.
 
     Returns: The lines as they are. A line that is not an entry belongs to the entry before it.
     """
@@ -242,8 +230,7 @@ def between(lines: Iterable[str], start: datetime, end: datetime) -> Iterator[st
 def why_it_died(lines: Sequence[str]) -> list[str]:
     """The lines that tell why a mongod ended, readable, for an error message.
 
-    Args:
-        lines: its log's last lines, or what it printed; of a log with several runs the last run counts.
+    `lines`: its log's last lines, or what it printed; of a log with several runs the last run counts.
 
     Returns:
         At most `TELLING_LINES`: its fatal and other errors (each once) and a shutdown with an exit code, or
@@ -271,7 +258,6 @@ def follow(path: Path, stop: Callable[[], bool], poll: float = 0.1, last: int = 
     first) or truncated (it is read again from its start).
 
     Args:
-        path: the log.
         stop: asked before each look; once it says True, what is complete by then is given, and that is the end.
         poll: seconds between looks.
         last: how many lines to begin with, if the file is there already.

@@ -56,8 +56,7 @@ class Seen:
     def lacks(self, addresses: Collection[str]) -> list[str]:
         """What keeps the set from being whole, a clause each; empty: it is. Pure.
 
-        Args:
-            addresses: of the members that it should have.
+        `addresses`: of the members that it should have.
         """
         found = [f"{each} is not a member of it" for each in addresses if each not in self.members]
         found += [
@@ -81,9 +80,6 @@ def look(primary: Connection) -> Seen:
     """Ask a primary for its set.
 
     Follows https://www.mongodb.com/docs/manual/reference/command/replSetGetStatus/
-
-    Args:
-        primary: connection to it.
 
     Raises NotReachable, CommandFailed: it does not say.
     """
@@ -133,7 +129,6 @@ def add(primary: Server, address: str, like: Mapping[str, Any]) -> bool | None:
     Follows https://www.mongodb.com/docs/manual/tutorial/expand-replica-set/
 
     Args:
-        primary: connection to the set's primary.
         address: ``host:port`` of the new member, which listens.
         like: entry of the member that it takes the place of; empty: a new one like any other.
 
@@ -175,10 +170,7 @@ def remove(primary: Connection, address: str) -> bool | None:
 def give_vote(primary: Connection, address: str, priority: float) -> bool | None:
     """Give a member the vote that it could not have while seven others had theirs.
 
-    Args:
-        primary: connection to the set's primary.
-        address: of the member.
-        priority: what it gets with it.
+    `priority`: what it gets with it.
 
     Returns: True: it has its vote. None: not now, ask again.
     Raises NotReachable, CommandFailed: it was refused.
@@ -213,8 +205,7 @@ def is_primary(connection: Connection) -> bool:
 def find_primary(candidates: Iterable[tuple[T, Callable[[], Connection]]]) -> tuple[T, Connection] | None:
     """The first of some nodes that is primary, with an open connection to it; None: none of them is.
 
-    Args:
-        candidates: each with what connects to it.
+    `candidates`: each with what connects to it.
     """
     for node, dial in candidates:
         try:
@@ -235,8 +226,7 @@ def hand_over(primary: Connection, replica_set: str, elected: Callable[[], T | N
 
     Follows https://www.mongodb.com/docs/manual/reference/command/replSetStepDown/
 
-    Args:
-        elected: returns the new primary; None: there is none yet.
+    `elected`: returns the new primary; None: there is none yet.
 
     Raises:
         NotReachable: the connection broke.

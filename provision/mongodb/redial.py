@@ -21,7 +21,6 @@ class Redialled:
 
     Args:
         connect: opens the connection; waits until it can.
-        wait: how long, and what makes waiting pointless.
         who: whom it leads to, as errors name it.
     """
 

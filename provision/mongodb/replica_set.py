@@ -39,10 +39,6 @@ Dial = Callable[[Node], Connection]
 def listening(node: Node, dial: Dial, wait: Wait) -> Connection:
     """Wait until a node accepts connections.
 
-    Args:
-        dial: connects to it.
-        wait: how long.
-
     Returns: The open connection; the caller closes it.
     Raises ProvisionError: it died, or did not listen in time.
     """
@@ -59,10 +55,7 @@ def listening(node: Node, dial: Dial, wait: Wait) -> Connection:
 def steady(node: Node, dial: Dial, wait: Wait) -> Redialled:
     """A connection to a node that is opened again whenever it breaks, while the node lives.
 
-    Args:
-        node: the node; it listens, or is starting.
-        dial: connects to it.
-        wait: how long.
+    `node`: the node; it listens, or is starting.
     """
     return Redialled(lambda: listening(node, dial, wait), wait, node.name)
 
@@ -75,8 +68,6 @@ def bring_up(replica_set: ReplicaSet, dial: Dial, wait: Wait, initiated: bool) -
 
     Args:
         replica_set: the set; its nodes are running or starting.
-        dial: connects to a node.
-        wait: how long.
         initiated: the set is known to have been initiated before. Then a first member without data is not taken
             for a new set: it waits for the others, and gets its data from them.
 
@@ -104,8 +95,6 @@ def primary(replica_set: ReplicaSet, dial: Dial, wait: Wait, may_initiate: bool 
     """Wait until one of the members is a primary that takes writes.
 
     Args:
-        dial: connects to a node.
-        wait: how long.
         may_initiate: initiate the set again once every one of its members answers that it has no data: they were
             deleted behind our back, and no member is left to give them.
 
@@ -182,8 +171,6 @@ def complete(replica_set: ReplicaSet, connection: Server, dial: Dial, wait: Wait
     Args:
         replica_set: the set as planned.
         connection: to its primary.
-        dial: connects to a node.
-        wait: how long.
 
     Returns: Names of the members that were added.
     Raises ProvisionError: a member died or could not be added in time.
@@ -212,10 +199,7 @@ def healthy(replica_set: ReplicaSet, connection: Server, dial: Dial, wait: Wait)
     and a moment later it rolls back what only it had. A member that was added gets its vote only when the primary has seen
     its data complete; until then, the set could not elect another primary if it lost this one.
 
-    Args:
-        connection: to its primary.
-        dial: connects to a node.
-        wait: how long.
+    `connection`: to its primary.
 
     Raises ProvisionError: a member died, or was not healthy in time.
     """
@@ -286,7 +270,6 @@ def prove_writable(connection: Server, replica_set: ReplicaSet | None, wait: Wai
     Args:
         connection: to the primary, or the standalone.
         replica_set: the set, or None for a standalone.
-        wait: how long.
 
     Raises ProvisionError: the write was refused, or not acknowledged in time.
     """

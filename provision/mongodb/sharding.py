@@ -256,8 +256,7 @@ def stop_balancer(router: Server, seconds: float) -> None:
 
     Follows https://www.mongodb.com/docs/manual/reference/command/balancerStop/
 
-    Args:
-        seconds: how long that may take.
+    `seconds`: how long that may take.
 
     Raises NotReachable, CommandFailed: it is in a round still, or was refused.
     """
@@ -289,8 +288,7 @@ def distribution(router: Server, namespace: str) -> list[ShardShare]:
 
     Follows https://www.mongodb.com/docs/manual/reference/operator/aggregation/collStats/
 
-    Args:
-        namespace: ``database.collection``.
+    `namespace`: ``database.collection``.
 
     Returns: All shards, by name.
     Raises CommandFailed: the collection does not exist, or rights are missing.

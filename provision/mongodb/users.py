@@ -87,7 +87,6 @@ def ensure_users(connection: Server, found: Secrets, database: str) -> None:
 
     Args:
         connection: to a primary, as ``__system``.
-        found: the deployment's secrets.
         database: the app's database, on which the app's user may read and write; elsewhere it may only look at the
             state of the deployment.
 

@@ -85,8 +85,6 @@ class Connection:
     """One socket to one mongod or mongos, open from construction to `close`.
 
     Args:
-        host: name or address.
-        port: TCP port.
         timeout: seconds for connecting and for each reply.
         credentials: who to be; None: nobody.
         tls: context to encrypt with; None: plain.
@@ -133,11 +131,8 @@ class Connection:
         """Run one command and wait for its reply.
 
         Args:
-            database: the database to run it on.
             command: the command's document; its first key names it.
             timeout: seconds to wait for this reply, if not the connection's own.
-
-        Returns: The reply.
 
         Raises:
             NotReachable: the connection broke, or no reply came in time.

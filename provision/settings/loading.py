@@ -155,8 +155,7 @@ def _needs(settings: Settings, declared: Iterable[str], origins: Mapping[KeyPath
 
     Nobody has set a port that is the default and stands, if anywhere, in the file that all folders of a project share.
 
-    Args:
-        declared: the deployments in the order in which they are declared.
+    `declared`: the deployments in the order in which they are declared.
     """
     usual = {name: each.port for name, each in default_deployments().items()}
     shared = {None, *(f"invoke{suffix}" for suffix in SUFFIXES)}

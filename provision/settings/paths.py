@@ -26,10 +26,7 @@ class Paths:
     def of(cls, root: Path, data: str, log: str, cache: str | None) -> Paths:
         """Resolve the configured directories; relative ones are taken from the root, ``~`` is expanded.
 
-        Args:
-            data: ``paths.data`` of the settings.
-            log: ``paths.log`` of the settings.
-            cache: ``paths.cache`` of the settings; ``None`` means this user's cache directory.
+        `cache`: ``paths.cache`` of the settings; ``None`` means this user's cache directory.
         """
         root = root.absolute()
         return cls(

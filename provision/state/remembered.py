@@ -66,9 +66,7 @@ class Flag:
 def remember(paths: Paths, deployment: str, given: Mapping[str, Flag]) -> dict[str, Any] | None:
     """Add flags to those that hold for a deployment.
 
-    Args:
-        paths: where its records are.
-        given: key of `DeploymentSettings` → flag.
+    `given`: key of `DeploymentSettings` → flag.
 
     Returns: The record as it was before, for `restore`.
     Raises OSError: it can't be written.

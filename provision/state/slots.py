@@ -239,8 +239,7 @@ def _unusable(why: str) -> ProvisionError:
 def grant(request: Request, remember: bool = True) -> Grant | None:
     """The ports of a folder's own, where its settings ask for `auto` or it needs them; None: it does without.
 
-    Args:
-        remember: False: write nothing; what a first command would be given is said, and not kept.
+    `remember`: False: write nothing; what a first command would be given is said, and not kept.
 
     Raises ProvisionError: there are none, or they can't be put on record.
     """
@@ -416,8 +415,7 @@ def came_up(paths: Paths, name: str, up: DeploymentUp) -> None:
 def went_down(paths: Paths, name: str, forget: bool) -> None:
     """Put on record that nothing of a deployment runs.
 
-    Args:
-        forget: nothing of it is left, either: no container, no volume.
+    `forget`: nothing of it is left, either: no container, no volume.
     """
     entry = _or_none().get(paths.root.resolve())
     before = entry.deployments.get(name) if entry else None

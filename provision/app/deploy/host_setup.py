@@ -22,8 +22,7 @@ from provision.settings.loading import Loaded
 def check(loaded: Loaded, on: str | None = None) -> list[HostFinding]:
     """Check whether hosts are ready, all at once. Changes nothing.
 
-    Args:
-        on: a deployment: its hosts, and whether they can carry it; None: all hosts of invoke.yaml.
+    `on`: a deployment: its hosts, and whether they can carry it; None: all hosts of invoke.yaml.
 
     Raises ProvisionError: invoke.yaml names no hosts, or the deployment is not on hosts.
     """
@@ -55,7 +54,6 @@ def set_up(
     Args:
         loaded: the settings in force; a mongod was chosen for this machine.
         on: a deployment: its hosts, and those of its app; None: all hosts of invoke.yaml.
-        dry_run: say what would be done and change nothing.
 
     Returns: The steps, and the error of each host that failed.
     Raises ProvisionError: nothing could be begun: no hosts, or no mongod.

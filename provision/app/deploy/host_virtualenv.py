@@ -271,10 +271,6 @@ class Wheels:
     def bundle(self, requirements: Requirements, python: HostPython) -> Path:
         """An archive of the wheels, pip's among them, and of the requirements that pin them by their hashes.
 
-        Args:
-            requirements: what is wanted.
-            python: what it is to run on.
-
         Raises ProvisionError: they can't be downloaded.
         """
         with self._guard:

@@ -66,8 +66,7 @@ class Release:
     def files(self, directory: str) -> list[File]:
         """All files of it, as a host has them.
 
-        Args:
-            directory: where it is there, absolute.
+        `directory`: where it is there, absolute.
 
         Raises ProvisionError: a template of the app's environment is not valid.
         """

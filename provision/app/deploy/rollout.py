@@ -78,7 +78,6 @@ def deploy(
 
     Args:
         on: the deployment; it runs.
-        dry_run: say what would be done and change nothing.
         rollback: go back to the release before, on each host, instead.
         ready_seconds: how long a release may take until it answers.
 
@@ -168,8 +167,7 @@ def _bring(
 def undeploy(loaded: Loaded, on: str, names: Sequence[str] | None = None) -> tuple[str, ...]:
     """Stop the app, and remove what `deploy` has put on its hosts, but for the virtualenv.
 
-    Args:
-        names: hosts to take it from; None: all that it is on.
+    `names`: hosts to take it from; None: all that it is on.
 
     Returns: Names of the hosts where there was something to remove.
     Raises ProvisionError: naming the hosts where that failed; it is done on the others.

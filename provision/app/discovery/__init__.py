@@ -39,9 +39,7 @@ class Found:
 def look(root: Path, known: Mapping[str, object]) -> Found:
     """Read a project.
 
-    Args:
-        root: its folder.
-        known: the names of variables that the app gets anyway.
+    `known`: the names of variables that the app gets anyway.
     """
     files = list(python_files(root))
     modules = [module for file in files if file.suffix == ".py" and (module := parse(root, file)) is not None]

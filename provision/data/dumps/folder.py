@@ -106,8 +106,7 @@ def as_text(metadata: Metadata) -> str:
 def from_text(text: str, name: str) -> Metadata:
     """Read a ``.metadata.json``, of any version of mongodump.
 
-    Args:
-        name: the collection by its file name; the content knows better.
+    `name`: the collection by its file name; the content knows better.
 
     Raises ValueError: it is not Extended JSON, or not what a dump has there.
     """

@@ -24,11 +24,7 @@ _DAY_MS = 24 * 60 * 60 * 1000
 
 
 class Masker:
-    """Masks values under one key.
-
-    Args:
-        key: secret bytes.
-    """
+    """Masks values under one key, which is secret."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key

@@ -123,8 +123,7 @@ def without_secrets(error: Exception, uri: str) -> str:
 def source_database(client: MongoClient[Any], name: str, doing: str) -> Database[Any]:
     """The database to read.
 
-    Args:
-        name: as asked for; empty: that of the connection string.
+    `name`: as asked for; empty: that of the connection string.
 
     Raises ProvisionError: neither says one, or it belongs to the server.
     """

@@ -27,9 +27,7 @@ def save(deployment: Deployment, name: str = "", *, say: Say = _silent) -> Snaps
 
     What was acknowledged by a majority before the call is in it; what is written after the call is not.
 
-    Args:
-        name: its name; empty: the branch and the time.
-        say: told what is going on.
+    `name`: its name; empty: the branch and the time.
     Raises ProvisionError: it can't be taken, or the name is taken; nothing is left of the attempt.
     """
     return taking.save(deployment, name, say)
@@ -59,8 +57,7 @@ def clone(source: Deployment, target: Deployment, *, say: Say = _silent, start: 
 
     What was there becomes the undo. The two share nothing afterwards, and know nothing of each other.
 
-    Args:
-        start: False: the next `up` starts it on the new data, and proves them.
+    `start`: False: the next `up` starts it on the new data, and proves them.
     Raises NotProved: as `restore`.
     Raises ProvisionError: they have not the same shape, or as `save` and `restore`; nothing was changed.
     """

@@ -37,7 +37,6 @@ def find(
 
     Args:
         settings: section `mongodb`. With a source other than ``auto``, that one alone is tried.
-        paths: of this project.
         exact: a mongod of another version than `mongodb.version` does not serve.
         file: the record; None: that of this machine's mongod.
 
@@ -53,12 +52,7 @@ def find(
 
 
 def plan(settings: MongodbSettings, paths: Paths) -> str:
-    """What `find` would do, as one sentence. Runs, downloads and changes nothing.
-
-    Args:
-        settings: section `mongodb`.
-        paths: of this project.
-    """
+    """What `find` would do, as one sentence. Runs, downloads and changes nothing."""
     from provision.mongodb.binaries import search
 
     return search.plan(settings, paths)

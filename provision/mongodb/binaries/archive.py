@@ -40,9 +40,6 @@ def url(mirror: str, build: str, version: str) -> str:
 def published_sha256(address: str) -> str:
     """The sha256 that is published beside an archive.
 
-    Args:
-        address: URL of the archive.
-
     Returns: 64 hexadecimal digits.
 
     Raises:
@@ -75,10 +72,7 @@ def published_sha256(address: str) -> str:
 def download(address: str, sha256: str, folder: Path, progress: Progress) -> None:
     """Download an archive, check it, and unpack its mongod and mongos.
 
-    Args:
-        address: URL of the archive.
-        sha256: what it must have.
-        folder: has a folder ``bin``, which gets the binaries.
+    `folder`: has a folder ``bin``, which gets the binaries.
 
     Raises:
         NotServing: not all of it came, or it is not what was published.
@@ -112,9 +106,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
     Names inside the archive choose what is read, never where it is written.
 
-    Args:
-        archive: a .tgz.
-        folder: where they go.
+    `archive`: a .tgz.
 
     Raises:
         NotServing: it holds no mongod that is a plain file, or is not such an archive.

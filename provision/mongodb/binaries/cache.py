@@ -28,11 +28,7 @@ _STAND_IN = "stands-in.json"
 
 
 class Cache:
-    """Downloaded binaries.
-
-    Args:
-        paths: whose `cache` it is under.
-    """
+    """Downloaded binaries."""
 
     def __init__(self, paths: Paths) -> None:
         self.root = paths.cache / "mongodb"
@@ -68,10 +64,7 @@ class Cache:
 
         Args:
             expected: the version that a fresh one must have.
-            machine: this machine.
             fill: puts ``bin/mongod`` (and ``bin/mongos``) into the folder it is given.
-
-        Returns: The mongod and its version.
 
         Raises:
             NotServing: it could not be downloaded, or can't run here; nothing of the attempt is left, except a download that

@@ -61,10 +61,6 @@ class Attempt:
 def examine(path: Path, machine: Machine) -> str:
     """Run a mongod once with ``--version``.
 
-    Args:
-        path: the candidate.
-        machine: this machine.
-
     Returns: Its version: supported, and it runs here.
     Raises NotServing: it can't run, or its version is not supported.
     """
@@ -100,10 +96,7 @@ def _reason(path: Path, attempt: Attempt, machine: Machine) -> tuple[Reason, str
 def explain_unrunnable(path: Path, attempt: Attempt, machine: Machine) -> str:
     """Why a mongod can't run on a machine, and the remedy, as a clause without a full stop. Pure.
 
-    Args:
-        path: the mongod, as it is named in commands.
-        attempt: what became of running it.
-        machine: where it was run.
+    `path`: the mongod, as it is named in commands.
     """
     if attempt.error is not None:
         return _unstartable(path, attempt, machine)

@@ -80,10 +80,6 @@ def builds(machine: Machine, version: str) -> tuple[str, ...]:
     Names as on https://www.mongodb.com/try/download/community: ``linux-x86_64-debian12``. More than one,
     because not every version has a build for every distribution.
 
-    Args:
-        machine: where mongod shall run.
-        version: the version to download.
-
     Raises NotServing: MongoDB publishes nothing that could run there.
     """
     if machine.system == "macos":
@@ -137,9 +133,7 @@ def install_commands(machine: Machine, version: str) -> str:
 
     Follows https://www.mongodb.com/docs/manual/installation/.
 
-    Args:
-        machine: where it shall be installed.
-        version: its major and minor are the series that is installed.
+    `version`: its major and minor are the series that is installed.
     """
     series = "{}.{}".format(*numbers(version))
     if machine.system == "macos":

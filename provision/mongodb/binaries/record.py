@@ -24,7 +24,6 @@ def recorded(paths: Paths, settings: MongodbSettings, file: Path | None = None) 
     """The mongod accepted earlier, if the record still describes it.
 
     Args:
-        paths: where the record is.
         settings: section `mongodb`; a record made under other settings does not count.
         file: the record; None: that of this machine's mongod.
 
@@ -52,9 +51,7 @@ def remember(
     """Write the record, atomically and for its user alone.
 
     Args:
-        choice: what was taken and why nothing else.
         facts: of the binary, read before it was run: a file exchanged meanwhile is not taken for it.
-        paths: where the record is.
         settings: section `mongodb` as it was when the choice was made.
         file: the record; None: that of this machine's mongod.
 

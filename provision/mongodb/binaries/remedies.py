@@ -27,9 +27,7 @@ class Search:
 def remedy(search: Search, refusals: Iterable[Refusal]) -> str:
     """What to type next: for the reason that is nearest to a mongod that runs.
 
-    Args:
-        search: what was searched with.
-        refusals: why each source did not serve.
+    `refusals`: why each source did not serve.
     """
     by_reason = {refusal.reason: refusal for refusal in reversed(list(refusals))}
     for reason, words in _REMEDIES.items():

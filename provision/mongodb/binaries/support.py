@@ -27,10 +27,7 @@ def end_of_life(version: str, today: date) -> date | None:
 def unsupported(mongod: Mongod, settings: MongodbSettings, today: date) -> str | None:
     """What to say of a mongod that nobody asked for and that gets no security fixes; None: nothing.
 
-    Args:
-        mongod: the one that was chosen.
-        settings: section `mongodb`. With a source other than ``auto``, its mongod is asked for.
-        today: the date.
+    `settings`: section `mongodb`. With a source other than ``auto``, its mongod is asked for.
     """
     end = end_of_life(mongod.version, today)
     if end is None or settings.source != "auto" or mongod.source is Source.PATH:
@@ -50,11 +47,6 @@ def warning(mongod: Mongod, settings: MongodbSettings, today: date) -> str | Non
 
 def refuse_on_hosts(mongod: Mongod | None, settings: MongodbSettings, today: date) -> None:
     """Refuse to put the stand-in from a package index on other hosts when it gets no security fixes.
-
-    Args:
-        mongod: the one that hosts would get.
-        settings: section `mongodb`.
-        today: the date.
 
     Raises ProvisionError: it is one, and nobody asked for it.
     """

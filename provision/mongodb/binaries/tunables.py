@@ -19,8 +19,7 @@ def environment(version: str) -> dict[str, str]:
     mongod 8 on Linux 6.19 or later dies unless glibc keeps restartable sequences to itself
     (https://github.com/google/tcmalloc/issues/292).
 
-    Args:
-        version: of the mongod: ``"8.0.17"``.
+    `version`: of the mongod: ``"8.0.17"``.
 
     Returns: Variables to add; empty where it needs nothing.
     """

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
 import pytest
 
 from provision.core.errors import ProvisionError
 from provision.deployments import assembly, rolling, upgrade
+from provision.deployments.deployment import Deployment
+from provision.deployments.status import NodeStatus, Status
 from provision.deployments.upgrade import Features
 from provision.mongodb.membership import Member, Seen
 from provision.mongodb.topology import Topology
@@ -102,6 +108,52 @@ def test_what_a_set_lacks_is_named() -> None:
     assert seen({"a": "PRIMARY", "b": "RECOVERING"}).lacks(["a"]) == []
     waiting = seen({"a": "PRIMARY", "b": "SECONDARY"}, voters=1, votes=2)
     assert waiting.lacks(["a", "b"]) == ["only 1 of 2 members vote yet"]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A deployment whose nodes are in these states; of a deployment's abilities it has what is looked at."""
+
+    states: Mapping[str, str]
+    topology: Topology = SHARDED
+    name: str = "some"
+
+    def status(self) -> Status:
+        nodes = tuple(
+            NodeStatus(node.name, node.role.value, self.states[node.name], None, node.port)
+            for node in self.topology.nodes
+        )
+        return Status(self.name, "degraded", "", None, nodes)
+
+
+def ill(excused: set[str], **states: str) -> str:
+    """What `check_whole` says of a cluster whose sets are led by their first members, but for these states."""
+    led = {node.name: "PRIMARY" if node.name.endswith("-1") else "SECONDARY" for node in SHARDED.nodes}
+    routers = {node.name: "ROUTER" for node in SHARDED.routers}
+    here = Standing({**led, **routers, **{name.replace("_", "-"): state for name, state in states.items()}})
+    try:
+        rolling.check_whole(
+            cast("Deployment", here), "moving", "invoke again", excused, advice=lambda: "\nOr so."
+        )
+    except ProvisionError as error:
+        assert error.remedy == (
+            "Make it whole: invoke cluster.up --on some\nOr so.\nThen type it again: invoke again"
+        )
+        return error.cause
+    return ""
+
+
+def test_a_deployment_is_whole_when_all_nodes_are_well_and_all_sets_are_led() -> None:
+    assert ill(set()) == ""
+    assert "some is not whole: shard1-2 is DOWN." in ill(set(), shard1_2="DOWN")
+    assert "some is not whole: shard2 has no primary." in ill(set(), shard2_1="SECONDARY")
+    assert "shard1-1 is UNREACHABLE, shard1 has no primary." in ill(set(), shard1_1="UNREACHABLE")
+
+
+def test_an_excused_node_may_be_ill_and_its_set_without_a_primary() -> None:
+    assert ill({"shard1-1"}, shard1_1="DOWN") == ""
+    assert "whole: shard1-2 is DOWN." in ill({"shard1-1"}, shard1_1="DOWN", shard1_2="DOWN")
+    assert "whole: shard2 has no primary." in ill({"shard1-1"}, shard1_1="DOWN", shard2_1="SECONDARY")
 
 
 # Which version may follow which

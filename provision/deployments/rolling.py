@@ -18,6 +18,7 @@ from pathlib import Path
 from provision.core.errors import ProvisionError
 from provision.deployments import assembly, cluster
 from provision.deployments.deployment import Deployment
+from provision.deployments.status import Status
 from provision.mongodb import membership
 from provision.mongodb import replica_set as replication
 from provision.mongodb.topology import Node, ReplicaSet, Topology
@@ -28,6 +29,7 @@ from provision.state import records, remembered
 
 Say = Callable[[str], None]
 _STOP_SECONDS = 60.0
+_ELECTION_SECONDS = 10.0
 # Members tell the primary how far they are at heartbeats and with their updates: asking more often tells nothing new.
 _LOOK_SECONDS = 0.05
 
@@ -175,30 +177,44 @@ def check_whole(
 ) -> None:
     """Every node is well but the excused ones, and each set without any of them has a primary; changes nothing.
 
+    An election is waited for.
+
     `may_be_down`: all nodes may be down, if they are excused. `advice`: further lines of the remedy, each after a newline.
 
     Raises ProvisionError: naming the nodes that are not.
     """
-    status = deployment.status()
-    if status.state == "stopped" and not may_be_down:
-        raise cluster.not_running(deployment, doing)
-    ill = [
-        f"{node.name} is {node.state}"
-        for node in status.nodes
-        if node.state not in replication.HEALTHY and node.name not in excused
-    ]
-    for each in deployment.topology.all_sets:
+    deadline = time.monotonic() + _ELECTION_SECONDS
+    while True:
+        status = deployment.status()
+        if status.state == "stopped" and not may_be_down:
+            raise cluster.not_running(deployment, doing)
+        ill = [
+            f"{node.name} is {node.state}"
+            for node in status.nodes
+            if node.state not in replication.HEALTHY and node.name not in excused
+        ]
+        headless = list(_headless(deployment.topology, status, excused))
+        if not ill and not headless:
+            return
+        if ill or time.monotonic() >= deadline:
+            break
+        time.sleep(POLL_SECONDS)
+    ill += [f"{name} has no primary" for name in headless]
+    raise ProvisionError(
+        doing,
+        f"{deployment.name} is not whole: {', '.join(ill)}. With one more node away, a majority could be lost. "
+        "Nothing was changed.",
+        f"Make it whole: invoke cluster.up --on {deployment.name}{advice()}\nThen type it again: {again}",
+    )
+
+
+def _headless(topology: Topology, status: Status, excused: Collection[str]) -> Iterator[str]:
+    """The sets that have no primary and none of the excused nodes."""
+    for each in topology.all_sets:
         names = {node.name for node in each.members}
         led = any(node.state == "PRIMARY" for node in status.nodes if node.name in names)
         if not led and names.isdisjoint(excused):
-            ill.append(f"{each.name} has no primary")
-    if ill:
-        raise ProvisionError(
-            doing,
-            f"{deployment.name} is not whole: {', '.join(ill)}. With one more node away, a majority could be lost. "
-            "Nothing was changed.",
-            f"Make it whole: invoke cluster.up --on {deployment.name}{advice()}\nThen type it again: {again}",
-        )
+            yield each.name
 
 
 def resumable(error: ProvisionError, doing: str, node: str, again: str, then: str) -> ProvisionError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
+from unittest.mock import patch
 
 import pytest
 
@@ -132,9 +133,10 @@ def ill(excused: set[str], **states: str) -> str:
     routers = {node.name: "ROUTER" for node in SHARDED.routers}
     here = Standing({**led, **routers, **{name.replace("_", "-"): state for name, state in states.items()}})
     try:
-        rolling.check_whole(
-            cast("Deployment", here), "moving", "invoke again", excused, advice=lambda: "\nOr so."
-        )
+        with patch.object(rolling, "_ELECTION_SECONDS", 0):
+            rolling.check_whole(
+                cast("Deployment", here), "moving", "invoke again", excused, advice=lambda: "\nOr so."
+            )
     except ProvisionError as error:
         assert error.remedy == (
             "Make it whole: invoke cluster.up --on some\nOr so.\nThen type it again: invoke again"
@@ -148,6 +150,20 @@ def test_a_deployment_is_whole_when_all_nodes_are_well_and_all_sets_are_led() ->
     assert "some is not whole: shard1-2 is DOWN." in ill(set(), shard1_2="DOWN")
     assert "some is not whole: shard2 has no primary." in ill(set(), shard2_1="SECONDARY")
     assert "shard1-1 is UNREACHABLE, shard1 has no primary." in ill(set(), shard1_1="UNREACHABLE")
+
+
+def test_an_election_is_waited_for() -> None:
+    led = {node.name: "PRIMARY" if node.name.endswith("-1") else "SECONDARY" for node in SHARDED.nodes}
+    states = {**led, **{node.name: "ROUTER" for node in SHARDED.routers}, "shard2-1": "SECONDARY"}
+
+    class Electing(Standing):
+        def status(self) -> Status:
+            found = super().status()
+            states["shard2-1"] = "PRIMARY"
+            return found
+
+    rolling.check_whole(cast("Deployment", Electing(states)), "moving", "invoke again", set())
+    assert states["shard2-1"] == "PRIMARY"
 
 
 def test_an_excused_node_may_be_ill_and_its_set_without_a_primary() -> None:

@@ -26,6 +26,8 @@ BESIDE = (INCOMING, REPLACED, UNDO, TRASH)
 _UNDONE = ".undone"  # in `incoming`: it was the undo, and is the only copy
 # A mongod makes these anew: its lock, its statistics, its temporary files.
 LEFT_OUT = ("mongod.lock", "diagnostic.data", "_tmp")
+# Of `admin` and `local`, each with a document or two.
+_OWN_COLLECTIONS, _EMPTY_COLLECTION = 6, 36 << 10
 LEFT_OUT_PREFIX = "WiredTigerPreplog"  # room set aside for the journal, empty
 
 
@@ -225,6 +227,12 @@ class FoldersHere:
         if folder.is_dir() and folder != trash:
             folder.rename(trash)
             shutil.rmtree(trash, ignore_errors=True)
+
+
+def is_bare(folder: Path) -> bool:
+    """Whether a data folder has no more than what MongoDB makes before anybody can write to it."""
+    sizes = [file.stat().st_size for file in folder.rglob("collection*.wt")]
+    return len(sizes) <= _OWN_COLLECTIONS and max(sizes, default=0) <= _EMPTY_COLLECTION
 
 
 def data_files(folder: Path) -> Iterator[Path]:

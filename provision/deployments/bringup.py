@@ -77,6 +77,14 @@ class EndedMeanwhile(ProvisionError):
         self.node = node
 
 
+class Unfinished(ProvisionError):
+    """A node ended because an earlier start of it was cut off as MongoDB made its data files. Nothing is in them."""
+
+    def __init__(self, node: Node, death: ProvisionError) -> None:
+        super().__init__(death.doing, death.cause, death.remedy, death.log_lines, death.code)
+        self.node = node
+
+
 class BringUp:
     """One bring-up.
 
@@ -124,6 +132,7 @@ class BringUp:
         Raises:
             NotSharded: all else was done.
             EndedMeanwhile: a node ended that was not launched here.
+            Unfinished: a node was launched on data that are not complete.
             ProvisionError: naming the node at fault.
         """
         topology = self._plan.topology

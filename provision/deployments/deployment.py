@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from provision.backends.base import Backend
+from provision.backends.folders import is_bare
 from provision.backends.registry import in_containers, in_folders
 from provision.core.errors import ProvisionError
 from provision.core.locks import exclusive
 from provision.deployments import held_writes, launched, swapping
 from provision.deployments import status as reading
-from provision.deployments.bringup import BringUp, EndedMeanwhile, NotSharded, Plan
+from provision.deployments.bringup import BringUp, EndedMeanwhile, NotSharded, Plan, Unfinished
 from provision.deployments.events import Event, Timing
 from provision.deployments.identity import Impostor, dial, dial_or_explain, dial_unnamed
 from provision.deployments.launched import Launched
@@ -311,7 +312,9 @@ class Deployment:
             swap = self.settle()
             with self._proving(swap):
                 done, refused = _until_it_stays_up(
-                    lambda: self._bring_up(say, note, timings, until_healthy, started), say
+                    lambda: self._bring_up(say, note, timings, until_healthy, started),
+                    lambda node: self.backend.remove([node], data=True),
+                    say,
                 )
             self._note_up(done.uri)
             if not until_healthy and self._finish is not None and len(self.topology.nodes) > 1:
@@ -831,11 +834,25 @@ class Deployment:
         kind = "mongos" if node.is_router else "mongod"
         machine = self.backend.machine(node)
         place = f"port {node.port}" + (f" of {machine}" if machine else "")
-        return ProvisionError(
+        death = ProvisionError(
             f"starting {kind} {node.name} of {self.name} on {place}",
             cause,
             remedy,
             self._telling_lines(node),
+        )
+        return Unfinished(node, death) if self._holds_nothing(node, log) else death
+
+    def _holds_nothing(self, node: Node, log: Sequence[str]) -> bool:
+        """Whether a node's data are known to hold nothing: MongoDB was making them, for a set that there never was."""
+        from provision.mongodb.diagnosis import is_unfinished
+
+        processes = in_folders(self.backend)
+        return (
+            processes is not None
+            and is_unfinished(log)
+            and node.replica_set not in self._initiated()
+            and node.name not in (records.LAUNCHED.read(self._paths, self.name) or {})
+            and is_bare(self._paths.node_data(self.name, node.name))
         )
 
     def salvage(self, node: Node) -> Salvage:
@@ -858,10 +875,13 @@ def _names(nodes: Sequence[Node]) -> str:
     return ", ".join(node.name for node in nodes)
 
 
-def _until_it_stays_up(bring_up: Callable[[], T], say: Callable[[str], None]) -> T:
+def _until_it_stays_up(
+    bring_up: Callable[[], T], remove: Callable[[Node], None], say: Callable[[str], None]
+) -> T:
     """Bring up, and again for each node that ends meanwhile.
 
     A node that a killed command had asked to end is seen to run, and ends a moment later: all is looked at again then.
+    Data that an interrupted first start has left are removed, and made anew.
     """
     ended: set[str] = set()
     while True:
@@ -872,3 +892,11 @@ def _until_it_stays_up(bring_up: Callable[[], T], say: Callable[[str], None]) ->
                 raise
             ended.add(death.node)
             say(f"{death.node} was ending, and is started again")
+        except Unfinished as death:
+            if death.node.name in ended:
+                raise
+            ended.add(death.node.name)
+            remove(death.node)
+            say(
+                f"The first start of {death.node.name} was cut off: its data files, which held nothing, are made anew"
+            )

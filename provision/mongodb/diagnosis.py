@@ -22,6 +22,10 @@ _CORRUPT = re.compile(
 )
 
 
+# https://www.mongodb.com/docs/manual/reference/command/setFeatureCompatibilityVersion/
+_UNFINISHED = "missing featureCompatibilityVersion document"
+
+
 @dataclass(frozen=True)
 class Salvage:
     """What can be done about data that are corrupt depends on these."""
@@ -36,6 +40,28 @@ class Salvage:
 def is_corrupt(log: Sequence[str]) -> bool:
     """Whether a mongod's last run has found its data corrupt, from its last raw log lines. Pure."""
     return _CORRUPT.search("\n".join(last_run(log))) is not None
+
+
+def is_unfinished(log: Sequence[str]) -> bool:
+    """Whether a mongod's last run found data that an earlier one was making when it ended. Pure.
+
+    `log`: its last raw lines.
+    """
+    return _UNFINISHED in "\n".join(last_run(log))
+
+
+def _explain_unfinished(data: str, salvage: Salvage, how: str) -> tuple[str, str]:
+    on = f" --on {salvage.deployment}"
+    cause = f"The data files in {data} are not complete{how}: MongoDB ended while it was making them."
+    if salvage.here:
+        aside = shlex.quote(f"{data}.unfinished")
+        return cause, (
+            f"Set them aside, and they are made anew:\nmv {shlex.quote(data)} {aside}\ninvoke cluster.up{on}"
+        )
+    return cause, (
+        f"If it was never up on them, they hold nothing. Delete them, and they are made anew:\n"
+        f"invoke cluster.down --delete-data{on}\ninvoke cluster.up{on}"
+    )
 
 
 def explain_corruption(data: str, salvage: Salvage, how: str = "") -> tuple[str, str]:
@@ -130,6 +156,8 @@ def explain_death(
             f"It may not read or write one of its files{how}.",
             f"Give yourself rights to {layout.data} and {layout.log}.",
         )
+    if salvage is not None and is_unfinished(log):
+        return _explain_unfinished(layout.data, salvage, how)
     if salvage is not None and is_corrupt(log):
         return explain_corruption(layout.data, salvage, how)
     if status in (-4, 132):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bson import Binary
 from pymongo import MongoClient
 
 from tests.support.clones import Clone
+from tests.support.processes import free_port
 
 
 def remedy(said: str) -> list[str]:
@@ -78,3 +81,53 @@ def test_corrupt_data_are_set_aside_by_the_command_that_is_printed(clone: Clone,
     assert clone.status()["state"] == "running"
     assert (emptied.with_name("mongod.corrupt") / "WiredTiger.turtle").read_bytes() == b""
     assert "data" not in findings(clone)
+
+
+def cut_off(clone: Clone, mongod: Path, people: int = 0) -> None:
+    """Bring its data into the state in which a first start leaves them that ends in a certain millisecond."""
+    clone.data.mkdir(parents=True, exist_ok=True)
+    port, log = free_port(), clone.root.parent / "made.log"
+    made = {
+        "op": "c",
+        "ns": "admin.$cmd",
+        "ui": Binary.from_uuid(uuid.uuid4()),
+        "o": {"create": "system.version"},
+    }
+    with subprocess.Popen(
+        [mongod, "--dbpath", clone.data, "--port", str(port), "--bind_ip", "127.0.0.1", "--logpath", log],
+        stdout=subprocess.DEVNULL,
+    ) as process:
+        try:
+            with MongoClient[dict[str, Any]]("127.0.0.1", port, directConnection=True) as client:
+                if people:
+                    client.test.people.insert_many({"name": "x" * 1000} for _ in range(people))
+                client.admin.command("applyOps", [made])
+        finally:
+            process.terminate()
+
+
+def test_a_first_start_that_was_cut_off_is_done_anew(clone: Clone, mongod_binary: Path) -> None:
+    clone.succeeds("setup")
+    cut_off(clone, mongod_binary)
+    done = clone.invoke("start")
+    assert done.returncode == 0, done.stderr
+    assert "The first start of mongod was cut off" in done.stderr
+    assert clone.status()["state"] == "running"
+
+
+@pytest.mark.parametrize("was_up", [True, False], ids=["one that was up", "one with documents"])
+def test_data_that_are_not_complete_and_may_hold_something_are_kept(
+    clone: Clone, mongod_binary: Path, was_up: bool
+) -> None:
+    clone.succeeds("setup")
+    if was_up:
+        clone.succeeds("start")
+        clone.succeeds("stop")
+    cut_off(clone, mongod_binary, people=0 if was_up else 1000)
+    before = {path.name for path in clone.data.glob("collection*")}
+    said = clone.fails("start")
+    assert "are not complete (exit status 14): MongoDB ended while it was making them." in said
+    assert {path.name for path in clone.data.glob("collection*")} >= before
+    for command in remedy(said)[1:]:
+        type_in(clone, command)
+    assert clone.status()["state"] == "running"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from provision.mongodb.config import Layout
-from provision.mongodb.diagnosis import explain_death
+from provision.mongodb.diagnosis import Salvage, explain_death
 
 LAYOUT = Layout(data="/data/one", log="/log/one.log", bind_ip="127.0.0.1")
 
@@ -38,3 +40,16 @@ def test_an_ending_is_explained(status: int | None, log: list[str], cause: str, 
     found = explain_death(status, log, LAYOUT)
     assert cause in found[0]
     assert remedy in found[1]
+
+
+def test_data_that_a_first_start_left_behind_are_explained_where_they_are_no_folder() -> None:
+    line = json.dumps(
+        {"s": "F", "c": "COMMAND", "id": 40652, "msg": "missing featureCompatibilityVersion document"}
+    )
+    salvage = Salvage("team", here=False, mongod="mongod", others=True, replica_set="rs0")
+    cause, remedy = explain_death(14, [line], LAYOUT, salvage)
+    assert cause.endswith("are not complete (exit status 14): MongoDB ended while it was making them.")
+    assert remedy.splitlines()[1:] == [
+        "invoke cluster.down --delete-data --on team",
+        "invoke cluster.up --on team",
+    ]

@@ -213,7 +213,6 @@ class Processes:
         """Drop the records of nodes that have ended."""
         for node in nodes:
             if (child := self._children.pop(node.name, None)) is not None:
-                _OUTLIVING.remove(child)
                 child.wait()
             self._paths.node_record(self._deployment, node.name).unlink(missing_ok=True)
 
@@ -280,7 +279,7 @@ class Processes:
                 env={**os.environ, **self._environment, MARK: self._mark(node)},
             )
         self._children[node.name] = child
-        _OUTLIVING.append(child)
+        _OUTLIVING[:] = [each for each in _OUTLIVING if each.poll() is None] + [child]
 
     def open_folder(self, folder: Path, name: str, options: Sequence[str]) -> OpenedFolder:
         """See `folders.OpenedFolder`."""

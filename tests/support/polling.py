@@ -31,10 +31,12 @@ def until(
     """
     deadline = time.monotonic() + seconds
     while True:
+        asked = time.monotonic()
         answer = ask()
         if answer:
             return answer
         if time.monotonic() > deadline:
             more = f"\n{detail()}" if detail else ""
             raise AssertionError(f"waited {seconds:g} s for {what}; last answer: {answer!r}{more}")
-        time.sleep(0.02)
+        # A question that takes long is asked less often: what is waited for needs the processor, too.
+        time.sleep(min(max(0.02, 2 * (time.monotonic() - asked)), 0.2))

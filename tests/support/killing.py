@@ -51,7 +51,7 @@ class Killer:
     def killed(self, command: str, snapshot: str, step: int = 0) -> int:
         """Run ``save`` or ``restore``; kill it before one of its steps; 0: never.
 
-        A save may take fewer steps than the one before it, as mongod has fewer files then.
+        One may take fewer steps than the one before it: mongod has fewer files, or ends sooner.
 
         Returns: How many steps it took, if it was not killed; 0: it was.
         """

@@ -17,13 +17,31 @@ own() {
 
 there() { [ -e "$1" ] || [ -L "$1" ]; }
 
-# Move all data in one folder to another.
+# Move, or copy, what is named behind two folders into the second of them.
+move_named() {
+    to=$2
+    shift 2
+    [ $# -eq 0 ] || mv -f "$@" "$to/"
+}
+
+copy_named() {
+    to=$2
+    shift 2
+    [ $# -eq 0 ] || cp "$@" "$to/"
+}
+
+# Move all data in one folder to another. Many at a time: to start a program takes longer than to move a file.
 move_all() {
     for entry in "$1"/* "$1"/.[!.]*; do
         if there "$entry" && ! own "$entry"; then
-            mv -f "$entry" "$2/"
+            set -- "$@" "$entry"
+            if [ $# -ge 200 ]; then
+                move_named "$@"
+                set -- "$1" "$2"
+            fi
         fi
     done
+    move_named "$@"
 }
 
 # Copy all data in one folder to another, but for what a mongod makes anew.
@@ -39,9 +57,14 @@ copy_all() {
             mkdir "$2/${entry##*/}"
             copy_all "$entry" "$2/${entry##*/}"
         else
-            cp "$entry" "$2/"
+            set -- "$@" "$entry"
+            if [ $# -ge 200 ]; then
+                copy_named "$@"
+                set -- "$1" "$2"
+            fi
         fi
     done
+    copy_named "$@"
 }
 
 # Delete what is incoming; what was the undo becomes that again.

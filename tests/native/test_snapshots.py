@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pymongo import WriteConcern
 
 from provision.core.errors import ProvisionError
 from provision.core.files import read_json, write_json
 from provision.data import snapshots
-from provision.deployments import swapping
+from provision.deployments import held_writes, swapping
 from provision.deployments.deployment import NotProved
 from tests.support.killing import killer, mark, marks, points, wanted
 from tests.support.load import writing
@@ -130,6 +131,33 @@ def test_all_of_a_moment_comes_back(project: Project, name: str) -> None:
     snapshots.restore(project.on(name), at_rest)
     assert hashes(project.on(name)) == restored
     assert described(project, name) == of_moment
+
+
+@pytest.mark.parametrize("name", ["one", "alone"])
+def test_what_was_written_just_before_a_restore_is_in_its_undo(
+    project: Project, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Also with w: 1, which does not wait until a crash could not lose it."""
+    deployment = project.on(name)
+    deployment.up()
+    taken = snapshots.save(project.on(name), "before-writes")
+    hold = held_writes.hold
+
+    def write_and_hold(*given: Any) -> None:
+        with client(deployment) as opened:
+            late = opened.flaskbook.get_collection("late", write_concern=WriteConcern(w=1))
+            for n in range(200):
+                late.insert_one({"_id": n})
+            hold(*given)
+
+    monkeypatch.setattr(held_writes, "hold", write_and_hold)
+    snapshots.restore(project.on(name), taken)
+    monkeypatch.undo()
+    snapshots.undo(project.on(name))
+    with client(project.on(name)) as opened:
+        assert opened.flaskbook.late.count_documents({}) == 200
+    assert held(project.on(name)) == []
+    project.on(name).down(delete_data=True)
 
 
 @pytest.fixture

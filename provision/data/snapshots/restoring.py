@@ -16,7 +16,7 @@ from provision.data.snapshots.taking import disk_error, folders_of, primaries
 from provision.deployments import held_writes, swapping
 from provision.deployments.deployment import Deployment, NotProved
 from provision.mongodb.topology import Node
-from provision.mongodb.wire import CommandFailed, NotReachable
+from provision.mongodb.wire import CommandFailed, NotReachable, Server
 from provision.state import records
 
 Say = Callable[[str], None]
@@ -115,7 +115,8 @@ def _check(deployment: Deployment, snapshot: Snapshot, folders: DataFolders, doi
 def _end(deployment: Deployment, lock: int) -> None:
     """Stop the nodes, whose data others are about to replace: with their writes held, as by a crash.
 
-    In order, a mongod of a replica set takes up to a second for it. It is done so where writes can't be held.
+    In order, a mongod of a replica set takes up to a second for it. It is done so where writes can't be held, or a crash
+    would lose some of them.
     """
     with suppress(ProvisionError, NotReachable, CommandFailed, OSError), ExitStack() as stack:
         nodes = list(primaries(deployment, f"stopping {deployment.name}").values())
@@ -123,10 +124,32 @@ def _end(deployment: Deployment, lock: int) -> None:
             stack.enter_context(held_writes.watched(deployment.targets(nodes), lock))
             records.HELD.write(deployment.paths, {"nodes": [node.name for node in nodes]}, deployment.name)
             stack.callback(records.HELD.write, deployment.paths, None, deployment.name)
-            connections = {node.name: stack.enter_context(deployment.dial(node, _DIAL_SECONDS)) for node in nodes}
+            connections = {
+                node.name: stack.enter_context(deployment.dial(node, _DIAL_SECONDS)) for node in nodes
+            }
             held_writes.hold(connections)
-            deployment.backend.terminate(deployment.running(deployment.topology.nodes), 0.0)
+            if all(map(_outlives_crash, connections.values())):
+                ending = deployment.running(deployment.topology.nodes)
+                # A mongod that is asked to end lets go of its lock first, and acknowledges the writes that waited.
+                with ThreadPoolExecutor(max_workers=len(ending)) as pool:
+                    list(pool.map(deployment.backend.kill, ending))
+            else:
+                for each in connections.values():
+                    held_writes.unlock(each)
     deployment.end_all()
+
+
+def _outlives_crash(held: Server) -> bool:
+    """Whether all that a node with held writes has acknowledged is there after a crash.
+
+    After one, a primary cuts off its oplog where it last knew that nothing was missing before it. It notes that place
+    ten times a second, and not while its writes are held: what was written in between with w: 1 would be lost.
+    """
+    noted, last = (
+        held.command("local", {"find": name, "sort": {"$natural": -1}, "limit": 1})["cursor"]["firstBatch"]
+        for name in ("replset.oplogTruncateAfterPoint", "oplog.rs")
+    )
+    return not noted or not last or noted[0]["oplogTruncateAfterPoint"] >= last[0]["ts"]
 
 
 def swap(

@@ -34,6 +34,7 @@ from provision.settings.schema import AppSettings
 _RELOAD_STATUS = 3  # Werkzeug's: start me again, code has changed
 _READY_SECONDS = 60.0
 _POLL_SECONDS = 0.02
+_LONGEST_POLL_SECONDS = 1.0
 _REST_SECONDS = 1.0  # an answer may have no end
 _CHUNK_BYTES = 64 * 1024
 
@@ -323,12 +324,15 @@ def _ready_line(app: AppProcess, settings: AppSettings) -> str:
     name = name_of(settings)
     address = f"http://{_in_url(settings.host)}:{settings.port}/"
     deadline = time.monotonic() + _READY_SECONDS
-    status = None
+    status, pause = None, _POLL_SECONDS
     while time.monotonic() < deadline and app.process.poll() is None:
         status = _ask(app, settings, deadline)
-        if status is not None and (status < 400 or status == http.client.NOT_FOUND):
+        if status is not None and status < http.client.INTERNAL_SERVER_ERROR:
             return f"Serving {name} at {address} (Ctrl-C ends it)"
-        time.sleep(_POLL_SECONDS)
+        if status is not None and status != http.client.SERVICE_UNAVAILABLE:
+            break
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_POLL_SECONDS)  # an app may print each question
     if app.process.poll() is not None:
         return f"{name} has ended."
     answer = (

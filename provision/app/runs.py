@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from provision.core.errors import ProvisionError
-from provision.core.locks import exclusive
+from provision.core.locks import exclusive, is_held
 from provision.deployments.deployment import Deployment
 from provision.settings.paths import Paths
 
@@ -94,7 +94,10 @@ def _watch(deployment: Deployment, say: Callable[[str], None], ended: threading.
     backend, nodes = deployment.backend, deployment.topology.nodes
     seconds = _LOOK_SECONDS if backend.capabilities.quick_to_observe else _LOOK_SECONDS_FAR
     told: set[str] = set()
+    lock = deployment.paths.lock(f"deployment-{deployment.name}")
     while not ended.wait(seconds):
+        if is_held(lock):  # a command is at work on it, which may have ended them: a restart, a restore
+            continue
         try:
             observed = backend.observe_all(nodes)
         except (ProvisionError, OSError):  # it can't be asked now, which says nothing of the nodes

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from invoke import __version__  # type: ignore[attr-defined]
 from invoke.config import Config
+from invoke.exceptions import ParseError
 from invoke.parser.argument import Argument
 from invoke.parser.context import ParserContext
 from invoke.parser.parser import Parser
@@ -17,6 +20,7 @@ from invoke.program import Program
 
 from provision import VERSION
 from provision.cli.numeric_flags import checked
+from provision.core.errors import ProvisionError, did_you_mean
 from provision.core.typed import as_typed
 from provision.settings.layers import RUNTIME_CONFIG, START
 
@@ -68,7 +72,35 @@ class _Program(Program):
         typed = self.core.unparsed
         if {"--help", "-h"} & set(typed[1:]) and self._takes_for_a_value(typed[0], "--help" in typed):
             self.core[0].args["help"].value, self.core.unparsed = typed[0], []
-        super().parse_tasks()
+        try:
+            super().parse_tasks()
+        except ParseError as error:
+            raise ParseError(self._explained(str(error), error.context), error.context) from None
+
+    def _explained(self, said: str, context: ParserContext | None) -> str:
+        """What Invoke does not know, with what comes close to it and what to type next."""
+        unknown = re.fullmatch(r"No idea what (['\"])(.+)\1 is!", said)
+        if unknown is None:
+            return said
+        word, task = unknown[2], context.name if context is not None else None
+        if task is None and word.startswith("-"):
+            task = next(iter(self.core.unparsed), word)  # it stands where a name does
+        known: Iterable[str] = {
+            "--help",
+            *self.collection.task_names,
+            *itertools.chain(*self.collection.task_names.values()),
+        }
+        if word.startswith("-"):
+            known = context.flag_names() if context is not None else ()
+        close = did_you_mean(word, sorted(known))
+        next_ = "See what there is: invoke --list. What one does: invoke --help NAME"
+        if task is not None and (word.startswith("-") or not close):
+            next_ = "See what there is: invoke --help" + ("" if task == word else f" {task}")
+        return ProvisionError(
+            f"reading the command line{f' of {task}' if task not in (None, word) else ''}",
+            f"No idea what {word!r} is{close}.",
+            next_,
+        ).text()
 
     def _takes_for_a_value(self, name: str, long: bool) -> bool:
         with contextlib.suppress(KeyError, ValueError):  # there is no such task; it is a collection

@@ -51,8 +51,12 @@ def optional(root: Path) -> tuple[Path, ...]:
 
 def announce(names: list[str]) -> None:
     """Say, once, why packages are installed now."""
-    what = " and ".join(NEEDED_BY[name] for name in names)
-    sys.stderr.write(f"{what} needs packages that `run` does not: they are installed into env/ now, once.\n")
+    first, *others = (NEEDED_BY[name] for name in names)
+    what = " and ".join((first, *(each[0].lower() + each[1:] for each in others)))
+    needs = "needs" if not others and names != ["dev"] else "need"
+    sys.stderr.write(
+        f"{what} {needs} packages that `run` does not: they are installed into env/ now, once.\n"
+    )
     sys.stderr.flush()
 
 

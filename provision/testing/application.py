@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +18,8 @@ from provision.app import loading
 from provision.app.launch import Database, Secret, render_environment
 from provision.core.errors import ProvisionError
 from provision.core.files import write_atomically
+from provision.settings.layers import read_layers
+from provision.settings.paths import project_root
 from provision.settings.schema import AppSettings
 
 if TYPE_CHECKING:
@@ -54,12 +57,12 @@ def named(factory: str) -> str:
     return factory
 
 
-def environment(lines: Iterable[str]) -> dict[str, str | None]:
-    """The templates of the app's environment: those that `invoke run` has by default, and those of `app_env`.
+def environment(lines: Iterable[str], folder: Path) -> dict[str, str | None]:
+    """The templates of the app's environment: those of `invoke run`, and those of `app_env`.
 
-    A line is ``NAME=VALUE``; without a value, the variable is taken away.
+    A line is ``NAME=VALUE``; without a value, the variable is taken away. `folder`: in the project.
     """
-    templates = dict(AppSettings().env)
+    templates = {**AppSettings().env, **_of_project(folder)}
     for line in lines:
         name, separator, value = (part.strip() for part in line.partition("="))
         if not name.isidentifier() or not separator:
@@ -70,6 +73,17 @@ def environment(lines: Iterable[str]) -> dict[str, str | None]:
             )
         templates[name] = value or None
     return templates
+
+
+def _of_project(folder: Path) -> dict[str, str | None]:
+    """What its settings files call `app.env`. An app that ignored them would work on the database of development."""
+    found: dict[str, str | None] = {}
+    for layer in read_layers(project_root(folder), {"HOME": os.devnull}):
+        app = layer.values.get("app")
+        env = app.get("env") if isinstance(app, Mapping) and layer.ours_alone else None
+        if isinstance(env, Mapping):
+            found |= {str(name): None if value is None else str(value) for name, value in env.items()}
+    return found
 
 
 @contextlib.contextmanager

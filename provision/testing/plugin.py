@@ -391,7 +391,7 @@ def provision_app(
     try:
         factory = application.named(_option(config, "app_factory"))
         directory = config.rootpath / Path(_option(config, "app_path")).expanduser()
-        templates = application.environment(config.getini("app_env"))
+        templates = application.environment(config.getini("app_env"), config.rootpath)
         uri = provision_mongodb.uri_for(name)
         with application.built(factory, directory, templates, uri, name, app_config, tmp_path) as made:
             yield made

@@ -665,6 +665,32 @@ def test_the_apps_environment_and_folder_are_options_of_pytest(project: Project,
     project.passes(f"--mongodb={elsewhere}")
 
 
+def test_the_variables_that_invoke_run_sets_are_those_of_the_test(project: Project) -> None:
+    """Else the app would write into the database of development."""
+    project.write(
+        "shop.py",
+        """
+        import os
+        from flask import Flask
+
+        app = Flask(__name__)
+        app.config["SEEN"] = [os.environ["SHOP_MONGO"], os.environ["SHOP_DB"], os.environ.get("DB_NAME")]
+        """,
+    )
+    project.write(
+        "invoke.yaml", "app:\n  env:\n    SHOP_MONGO: '{{ uri }}'\n    SHOP_DB: wrong\n    DB_NAME:\n"
+    )
+    project.write("pytest.ini", "[pytest]\napp_factory = shop:app\napp_env = SHOP_DB={{ database }}\n")
+    project.write(
+        "test_shop.py",
+        """
+        def test_it(app, database, mongodb):
+            assert app.config["SEEN"] == [mongodb.uri_for(database.name), database.name, None]
+        """,
+    )
+    project.passes(SHOP_MONGO="mongodb://127.0.0.1:1/development")
+
+
 def test_a_wrong_password_is_said_to_be_refused(project: Project, tmp_path: Path) -> None:
     (tmp_path / "guarded").mkdir()
     guarded = Project(tmp_path / "guarded" / "project", project.mongod, options=("--mongodb-auth",))

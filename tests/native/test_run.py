@@ -314,3 +314,13 @@ def test_a_mongod_that_dies_under_run_is_told_and_the_command_that_is_printed_st
     until("the app to reach it again", lambda: clone.get("/readyz")[0] == 200, detail=lambda: running.text)
     assert interrupt(running) == 130
     assert clone.status()["state"] == "running"
+
+
+def test_a_mongod_that_another_command_starts_anew_is_no_death(clone: Clone) -> None:
+    running = serving(clone)
+    clone.succeeds("snapshot.save", "one")
+    clone.succeeds("snapshot.restore", "one", "--yes")
+    clone.succeeds("restart")
+    clone.mongods()[0].kill()
+    assert running.says("has ended").count("has ended") == 1
+    assert interrupt(running) == 130

@@ -452,7 +452,7 @@ def rule(hint: Any) -> Rule | None:
 
 
 def hint_at(path: Sequence[str]) -> Any:
-    """The annotated type of the setting at a path; of the mapping's values below one; None where there is no such."""
+    """The annotated type of the setting at a path; of a mapping's or list's values below one; None: there is no such."""
     hint: Any = Settings
     for key in path:
         kind = bare(hint)
@@ -460,6 +460,8 @@ def hint_at(path: Sequence[str]) -> Any:
             hint = hints(kind).get(key)
         elif typing.get_origin(kind) is dict:
             hint = typing.get_args(kind)[1]
+        elif typing.get_origin(kind) is list and key.isdigit():
+            hint = typing.get_args(kind)[0]
         else:
             return None
     return hint

@@ -258,3 +258,14 @@ def test_a_layer_without_lines_names_its_origin_alone() -> None:
     with pytest.raises(ProvisionError) as error:
         load(Path("/p"), [Layer("f", {"app": None})], remember=False)
     assert error.value.cause.startswith("f: app: nothing stands")
+
+
+def test_a_key_of_a_zone_that_there_is_not_is_named(machine: Machine) -> None:
+    zone = "{zone: eu, shards: [shard1], min: {a: 1}, max: {a: 2}, shardz: 1}"
+    machine.write(
+        "invoke.yaml",
+        f"deployments:\n  cluster:\n    sharding:\n      shop: {{item: {{key: {{a: 1}}, zones: [{zone}]}}}}\n",
+    )
+    error = machine.refused()
+    assert "zones.0.shardz: there is no such setting" in error.cause
+    assert "did you mean shards?" in error.remedy

@@ -35,17 +35,20 @@ def main() -> str | int | None:
     return _run("installed", handles_signals=True)
 
 
-def _disk_is_nearly_full() -> bool:
-    """Python 3.11 takes a .pyc for whole that a full disk has cut off, and each later command fails with it."""
+def _may_write_bytecode() -> bool:
+    """Not into the folder of another user, who could not delete it; and not on a disk that is nearly full.
+
+    Python 3.11 takes a .pyc for whole that a full disk has cut off, and each later command fails with it.
+    """
     with contextlib.suppress(OSError):
         where = os.statvfs(__file__)
-        return where.f_bavail * where.f_frsize < 64 << 20
+        return os.stat(__file__).st_uid == os.geteuid() and where.f_bavail * where.f_frsize >= 64 << 20  # noqa: PTH116
     return False
 
 
 def _run(program: str, handles_signals: bool = False) -> str | int | None:
     """Run the program. `handles_signals`: no `tasks.py` of ours says what Ctrl-C means, so it is said here."""
-    if {"--dry-run", "-R", "--dry"} & set(sys.argv) or _disk_is_nearly_full():
+    if {"--dry-run", "-R", "--dry"} & set(sys.argv) or not _may_write_bytecode():
         sys.dont_write_bytecode = True
     from provision.core import output
 

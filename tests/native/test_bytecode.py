@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.support.capabilities import NOBODY
 from tests.support.clones import Clone
 from tests.support.mounts import mounted
 
@@ -38,6 +40,14 @@ def test_the_second_command_compiles_nothing(uncompiled: Clone) -> None:
 
 def test_a_shell_that_forbids_bytecode_gets_none(uncompiled: Clone) -> None:
     uncompiled.succeeds("status", env={"PYTHONDONTWRITEBYTECODE": "1"})
+    assert compiled(uncompiled.root) == []
+
+
+@pytest.mark.needs("another-user")
+def test_root_leaves_none_in_the_folder_of_another_user(uncompiled: Clone) -> None:
+    for path in (uncompiled.root / "provision").rglob("*"):
+        os.chown(path, *NOBODY)
+    uncompiled.invoke("status")
     assert compiled(uncompiled.root) == []
 
 

@@ -231,14 +231,14 @@ def test_who_runs_an_app_needs_neither_pytest_nor_what_other_hosts_need() -> Non
     assert set(described["optional-dependencies"]) == {"hosts", "container", "dev"}
 
 
-def test_app_env_adds_to_the_variables_of_the_app_and_takes_away() -> None:
-    known = application.environment([])
+def test_app_env_adds_to_the_variables_of_the_app_and_takes_away(tmp_path: Path) -> None:
+    known = application.environment([], tmp_path)
     assert "MONGODB_URI" in known
-    changed = application.environment(["MONGO_URL={{ uri }}", "MONGODB_URI ="])
+    changed = application.environment(["MONGO_URL={{ uri }}", "MONGODB_URI ="], tmp_path)
     assert changed == {**known, "MONGO_URL": "{{ uri }}", "MONGODB_URI": None}
     for wrong in ("MONGO_URL", "=x", "A B=c"):
         with pytest.raises(ProvisionError, match="is not NAME=VALUE"):
-            application.environment([wrong])
+            application.environment([wrong], tmp_path)
 
 
 @pytest.mark.parametrize("terminal", [True, False])

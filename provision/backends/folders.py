@@ -36,9 +36,8 @@ class Copied:
     """How data were copied out."""
 
     shares_blocks: bool = False  # with the data: until either is written to
-    checksums: Mapping[Path, str] = field(
-        default_factory=dict
-    )  # of copied files: those that are known already
+    # of copied files: those that are known already
+    checksums: Mapping[Path, str] = field(default_factory=dict)
 
 
 class DataFolders(Protocol):

@@ -7,7 +7,7 @@ import io
 import itertools
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from invoke import __version__  # type: ignore[attr-defined]
@@ -83,21 +83,21 @@ class _Program(Program):
         if unknown is None:
             return said
         word, task = unknown[2], context.name if context is not None else None
-        if task is None and word.startswith("-"):
-            task = next(iter(self.core.unparsed), word)  # it stands where a name does
-        known: Iterable[str] = {
-            "--help",
-            *self.collection.task_names,
-            *itertools.chain(*self.collection.task_names.values()),
-        }
-        if word.startswith("-"):
-            known = context.flag_names() if context is not None else ()
-        close = did_you_mean(word, sorted(known))
+        flag = word.startswith("-")
+        if flag and task is None and not self.core.unparsed[0].startswith("-"):
+            task = self.core.unparsed[0]  # the flag stands where this task takes a name
+        if flag:
+            known = list(context.flag_names()) if context is not None else []
+        else:
+            names = self.collection.task_names
+            known = ["--help", *names, *itertools.chain(*names.values())]
+        close = did_you_mean(word, known)
+        place = f" {task}" if task is not None else ""
         next_ = "See what there is: invoke --list. What one does: invoke --help NAME"
-        if task is not None and (word.startswith("-") or not close):
-            next_ = "See what there is: invoke --help" + ("" if task == word else f" {task}")
+        if flag or (task is not None and not close):
+            next_ = f"See what there is: invoke --help{place}"
         return ProvisionError(
-            f"reading the command line{f' of {task}' if task not in (None, word) else ''}",
+            f"reading the command line{' of' if place else ''}{place}",
             f"No idea what {word!r} is{close}.",
             next_,
         ).text()

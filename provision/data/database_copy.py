@@ -91,7 +91,7 @@ class Kept:
                 return None
             kept = cls(folder, tuple(KeptCollection(**each) for each in found["collections"]))
             expected = {folder / each.file: each.checksum for each in kept.collections if each.file}
-            if copying.checksums(expected) != expected:
+            if copying.changed(expected):
                 return None
         except (OSError, ValueError, KeyError, TypeError):
             return None

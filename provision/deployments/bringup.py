@@ -69,20 +69,20 @@ class Plan:
     timeout: float  # seconds until it gives up
 
 
-class EndedMeanwhile(ProvisionError):
-    """A node ended that ran when the bring-up began: it was ending already, or somebody ended it."""
-
-    def __init__(self, node: str, death: ProvisionError) -> None:
-        super().__init__(death.doing, death.cause, death.remedy, death.log_lines, death.code)
-        self.node = node
-
-
-class Unfinished(ProvisionError):
-    """A node ended because an earlier start of it was cut off as MongoDB made its data files. Nothing is in them."""
+class _NodeEnded(ProvisionError):
+    """A node ended in a way that another bring-up gets over."""
 
     def __init__(self, node: Node, death: ProvisionError) -> None:
         super().__init__(death.doing, death.cause, death.remedy, death.log_lines, death.code)
         self.node = node
+
+
+class EndedMeanwhile(_NodeEnded):
+    """It ran when the bring-up began: it was ending already, or somebody ended it."""
+
+
+class Unfinished(_NodeEnded):
+    """An earlier start of it was cut off as MongoDB made its data files. Nothing is in them."""
 
 
 class BringUp:
@@ -355,7 +355,7 @@ class BringUp:
                     raise unknown
                 if found[node.name].ended:
                     death = self._death(node, found[node.name].exit_status)
-                    raise death if node.name in self._launching else EndedMeanwhile(node.name, death)
+                    raise death if node.name in self._launching else EndedMeanwhile(node, death)
 
         tail = functools.partial(self._telling_lines, nodes[0])
         poll = _POLL_SECONDS_PER_NODE * len(self._plan.topology.nodes)

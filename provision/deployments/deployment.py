@@ -399,6 +399,20 @@ class Deployment:
             )
         records.HELD.write(self._paths, None, self.name)
 
+    @contextlib.contextmanager
+    def watched(self, nodes: Sequence[Node], lock: int) -> Iterator[None]:
+        """Have what the block holds on nodes, or stops on a router, released if this process ends within it, however.
+
+        `lock`: descriptor of the deployment's lock.
+        Raises OSError: what watches over it can't be started.
+        """
+        with held_writes.watched(self.targets(nodes), lock):
+            records.HELD.write(self._paths, {"nodes": [node.name for node in nodes]}, self.name)
+            try:
+                yield
+            finally:
+                records.HELD.write(self._paths, None, self.name)
+
     def targets(self, nodes: Sequence[Node]) -> list[held_writes.Target]:
         """Nodes, as the process that watches over a snapshot reaches them."""
         secrets = self.secrets()
@@ -846,9 +860,8 @@ class Deployment:
         """Whether a node's data are known to hold nothing: MongoDB was making them, for a set that there never was."""
         from provision.mongodb.diagnosis import is_unfinished
 
-        processes = in_folders(self.backend)
         return (
-            processes is not None
+            in_folders(self.backend) is not None
             and is_unfinished(log)
             and node.replica_set not in self._initiated()
             and node.name not in (records.LAUNCHED.read(self._paths, self.name) or {})
@@ -887,16 +900,15 @@ def _until_it_stays_up(
     while True:
         try:
             return bring_up()
-        except EndedMeanwhile as death:
-            if death.node in ended:
+        except (EndedMeanwhile, Unfinished) as death:
+            name = death.node.name
+            if name in ended:
                 raise
-            ended.add(death.node)
-            say(f"{death.node} was ending, and is started again")
-        except Unfinished as death:
-            if death.node.name in ended:
-                raise
-            ended.add(death.node.name)
-            remove(death.node)
-            say(
-                f"The first start of {death.node.name} was cut off: its data files, which held nothing, are made anew"
-            )
+            ended.add(name)
+            if isinstance(death, Unfinished):
+                remove(death.node)
+                say(
+                    f"The first start of {name} was cut off: its data files, which held nothing, are made anew"
+                )
+            else:
+                say(f"{name} was ending, and is started again")

@@ -121,9 +121,7 @@ def _end(deployment: Deployment, lock: int) -> None:
     with suppress(ProvisionError, NotReachable, CommandFailed, OSError), ExitStack() as stack:
         nodes = list(primaries(deployment, f"stopping {deployment.name}").values())
         if not any(map(deployment.backend.is_paused, nodes)):
-            stack.enter_context(held_writes.watched(deployment.targets(nodes), lock))
-            records.HELD.write(deployment.paths, {"nodes": [node.name for node in nodes]}, deployment.name)
-            stack.callback(records.HELD.write, deployment.paths, None, deployment.name)
+            stack.enter_context(deployment.watched(nodes, lock))
             connections = {
                 node.name: stack.enter_context(deployment.dial(node, _DIAL_SECONDS)) for node in nodes
             }

@@ -118,10 +118,10 @@ class Store:
         try:
             wrong = [path for path, file in expected.items() if path.stat().st_size != file.bytes]
             if not wrong:
-                read = [path for path, file in expected.items() if file.stamp != copying.stamp(path)]
-                kind = snapshot.manifest.files[0].checksum.partition(":")[0]
-                found = copying.checksums(read, kind=kind)
-                wrong = [path for path in read if found[path] != expected[path].checksum]
+                read = {
+                    path: file.checksum for path, file in expected.items() if file.stamp != copying.stamp(path)
+                }
+                wrong = copying.changed(read)
         except OSError as problem:
             wrong = [Path(problem.filename or snapshot.folder)]
         if wrong:

@@ -175,10 +175,7 @@ def _held(deployment: Deployment, sources: Mapping[str, Node], lock: int, doing:
                 router = stack.enter_context(deployment.dial(deployment.topology.routers[0], 90))
                 balanced = sharding.balancer(router)["mode"] != "off"
             watching = [*nodes, *(deployment.topology.routers[:1] if balanced else ())]
-            names = {"nodes": [node.name for node in watching]}
-            stack.enter_context(held_writes.watched(deployment.targets(watching), lock))
-            records.HELD.write(deployment.paths, names, deployment.name)
-            stack.callback(records.HELD.write, deployment.paths, None, deployment.name)
+            stack.enter_context(deployment.watched(watching, lock))
             if router is not None and balanced:
                 stack.callback(_surely, deployment, deployment.topology.routers[0], sharding.start_balancer, router)
                 sharding.stop_balancer(router, _BALANCER_SECONDS)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from provision.app.loading import OLDEST_FLASK
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 
 AGAIN = "then type `invoke run` again."

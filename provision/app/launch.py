@@ -11,7 +11,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +20,7 @@ from provision.app.dotenv_files import overridden
 from provision.app.runs import Run, told_of_deaths
 from provision.backends.processes import port_holder
 from provision.core import output
+from provision.core.dataclass import dataclass
 from provision.core.errors import INTERRUPTED, ProvisionError
 from provision.core.signals import held, once
 from provision.core.steps import Reporter

@@ -11,11 +11,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from provision.app.deploy import rollout
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.deployments import assembly, cluster, on_hosts
 from provision.deployments.deployment import Deployment

@@ -6,10 +6,10 @@ A back end knows processes, containers or SSH. It knows nothing of replica sets.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from provision.backends.folders import DataFolders
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.mongodb.config import Layout
 from provision.mongodb.topology import Node

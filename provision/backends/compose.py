@@ -6,8 +6,8 @@ https://docs.docker.com/reference/compose-file/
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
+from provision.core.dataclass import dataclass
 from provision.mongodb.topology import Node, Topology
 from provision.settings.paths import conf_place
 

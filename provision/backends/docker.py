@@ -18,7 +18,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from provision.backends.base import Observed
 from provision.backends.folders import OpenedFolder
 from provision.backends.processes import port_holder
 from provision.backends.volumes import FoldersInVolumes
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.core.files import write_atomically
 from provision.core.locks import exclusive

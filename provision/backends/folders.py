@@ -13,11 +13,12 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Protocol
 
 from provision.core import copying
+from provision.core.dataclass import dataclass
 from provision.mongodb.topology import Node
 from provision.settings.paths import Paths
 

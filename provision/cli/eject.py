@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision.cli.command import ON, command
+from provision.core.dataclass import dataclass
 
 if TYPE_CHECKING:
     from provision.cli.result import Result

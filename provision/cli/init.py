@@ -6,11 +6,12 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision.cli.command import command
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.core.typed import as_typed
 

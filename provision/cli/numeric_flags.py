@@ -5,11 +5,12 @@ Invoke lets `int("x")` end in a traceback, and takes a parameter without a defau
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from invoke.exceptions import ParseError
 from invoke.parser.argument import Argument
+
+from provision.core.dataclass import dataclass
 
 Amount = int
 """A whole number from 0 on."""

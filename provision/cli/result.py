@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any, Generic, TypeVar
 
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 
 Data = TypeVar("Data", covariant=True)

@@ -5,8 +5,9 @@ Commands import this on their way, so it imports nothing slow. `tools/schemas.py
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from provision.core.dataclass import dataclass
 
 if TYPE_CHECKING:
     from provision.data.seeds.applying import SeedResult

@@ -11,10 +11,10 @@ import json
 import secrets
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from provision.cli.shell import as_extended_json, namespace, plain, run_python
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 
 if TYPE_CHECKING:

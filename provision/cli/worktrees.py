@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from provision.core.dataclass import dataclass
 
 if TYPE_CHECKING:
     from provision.cli.session import Session

@@ -13,7 +13,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from provision.core.dataclass import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from provision.core.dataclass import dataclass
 from pathlib import Path
 
 from provision.settings.capabilities import BACKENDS

@@ -12,7 +12,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from provision.core.dataclass import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 

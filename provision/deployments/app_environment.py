@@ -6,9 +6,9 @@ import hashlib
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.core.steps import Decision, Progress
 from provision.env import bootstrap, declared, generations

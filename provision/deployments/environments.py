@@ -10,11 +10,11 @@ import resource
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from provision.core.dataclass import dataclass
 from provision.settings.capabilities import BACKENDS
 from provision.settings.paths import Paths
 from provision.state import records, slots

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
+from provision.core.dataclass import dataclass
 from provision.mongodb.topology import CONFIG_SET
 
 

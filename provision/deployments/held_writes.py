@@ -16,10 +16,10 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.mongodb.credentials import Credentials
 from provision.mongodb.wire import CommandFailed, Connection, NotReachable, Server

@@ -10,9 +10,10 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
+from provision.core.dataclass import dataclass
 from provision.mongodb.config import Layout
 from provision.mongodb.topology import Node
 from provision.settings.paths import Paths

@@ -14,9 +14,10 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TypeVar, cast
 
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError, did_you_mean
 from provision.deployments import assembly, on_hosts
 from provision.deployments.deployment import Deployment

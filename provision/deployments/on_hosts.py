@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import cast
 
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.deployments import assembly
 from provision.deployments.deployment import Deployment

@@ -12,9 +12,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.deployments import assembly, cluster
 from provision.deployments.deployment import Deployment

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from provision.backends.base import Backend
+from provision.core.dataclass import dataclass
 from provision.mongodb import replica_set as replication
 from provision.mongodb.topology import Node, Topology
 from provision.mongodb.wire import CommandFailed, Connection, NotReachable

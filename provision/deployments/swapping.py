@@ -7,10 +7,11 @@ Nothing is ever deleted of what was there before the new data are proved.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from provision.backends.folders import DataFolders
+from provision.core.dataclass import dataclass
 from provision.mongodb.topology import Node
 from provision.settings.paths import Paths
 from provision.state import records

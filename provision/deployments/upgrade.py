@@ -12,10 +12,10 @@ import contextlib
 import re
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from provision.backends.registry import in_containers
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.deployments import assembly, cluster, on_hosts, rolling
 from provision.deployments.deployment import Deployment

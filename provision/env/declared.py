@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from provision.core.dataclass import dataclass
 from provision.env import pipfile, poetry
 from provision.env.requirements_files import all_files, decoded, local_projects, project_files
 from provision.env.virtualenv import BootstrapError

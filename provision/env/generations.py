@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from provision.core.dataclass import dataclass
 from provision.core.locks import exclusive
 from provision.env.virtualenv import (
     BootstrapError,

@@ -11,9 +11,9 @@ Nothing but the standard library is needed: `python_setting` asks before env/ is
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
+from provision.core.dataclass import dataclass
 from provision.machine.access import base_directory, home_directory
 
 TYPE_CHECKING = False

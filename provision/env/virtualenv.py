@@ -16,9 +16,10 @@ import os
 import re
 import shutil
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
+from provision.core.dataclass import dataclass
 from provision.core.locks import exclusive
 from provision.core.text import indent, redact
 from provision.env.wrapper import pythons_on_path

@@ -13,10 +13,10 @@ import shlex
 import ssl
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.state import records
 

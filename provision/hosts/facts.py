@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from provision.core.dataclass import dataclass
 from provision.hosts.link import HostError, Link
 from provision.hosts.scripts import script
 

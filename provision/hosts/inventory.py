@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path, PurePosixPath
 
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError, did_you_mean
 from provision.hosts import ssh
 from provision.hosts.ssh import Question, SshOptions

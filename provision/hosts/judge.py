@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.core.finding import Finding, Level, error, ok, warning
 from provision.env.virtualenv import MINIMUM_PYTHON

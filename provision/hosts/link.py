@@ -21,10 +21,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.hosts import ssh
 from provision.hosts.inventory import Hop, Host

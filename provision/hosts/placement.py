@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.mongodb.topology import Node, Topology
 from provision.state.remembered import Move

@@ -9,10 +9,11 @@ import functools
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.core.steps import Decision, Progress, Silent, Step, StepResult, run_steps
 from provision.hosts.link import HostError, Link, Ran, everywhere

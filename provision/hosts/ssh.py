@@ -18,10 +18,11 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 
 PORT = 22

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from provision.backends.base import Observed
+from provision.core.dataclass import dataclass
 from provision.hosts.link import Link, Ran
 from provision.hosts.scripts import script
 

@@ -6,9 +6,9 @@ https://www.mongodb.com/docs/manual/reference/configuration-options/
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.mongodb.topology import Node
 

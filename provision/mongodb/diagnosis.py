@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from provision.core.dataclass import dataclass
 from provision.mongodb.config import Layout
 from provision.mongodb.logs import last_run
 

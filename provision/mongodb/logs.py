@@ -12,10 +12,11 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, BinaryIO
+
+from provision.core.dataclass import dataclass
 
 TELLING_LINES = 6
 """At most so many lines of a log go into an error message."""

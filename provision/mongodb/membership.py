@@ -6,9 +6,9 @@ https://www.mongodb.com/docs/manual/administration/replica-set-member-configurat
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from provision.core.dataclass import dataclass
 from provision.mongodb.waiting import Wait
 from provision.mongodb.wire import CommandFailed, Connection, NotReachable, Server
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.mongodb.topology import ReplicaSet
 from provision.mongodb.waiting import Wait

@@ -6,10 +6,11 @@ A single mongod is a topology of one node. Nothing here knows how a node becomes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from urllib.parse import quote
 
+from provision.core.dataclass import dataclass
 from provision.core.numbers import first_numbers
 from provision.mongodb.credentials import Credentials
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import base64
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from provision.core.dataclass import dataclass
 from provision.core.files import write_atomically
 from provision.mongodb.credentials import Credentials
 from provision.mongodb.wire import CommandFailed, Server

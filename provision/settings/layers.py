@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
+from provision.core.dataclass import dataclass
 from provision.env.settings_files import SUFFIXES, file_at, home_folder, places
 
 TYPE_CHECKING = False

@@ -16,10 +16,11 @@ import json
 import os
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import asdict, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError, did_you_mean, shown
 from provision.core.files import read_json, write_json
 from provision.env.settings_files import SUFFIXES

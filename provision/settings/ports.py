@@ -8,9 +8,9 @@ it, so that a folder's addresses are the same every day. A deployment that needs
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
+from provision.core.dataclass import dataclass
 from provision.settings.paths import Paths
 from provision.settings.schema import DeploymentSettings
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import field, is_dataclass
 from typing import Annotated, Any, Literal
 
+from provision.core.dataclass import dataclass
 from provision.core.numbers import first_numbers
 from provision.settings.capabilities import BACKENDS, Capabilities
 

@@ -5,8 +5,9 @@ https://git-scm.com/docs/gitrepository-layout
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from provision.core.dataclass import dataclass
 
 _SHOWN_DIGITS = 10
 

@@ -18,10 +18,11 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 
 _PROC = Path("/proc")

@@ -8,11 +8,11 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.core.files import read_json, write_atomically, write_json
 from provision.settings.paths import Paths

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.settings.paths import Paths
 from provision.settings.schema import DeploymentSettings, KeyPath

@@ -12,12 +12,13 @@ import contextlib
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.core.files import read_json, write_json
 from provision.mongodb import binaries

@@ -10,10 +10,11 @@ import random
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from provision.backends.processes import port_holder
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.core.files import read_json, write_json
 from provision.core.locks import exclusive

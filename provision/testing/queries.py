@@ -14,10 +14,11 @@ import sys
 import sysconfig
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
+
+from provision.core.dataclass import dataclass
 
 VERBS = frozenset(
     (

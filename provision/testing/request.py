@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
+
+from provision.core.dataclass import dataclass
 
 Topology = Literal["single", "replica-set", "sharded"]
 TOPOLOGIES: tuple[Topology, ...] = ("single", "replica-set", "sharded")

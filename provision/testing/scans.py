@@ -9,9 +9,9 @@ https://www.mongodb.com/docs/manual/reference/command/profile/
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from provision.core.dataclass import dataclass
 from provision.testing.queries import Query, described
 
 if TYPE_CHECKING:

@@ -6,11 +6,12 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from provision.core.dataclass import dataclass
 from provision.testing import databases
 from provision.testing.request import Request
 from provision.testing.run import Run

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
+
+from provision.core.dataclass import dataclass
 
 if TYPE_CHECKING:
     from bson.raw_bson import RawBSONDocument

@@ -8,12 +8,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from provision.core.dataclass import dataclass
 from provision.core.files import read_json, write_json
 
 VERSION = re.compile(r"\d+\.\d+(\.\d+)?")

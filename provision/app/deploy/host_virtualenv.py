@@ -20,9 +20,10 @@ import tarfile
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.core.steps import Decision, Progress
 from provision.core.text import redact

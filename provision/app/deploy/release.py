@@ -14,12 +14,12 @@ import os
 import secrets
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from provision.app import launch, loading
 from provision.app.deploy import host_virtualenv
 from provision.app.deploy.host_virtualenv import AppEnvironment
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.core.steps import Decision, Progress
 from provision.deployments import assembly

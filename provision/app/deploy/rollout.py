@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import cast
 
 from provision.app.app_process import name_of
 from provision.app.deploy import host_virtualenv, release
 from provision.app.deploy.host_virtualenv import AppEnvironment, Wheels
 from provision.app.deploy.release import SentRelease, Target
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.core.locks import exclusive
 from provision.core.steps import Decision, Progress

@@ -6,7 +6,6 @@ Everything is read, and nothing is run: Python files by their syntax tree, the o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from provision.app.discovery.apps import Candidate, candidates_of
@@ -18,6 +17,7 @@ from provision.app.discovery.database import (
     variables_of,
 )
 from provision.app.discovery.source import examples_of, parse, python_files
+from provision.core.dataclass import dataclass
 
 __all__ = ("Candidate", "Found", "Variable", "look")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from provision.app.discovery.source import (
@@ -18,6 +17,7 @@ from provision.app.discovery.source import (
     makes_app,
     text_of,
 )
+from provision.core.dataclass import dataclass
 
 _CONVENTIONAL = ("wsgi", "app", "application", "main", "run", "server", "manage")
 _OBJECTS = ("app", "application", "api", "server")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from provision.app.discovery.source import Module, called
+from provision.core.dataclass import dataclass
 
 MONGO_LIBRARIES = frozenset(
     {"pymongo", "mongoengine", "flask_pymongo", "flask_mongoengine", "motor", "mongokit", "eve"}

@@ -6,8 +6,10 @@ import ast
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
+
+from provision.core.dataclass import dataclass
 
 _SKIPPED = frozenset(
     (

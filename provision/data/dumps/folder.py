@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import field
+from provision.core.dataclass import dataclass
 from typing import Any, Literal
 from urllib.parse import quote, unquote
 

@@ -10,7 +10,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from provision.core.dataclass import dataclass
 from pathlib import Path
 from typing import IO
 

@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from provision.core.dataclass import dataclass
 from pathlib import Path
 
 from provision.core.errors import ProvisionError

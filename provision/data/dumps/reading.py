@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
+from provision.core.dataclass import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 

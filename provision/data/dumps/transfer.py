@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from provision.core.dataclass import dataclass
 from pathlib import Path
 
 from provision.core.errors import ProvisionError

@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from provision.core.dataclass import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 

@@ -9,7 +9,8 @@ import hashlib
 import hmac
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
+from provision.core.dataclass import dataclass
 from typing import TYPE_CHECKING, Any
 
 from provision.core.errors import ProvisionError, did_you_mean

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
+from provision.core.dataclass import dataclass
 from typing import Any
 
 from provision.core.errors import ProvisionError, did_you_mean

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from provision.core.dataclass import dataclass
 from pathlib import Path
 from typing import Any
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from provision.core.dataclass import dataclass
 from enum import StrEnum
 from pathlib import Path
 from urllib.parse import unquote

@@ -18,7 +18,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from provision.core.dataclass import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any

@@ -7,9 +7,9 @@ import os
 import re
 import signal
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
+from provision.core.dataclass import dataclass
 from provision.mongodb.binaries.machine import Machine, no_avx
 from provision.mongodb.binaries.model import NotServing, Reason, unsupported, version_in
 from provision.mongodb.binaries.tunables import environment

@@ -6,9 +6,9 @@ import os
 import platform
 import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
+from provision.core.dataclass import dataclass
 from provision.mongodb.binaries.model import NotServing, leading, numbers
 
 _ARCHIVE_ARCHITECTURES = ("x86_64", "aarch64")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+
+from provision.core.dataclass import dataclass
 
 # The versions this tool's commands and configuration are written for: from 6.0 to the last 8.x.
 _OLDEST = (6, 0)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from provision.core.dataclass import dataclass
 from provision.machine.access import explain
 from provision.mongodb.binaries.machine import Machine, install_commands
 from provision.mongodb.binaries.model import Reason, Refusal

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
+from provision.core.dataclass import dataclass
 from provision.core.steps import Progress
 from provision.core.text import redact
 from provision.mongodb.binaries.archive import write_binary

@@ -70,6 +70,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # The tests say themselves which settings they mean: those of the person who runs them end here.
     for name in [name for name in os.environ if name.startswith("INVOKE_")]:
         del os.environ[name]
+    # Thousands of commands would each compile every module that they import.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     # So does their list of environments: nothing that a test brings up is put into it.
     state = tempfile.mkdtemp(prefix="provision-tests-state-")
     os.environ["XDG_STATE_HOME"] = state

@@ -33,6 +33,7 @@ MODULES = [
     "cli/entry",
     "cli/uncaught",
     "cli/interrupts",
+    "core/dataclass",
     "core/errors",
     "env/bootstrap",
     "env/virtualenv",
@@ -387,9 +388,12 @@ def test_a_virtualenv_made_by_hand_is_adopted(clone: Clone) -> None:
     assert (clone.env / "mine").exists()
 
 
-def test_a_dry_run_without_env_says_what_would_be_made_and_makes_nothing(clone: Clone) -> None:
+@pytest.mark.parametrize("arguments", ["setup --dry-run", "-R setup", "-eR setup"])
+def test_a_dry_run_without_env_says_what_would_be_made_and_makes_nothing(
+    clone: Clone, arguments: str
+) -> None:
     before = clone.tree()
-    done = clone.run("setup", "--dry-run")
+    done = clone.run(*arguments.split())
     assert done.returncode == 0
     assert "virtualenv: would change" in done.stdout
     assert "requirements: would change" in done.stdout
@@ -408,6 +412,8 @@ def test_a_dry_run_without_env_leaves_no_compiled_modules(clone: Clone) -> None:
 def test_a_dry_run_with_stale_requirements_reports_and_changes_nothing(clone: Clone, program: str) -> None:
     clone.setup()
     (clone.root / "requirements.txt").write_text(pinned("sortedcontainers"))
+    if program == "env/bin/invoke":  # it imports Invoke before anything of ours could say that this is a dry run
+        clone.environment["PYTHONDONTWRITEBYTECODE"] = "1"
     before = clone.tree()
     done = clone.run("setup", "--dry-run", program=clone.root / program)
     assert done.returncode == 0, done.stderr

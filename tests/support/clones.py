@@ -9,6 +9,7 @@ import http.client
 import importlib.util
 import json
 import os
+import py_compile
 import shutil
 import signal
 import subprocess
@@ -283,6 +284,7 @@ def make_clone(root: Path, mongod: str | None, with_env: bool = True) -> Clone:
         with_env: give it an env/, with the packages of the one the tests run in.
     """
     _copy(_pattern() / "files", root)
+    _link(_pattern() / "compiled", root)
     home = root.parent / "home"
     home.mkdir()
     if with_env:
@@ -301,8 +303,10 @@ def _pattern() -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # being renamed by an editor
             shutil.copy2(ROOT / name, target)
-            if name.endswith(".py"):
-                _copy_bytecode(ROOT / name, target)
+    for source in (folder / "files").rglob("*.py"):
+        # Saves the clones from it: to compile takes longer than most commands. Valid in them: their files are as old.
+        kept = folder / "compiled" / source.relative_to(folder / "files")
+        py_compile.compile(str(source), importlib.util.cache_from_source(kept))
     lender, env = Path(sys.prefix), folder / "env"
     (env / "bin").mkdir(parents=True)
     shutil.copy2(lender / "pyvenv.cfg", env / "pyvenv.cfg")
@@ -316,12 +320,10 @@ def _copy(source: Path, target: Path) -> None:
     subprocess.run(["cp", "-a", source, target], check=True)
 
 
-def _copy_bytecode(source: Path, target: Path) -> None:
-    """Save the clone from compiling what is compiled here: that would take longer than most commands."""
-    compiled, copy = (Path(importlib.util.cache_from_source(path)) for path in (source, target))
-    if compiled.is_file():
-        copy.parent.mkdir(exist_ok=True)
-        shutil.copy2(compiled, copy)
+def _link(source: Path, target: Path) -> None:
+    """Have the files of a directory in another one without copying them: for files that nobody writes to."""
+    same = source.stat().st_dev == target.stat().st_dev
+    subprocess.run(["cp", "-al" if same else "-a", f"{source}/.", target], check=True)
 
 
 @functools.cache
@@ -413,7 +415,6 @@ def make_environment(home: Path, port: int, app_port: int, mongod: str | None) -
         "HOME": str(home),
         "INVOKE_DEPLOYMENTS_LOCAL_PORT": str(port),
         "INVOKE_APP_PORT": str(app_port),
-        "PYTHONDONTWRITEBYTECODE": "1",
     }
 
 

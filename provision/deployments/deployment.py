@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from provision.backends.base import Backend
 from provision.backends.folders import is_bare
 from provision.backends.registry import in_containers, in_folders
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.core.locks import exclusive
 from provision.deployments import held_writes, launched, swapping
@@ -342,7 +343,7 @@ class Deployment:
             say(f"Starting {self.name} ({_names(missing)})")
             # The one that starts it now stops it.
             self._paths.run_record(self.name).unlink(missing_ok=True)
-        bring_up = BringUp(self._plan(), self.backend, self._telling_lines, self._death, note)
+        bring_up = BringUp(self._plan(), self.backend, self._telling_lines, self._death, note, say)
         refused: NotSharded | None = None
         with self._taken_back(missing, bring_up):
             try:

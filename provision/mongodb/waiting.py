@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 
 POLL_SECONDS = 0.01
+_TELL_SECONDS = 5.0
+_TELL_AGAIN_SECONDS = 10.0
 T = TypeVar("T")
 
 
@@ -23,6 +25,7 @@ class Wait:
     log_tail: Callable[[], list[str]]  # the last readable log lines of the node that is waited for
     # seconds between two tries; more where many wait at once, so that they leave the processor to the nodes
     poll: float = POLL_SECONDS
+    say: Callable[[str], None] = lambda _: None  # told what is awaited, where it takes long
 
     def until(self, what: str, attempt: Callable[[], T | None]) -> T:
         """Try until there is an answer.
@@ -34,16 +37,23 @@ class Wait:
         Returns: The first answer that is not None.
         Raises ProvisionError: the deadline passed, or it can no longer happen.
         """
+        begun = time.monotonic()
+        tell_at = begun + _TELL_SECONDS
         while True:
             answer = attempt()
             if answer is not None:
                 return answer
             self.check_alive()
-            if time.monotonic() >= self.deadline:
+            now = time.monotonic()
+            if now >= self.deadline:
                 raise ProvisionError(
                     f"waiting for {what}",
                     f"It did not happen within {self.seconds:g} s, and the process is still running.",
                     "Look at `invoke logs`. A slow machine may need a larger mongodb.start_timeout in invoke.yaml.",
                     self.log_tail(),
                 )
+            if now >= tell_at:
+                tell_at = now + _TELL_AGAIN_SECONDS
+                said = self.log_tail()[-1:]
+                self.say("\n  ".join([f"Waiting for {what}, for {now - begun:.0f} s now.", *said]))
             time.sleep(self.poll)

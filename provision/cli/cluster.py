@@ -61,6 +61,7 @@ def up(
     A cluster that runs already stays as it is. If you ask for more nodes, they are added. If you ask for fewer, the
     command names what is left over and how to remove it.
     """
+    from provision.cli import interrupts
     from provision.cli.progress import UpProgress
     from provision.cli.worktrees import beginning
     from provision.core.errors import ProvisionError
@@ -91,6 +92,7 @@ def up(
             progress.say,
             progress.reached,
             wait == "healthy",
+            interrupts.end_here,
         )
     if wait == "writable" and len(deployment.topology.nodes) > 1:
         log = loaded.paths.finishing_log(on).relative_to(loaded.paths.root)
@@ -210,12 +212,14 @@ def shard_collection(
 @command(help={"timings": "show what was reached when", **ON_CLUSTER})
 def add_shard(session: Session, on: str = "cluster", timings: bool = False) -> Result[shapes.BroughtUp]:
     """Add one more shard, with as many members as the others have."""
+    from provision.cli import interrupts
     from provision.cli.progress import UpProgress
     from provision.deployments import cluster
 
     deployment = session.ready(on)
     with UpProgress.of(deployment, session.quiet) as progress:
-        return brought_up(cluster.add_shard(session.loaded, on, progress.say, progress.reached), timings)
+        done = cluster.add_shard(session.loaded, on, progress.say, progress.reached, interrupts.end_here)
+        return brought_up(done, timings)
 
 
 @command(help={"shard": "its name: shard2", "yes": "don't ask", **ON_CLUSTER})

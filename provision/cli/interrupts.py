@@ -23,6 +23,16 @@ def install() -> None:
     repeat_lost()
 
 
+def end_here() -> None:
+    """Have those signals do nothing any more: what they would take back is done, and its result is about to be printed.
+
+    Not ignored as the kernel does it: what this process starts would inherit that.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda _number, _frame: None)
+
+
 def _interrupted(number: int, _frame: object) -> None:
     output.hurry()
     sys.exit(128 + number)

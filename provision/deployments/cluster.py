@@ -26,6 +26,7 @@ from provision.state.remembered import Flag
 
 Say = Callable[[str], None]
 Reached = Callable[[Event], None]
+Started = Callable[[], None]
 _ELECTION_SECONDS = 30.0
 _DRAIN_POLL_SECONDS = 0.25
 _STALLED_SECONDS = 60.0
@@ -39,12 +40,13 @@ def up(
     say: Say,
     reached: Reached,
     until_healthy: bool = True,
+    started: Started = lambda: None,
 ) -> Up:
     """Bring a deployment up with flags, which then hold for the later commands on it.
 
     Args:
         typed: key of the deployment's settings → the flag as typed, with its value.
-        until_healthy: as for `Deployment.up`.
+        until_healthy: as for `Deployment.up`, and so is `started`.
 
     Raises:
         NotSharded: it is up, but for a collection that could not be sharded; the flags hold.
@@ -52,10 +54,10 @@ def up(
     """
     settings = loaded.deployment(name)
     flags = {key: Flag(getattr(settings, key), f"cluster.up {text}") for key, text in typed.items()}
-    return _up_with(loaded, name, flags, say, reached, until_healthy)
+    return _up_with(loaded, name, flags, say, reached, until_healthy, started)
 
 
-def add_shard(loaded: Loaded, name: str, say: Say, reached: Reached) -> Up:
+def add_shard(loaded: Loaded, name: str, say: Say, reached: Reached, started: Started) -> Up:
     """Add one more shard to a sharded cluster.
 
     Raises ProvisionError: it is not sharded, or the shard could not be brought up.
@@ -63,17 +65,23 @@ def add_shard(loaded: Loaded, name: str, say: Say, reached: Reached) -> Up:
     extent = _extent(loaded, name, "adding a shard to")
     # A number that was removed stays unused: what some client or log calls shard1 is always the same shard.
     shards = (*extent.shards, max(extent.shards) + 1)
-    return _up_with(loaded, name, _shard_flags(shards, "cluster.add-shard"), say, reached, True)
+    return _up_with(loaded, name, _shard_flags(shards, "cluster.add-shard"), say, reached, True, started)
 
 
 def _up_with(
-    loaded: Loaded, name: str, flags: Mapping[str, Flag], say: Say, reached: Reached, until_healthy: bool
+    loaded: Loaded,
+    name: str,
+    flags: Mapping[str, Flag],
+    say: Say,
+    reached: Reached,
+    until_healthy: bool,
+    started: Started,
 ) -> Up:
     with resizing(loaded, name, say):
         before = remembered.remember(loaded.paths, name, flags)
         try:
             changed = with_flags(loaded, name, flags)
-            return assembly.deployment(changed, name).up(say, reached, until_healthy)
+            return assembly.deployment(changed, name).up(say, reached, until_healthy, started=started)
         except NotSharded:
             raise  # it is up with these flags
         except BaseException:

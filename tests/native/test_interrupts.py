@@ -82,6 +82,20 @@ def test_a_ctrl_c_as_the_last_thing_is_noted_takes_back_what_was_started(
         assert told == [True]
 
 
+@pytest.mark.parametrize("command", ["start", "restart", "cluster.up --on local"])
+def test_a_ctrl_c_when_all_is_done_does_not_say_otherwise(clone: Clone, command: str) -> None:
+    """A status of 130 and a MongoDB that runs contradict each other."""
+    code = clone.root / "provision" / "deployments" / "deployment.py"
+    text = code.read_text()
+    late = "            self._note_up(done.uri)\n"
+    assert late in text
+    code.write_text(
+        text.replace(late, f"            import os; os.kill(os.getpid(), {signal.SIGINT:d})\n{late}")
+    )
+    assert clone.succeeds(*command.split()).startswith("mongodb://")
+    assert clone.status()["state"] == "running"
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_polite_kill_or_a_closed_terminal_ends_run_and_all_it_started(
     clone: Clone, number: signal.Signals, status: int

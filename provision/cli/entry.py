@@ -48,10 +48,14 @@ def _may_write_bytecode() -> bool:
 
 def _run(program: str, handles_signals: bool = False) -> str | int | None:
     """Run the program. `handles_signals`: no `tasks.py` of ours says what Ctrl-C means, so it is said here."""
-    if {"--dry-run", "-R", "--dry"} & set(sys.argv) or not _may_write_bytecode():
-        sys.dont_write_bytecode = True
-    from provision.core import output
+    if (
+        any(each.startswith("-") and ("dry" in each or "R" in each) for each in sys.argv)
+        or not _may_write_bytecode()
+    ):
+        sys.dont_write_bytecode = True  # what may be a dry run writes nothing
+    from provision.core import output, typed
 
+    typed.runs_as_wrapper(os.environ)
     output.guard()
 
     from provision.cli.uncaught import install_excepthook

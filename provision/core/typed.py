@@ -8,15 +8,49 @@ from __future__ import annotations
 
 import re
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping, Sequence
+
+WRAPPER = "PROVISION_WRAPPER"
+"""The variable in which `./invoke` says how it was typed, where that was a relative path."""
 AS_WRITTEN = "invoke "
 _WRITTEN = re.compile(r"(?<![\w./-])(?:\./)?invoke (?=[a-z])")
+# -R among those of Invoke's short flags that take no value.
+_SHORT_DRY = re.compile(r"-[dehpVw]*R[dehpVw]*")
 _typed = AS_WRITTEN
+_wrapper = ""
 
 
 def runs_as(program: str, prefix: str = "") -> None:
     """Say how commands are typed in this process: ``"provision"``, or ``"invoke"`` with the prefix ``"db."``."""
     global _typed
     _typed = f"{program} {prefix}"
+
+
+def runs_as_wrapper(environ: MutableMapping[str, str]) -> None:
+    """Have commands shown as the wrapper was typed, ``./invoke start``; it is taken out of the environment.
+
+    An absolute path is nothing that a person types: then they are shown as they are written.
+    """
+    global _wrapper
+    _wrapper = environ.pop(WRAPPER, "")
+    if _wrapper:
+        runs_as(_wrapper)
+
+
+def hand_on(environ: MutableMapping[str, str]) -> None:
+    """Tell the program that this process becomes how the wrapper was typed."""
+    if _wrapper:
+        environ[WRAPPER] = _wrapper
+
+
+def is_dry_run(arguments: Sequence[str]) -> bool:
+    """Say whether nothing may be changed: `--dry-run`, or Invoke's own `-R` (also as `-eR`), `--dry`."""
+    ours = list(arguments)
+    if "--" in ours:
+        ours = ours[: ours.index("--")]
+    return any(each in ("--dry-run", "--dry") or _SHORT_DRY.fullmatch(each) for each in ours)
 
 
 def as_typed(text: str) -> str:

@@ -18,6 +18,7 @@ import re
 import sys
 from pathlib import Path
 
+from provision.core import typed
 from provision.env import groups
 from provision.env.python_setting import read_env_python
 from provision.env.virtualenv import (
@@ -110,7 +111,7 @@ def main(arguments: Sequence[str]) -> int:
         if nothing_to_clean(spec, arguments):
             sys.stdout.write("There is nothing to remove: no env/ and no .state/.\n")
             return 0
-        if is_dry_run(arguments):
+        if typed.is_dry_run(arguments):
             plan = inspect()
             steps = plan.steps()
             if plan.virtualenv != "keep":
@@ -162,7 +163,7 @@ def ensure_environment() -> None:
             if "provision.cli.program" in sys.modules:
                 return
             enter(spec, arguments, ())  # from env/bin/invoke, which reads settings files in a way of its own
-        if inside and is_dry_run(arguments):
+        if inside and typed.is_dry_run(arguments):
             _reported[:] = plan.steps()
             return
         if report:
@@ -197,7 +198,7 @@ def need(*names: str) -> None:
     missing = [name for name in names if ROOT / groups.GROUPS[name] not in has]
     if not missing or not _is_inside(spec.path):
         return
-    if is_dry_run(sys.argv[1:]):
+    if typed.is_dry_run(sys.argv[1:]):
         raise BootstrapError(
             f"looking at {', '.join(missing)}",
             "env/ does not have the packages for that yet, and a dry run installs nothing",
@@ -311,14 +312,6 @@ def asks_only(arguments: Sequence[str]) -> bool:
     return not arguments
 
 
-def is_dry_run(arguments: Sequence[str]) -> bool:
-    """Say whether nothing may be changed: `--dry-run`, or Invoke's own `-R`, `--dry`."""
-    ours = list(arguments)
-    if "--" in ours:
-        ours = ours[: ours.index("--")]
-    return bool({"--dry-run", "-R", "--dry"} & set(ours))
-
-
 def enter(spec: EnvironmentSpec, arguments: Sequence[str], steps: Iterable[StepRecord]) -> NoReturn:
     """Become the virtualenv's Invoke; `steps` is what it will find in `take_report`."""
     report = [
@@ -341,6 +334,7 @@ def leave_environment(spec: EnvironmentSpec, arguments: Sequence[str]) -> None:
 
 def _execute(python: str, script: str, arguments: Sequence[str]) -> NoReturn:
     """Become a script of the tool's, run by a Python."""
+    typed.hand_on(os.environ)
     sys.stdout.flush()
     sys.stderr.flush()
     try:

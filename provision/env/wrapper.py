@@ -120,8 +120,10 @@ def main(arguments):
     sys.path.insert(0, ROOT)
     # Nothing is written before it is known that something may be: this may be a dry run.
     sys.dont_write_bytecode = True
-    from provision.core import output
+    from provision.core import output, typed
     from provision.env import bootstrap
+
+    typed.runs_as_wrapper(os.environ)
 
     output.guard()
     return output.status(bootstrap.main(arguments))

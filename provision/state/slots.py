@@ -13,12 +13,13 @@ import re
 import shlex
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.core.files import write_json
 from provision.core.locks import exclusive
@@ -470,10 +471,12 @@ def nodes_up(found: Iterable[tuple[str, int, int | None]]) -> tuple[NodeUp, ...]
 
 
 def forget(roots: Sequence[Path]) -> None:
-    """Remove entries.
+    """Remove entries; nothing is touched where there are none of these.
 
     Raises ProvisionError: as `changing`.
     """
+    if not read().keys() & set(roots):
+        return
     with changing("forgetting folders that were deleted") as entries:
         for root in roots:
             entries.pop(root, None)

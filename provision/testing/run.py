@@ -18,13 +18,14 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from provision.core.dataclass import dataclass
 from provision.core.errors import ProvisionError
 from provision.core.files import read_json, write_atomically, write_json
 from provision.core.locks import exclusive
+from provision.state import slots
 from provision.state.process_identity import (
     ProcessIdentity,
     identity_of,
@@ -245,9 +246,11 @@ class Run:
                     remove_all(self.id)
                     keep -= containers
             finally:
-                for folder in self.folder.iterdir():
-                    if folder not in keep and folder.is_dir():
-                        shutil.rmtree(folder, ignore_errors=True)
+                ended = [each for each in self.folder.iterdir() if each not in keep and each.is_dir()]
+                for folder in ended:
+                    shutil.rmtree(folder, ignore_errors=True)
+                with contextlib.suppress(ProvisionError):  # `ps` shows them as deleted then
+                    slots.forget(ended)
         if not keep:
             shutil.rmtree(self.folder, ignore_errors=True)
 

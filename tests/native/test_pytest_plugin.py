@@ -14,6 +14,7 @@ import psutil
 import pytest
 from pymongo import MongoClient
 
+from provision.state import slots
 from tests.support.plugin_project import ROOT, SIX_LINES, Project
 from tests.support.polling import until
 from tests.support.router_standin.install import beside, link
@@ -98,6 +99,8 @@ def test_every_test_gets_a_fresh_database_with_transactions_and_nothing_is_left(
         """,
     )
     assert "4 passed" in project.passes("-W", "error")
+    listed = [root for root in slots.read() if root.is_relative_to(project.temporary.resolve())]
+    assert listed == [], "`ps` would show them as deleted"
     names = [name for name, _ in project.told("names")]
     assert len(set(names)) == 3
     # Each was gone when the next test began.

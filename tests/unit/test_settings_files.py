@@ -162,7 +162,7 @@ _PLACES = ["invoke.yaml", "~/.invoke.yaml", "~/.config/flaskbook/invoke.yaml", "
         ("app:\n  env:\n    DEBUG: yes\n", 3, ["yes without quotes", "the truth value true", '"yes"']),
         ("app:\n  database: 2024-02-03\n", 2, ["2024-02-03 without quotes", "the date"]),
         ("app:\n  prot: 1\n", 2, ["app.prot", "did you mean port?"]),
-        ("app:\n  port: many\n", 2, ["app.port", "'many'", "valid integer"]),
+        ("app:\n  port: many\n", 2, ["app.port", "'many'", "it must be a whole number"]),
         ("paths:\n  data: $HOME/x\n", 2, ["paths.data", "'$HOME/x'", "~ for your home directory is"]),
         ("paths:\n  log: ${HOME}/x\n", 2, ["paths.log", "~ for your home directory is"]),
         ("paths:\n  data: ~nobody-here/x\n", 2, ["paths.data", "not known here"]),

@@ -100,7 +100,7 @@ def get(deployment: Deployment, name: str, doing: str) -> Snapshot:
     raise ProvisionError(
         doing,
         f"{deployment.name} has no snapshot {name!r}. There are: {names}.",
-        f"Name one of them, or take one: invoke snapshot.save --on {deployment.name}",
+        f"Name one of them: invoke snapshot.list --on {deployment.name}",
     )
 
 

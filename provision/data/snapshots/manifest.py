@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from provision.core.dataclass import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from provision.backends.folders import DataFolders
@@ -32,8 +32,19 @@ def restore(deployment: Deployment, snapshot: Snapshot, say: Say) -> None:
         _check(deployment, snapshot, folders, doing)
         say(f"Copying the snapshot {snapshot.name} ({snapshot.room / 1e6:,.0f} MB)")
         deployment.prepare()
-        _copy_in(deployment, snapshot, folders, doing)
+        with _telling(say, "Nothing was changed."):
+            _copy_in(deployment, snapshot, folders, doing)
         swap(deployment, folders, f"snapshot {snapshot.name}", snapshot.manifest.balanced, lock, say)
+
+
+@contextmanager
+def _telling(say: Say, text: str) -> Iterator[None]:
+    """Say which data are there, where the block is interrupted."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        say(text)
+        raise
 
 
 def _copy_in(deployment: Deployment, snapshot: Snapshot, folders: DataFolders, doing: str) -> None:
@@ -171,9 +182,11 @@ def swap(
     ran = bool(deployment.running(deployment.topology.nodes))
     started_by_run = paths.run_record(name)
     kept = started_by_run.read_bytes() if started_by_run.is_file() else None
+    at_start = f"Type: invoke start --on {name}"
     if ran:
         say(f"Stopping {name}")
-        _end(deployment, lock)
+        with _telling(say, f"{name} has the data that it had, and may be stopped. {at_start}"):
+            _end(deployment, lock)
     before: dict[str, Any] = records.INITIATED.read(paths, name) or {}
     sets = sorted({*before.get("replica_sets", ()), *(each.name for each in deployment.topology.all_sets)})
     swapping.record(
@@ -191,7 +204,8 @@ def swap(
     if not start:
         return
     try:
-        deployment.up(say, holding=True)
+        with _telling(say, f"{name} has {what} from its next start on. {at_start}"):
+            deployment.up(say, holding=True)
     except NotProved:
         if ran:
             deployment.up(say, holding=True)

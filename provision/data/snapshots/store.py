@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from provision.core.dataclass import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 

@@ -7,7 +7,7 @@ import errno
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from provision.core.dataclass import dataclass
 from pathlib import Path
 
 from provision.backends.folders import Copied, DataFolders

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import compileall
 import os
 import shlex
 import sys
-import sysconfig
 from pathlib import Path
 from typing import NoReturn
 
@@ -53,11 +51,9 @@ def command(root: Path, require: str, only: str, workers: int, arguments: str, r
 def run(root: Path, command: list[str]) -> NoReturn:
     """Become pytest: its exit status, its last line and its handling of Ctrl-C are the task's."""
     os.chdir(root)
-    # The tests' clones copy the one and share the other. Each command in them would otherwise compile what it imports:
-    # they write no bytecode, and uv, which made env/, has written none.
-    for folder in (root / "provision", root / "flaskbook", sysconfig.get_path("purelib")):
-        compileall.compile_dir(folder, quiet=2, workers=0)
     sys.stdout.flush()
-    # pytest's workers are started without the flags of their parent.
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    # pytest's workers are started without the flags of their parent. What they import is compiled once: env/ was made
+    # without bytecode.
+    left_out = ("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if name not in left_out}
     os.execve(command[0], command, kept)

@@ -16,7 +16,6 @@ from tests.support.mounts import mounted
 @pytest.fixture
 def uncompiled(clone: Clone) -> Clone:
     """A clone in which nothing is compiled, in a shell that does not forbid it."""
-    clone.environment.pop("PYTHONDONTWRITEBYTECODE", None)
     for folder in compiled(clone.root):
         shutil.rmtree(folder)
     return clone
@@ -45,6 +44,7 @@ def test_a_shell_that_forbids_bytecode_gets_none(uncompiled: Clone) -> None:
 
 @pytest.mark.needs("another-user")
 def test_root_leaves_none_in_the_folder_of_another_user(uncompiled: Clone) -> None:
+    uncompiled.owns_the_tool()
     for path in (uncompiled.root / "provision").rglob("*"):
         os.chown(path, *NOBODY)
     uncompiled.invoke("status")

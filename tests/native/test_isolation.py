@@ -284,6 +284,7 @@ def as_user(uid: int) -> list[str]:
 
 def given_to(clone: Clone, uid: int) -> None:
     """Give the clone, its home and what is above it to a user."""
+    clone.owns_the_tool()
     for path in (clone.home, clone.root, *clone.root.rglob("*")):
         if clone.root / "env" / "lib" not in path.parents:
             os.chown(path, uid, uid, follow_symlinks=False)

@@ -13,7 +13,7 @@ from tests.unit.test_status_shape import check_shape
 def test_the_json_of_a_stopped_and_of_a_running_deployment_has_the_documented_shape(
     clone: Clone, mongod_version: str
 ) -> None:
-    stopped = clone.status()
+    stopped = json.loads(clone.succeeds("status", "--json"))
     check_shape(stopped)
     assert (stopped["deployment"], stopped["state"], stopped["version"]) == ("local", "stopped", None)
     assert stopped["uri"] == clone.uri
@@ -27,7 +27,7 @@ def test_the_json_of_a_stopped_and_of_a_running_deployment_has_the_documented_sh
     )
 
     clone.succeeds("start")
-    running = clone.status()
+    running = json.loads(clone.succeeds("status", "--json"))
     check_shape(running)
     assert (running["state"], running["version"]) == ("running", mongod_version)
     assert running["nodes"][0]["state"] == "PRIMARY"
@@ -36,14 +36,14 @@ def test_the_json_of_a_stopped_and_of_a_running_deployment_has_the_documented_sh
 
 def test_status_changes_nothing_in_a_bare_clone(clone: Clone) -> None:
     before = {path for path in clone.root.rglob("*") if clone.root / "env" not in path.parents}
-    clone.status()
+    json.loads(clone.succeeds("status", "--json"))
     assert {path for path in clone.root.rglob("*") if clone.root / "env" not in path.parents} == before
 
 
 def test_the_table_shows_what_the_json_says(clone: Clone) -> None:
     clone.succeeds("start")
     table = clone.succeeds("status")
-    found = clone.status()
+    found = json.loads(clone.succeeds("status", "--json"))
     assert table.startswith(f"local: running, MongoDB {found['version']}\n")
     assert found["uri"] in table
     node = found["nodes"][0]

@@ -26,6 +26,7 @@ from typing import Any
 import psutil
 import yaml
 
+from provision.cli.result import as_text
 from provision.deployments import assembly
 from provision.deployments.deployment import Deployment
 from provision.settings.layers import read_layers
@@ -106,6 +107,13 @@ class Clone:
     environment: dict[str, str]
     prefix: tuple[str, ...] = ()
     _started: list[Running] = field(default_factory=list)
+
+    def owns_the_tool(self) -> None:
+        """Give it the tool's files for itself, for a test that changes them: clones share them."""
+        tool = self.root / "provision"
+        _copy(tool, tool.with_name("own"))
+        shutil.rmtree(tool)
+        tool.with_name("own").rename(tool)
 
     @property
     def python(self) -> Path:
@@ -212,8 +220,8 @@ class Clone:
         return running
 
     def status(self) -> dict[str, Any]:
-        """What `invoke status --json` says."""
-        found: dict[str, Any] = json.loads(self.succeeds("status", "--json"))
+        """What `invoke status --json` says, without a command: to begin one takes longer than to answer."""
+        found: dict[str, Any] = json.loads(as_text(self.deployment("local").status()))
         return found
 
     def deployment(self, name: str) -> Deployment:
@@ -271,6 +279,8 @@ class Clone:
         processes.end(self.processes())
         for running in self._started:
             running.process.wait()
+        changed = [path.name for path, state in _linked().items() if _state(path) != state]
+        assert changed == [], f"{changed}: all clones share them; call owns_the_tool before you change them"
         for large in ("data", "env", ".state/app-envs"):
             shutil.rmtree(self.root / large, ignore_errors=True)
 
@@ -283,8 +293,8 @@ def make_clone(root: Path, mongod: str | None, with_env: bool = True) -> Clone:
         mongod: the mongod that the clone is to use; None leaves that to the tool.
         with_env: give it an env/, with the packages of the one the tests run in.
     """
-    _copy(_pattern() / "files", root)
-    _link(_pattern() / "compiled", root)
+    _copy(_pattern() / "copied", root)
+    _link(_pattern() / "linked", root)
     home = root.parent / "home"
     home.mkdir()
     if with_env:
@@ -299,14 +309,15 @@ def _pattern() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="flaskbook-pattern-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for name in _files():
-        target = folder / "files" / name
+        target = folder / ("linked" if name.startswith("provision/") else "copied") / name
         target.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # being renamed by an editor
             shutil.copy2(ROOT / name, target)
-    for source in (folder / "files").rglob("*.py"):
-        # Saves the clones from it: to compile takes longer than most commands. Valid in them: their files are as old.
-        kept = folder / "compiled" / source.relative_to(folder / "files")
-        py_compile.compile(str(source), importlib.util.cache_from_source(kept))
+    for name in _files():
+        source = folder / ("linked" if name.startswith("provision/") else "copied") / name
+        if source.suffix == ".py":
+            # To compile takes longer than most commands. Valid in all clones: their files are as old.
+            py_compile.compile(str(source), importlib.util.cache_from_source(folder / "linked" / name))
     lender, env = Path(sys.prefix), folder / "env"
     (env / "bin").mkdir(parents=True)
     shutil.copy2(lender / "pyvenv.cfg", env / "pyvenv.cfg")
@@ -321,9 +332,20 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Have the files of a directory in another one without copying them: for files that nobody writes to."""
+    """Have the files of a directory in another one without copying them: to make a file takes ten times as long."""
     same = source.stat().st_dev == target.stat().st_dev
     subprocess.run(["cp", "-al" if same else "-a", f"{source}/.", target], check=True)
+
+
+@functools.cache
+def _linked() -> dict[Path, tuple[int, int]]:
+    """The tool's files that clones share, with their time and owner."""
+    return {path: _state(path) for path in (_pattern() / "linked" / "provision").rglob("*.py")}
+
+
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_mtime_ns, found.st_uid
 
 
 @functools.cache

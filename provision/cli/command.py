@@ -56,6 +56,8 @@ def command(
                 output.work_begins()
             json = bool(kwargs.pop("json", False) if gives_result else kwargs.get("json"))
             try:
+                if ctx.config.run.dry and not only_prints:
+                    _have_dry_run(body.__name__, own, kwargs)
                 session = _session(ctx, json)
                 if needs:
                     need(*needs)
@@ -65,6 +67,8 @@ def command(
                 if json:
                     _print_json(error.as_json())
                 raise error from None
+            finally:
+                _end()
 
         run.__name__, run.__doc__, run.__module__ = body.__name__, body.__doc__, body.__module__
         run.__signature__ = _with_json(own) if gives_result else own  # type: ignore[attr-defined]
@@ -76,17 +80,41 @@ def command(
     return decorate
 
 
+def _have_dry_run(name: str, own: inspect.Signature, arguments: dict[str, Any]) -> None:
+    """Make Invoke's `-R` the task's own `--dry-run`.
+
+    Raises ProvisionError: it has none.
+    """
+    if "dry_run" not in own.parameters:
+        raise ProvisionError(
+            f"making a dry run of {name.replace('_', '-')}",
+            "It has none: it would do its work.",
+            "Leave out -R. Tasks with --dry-run: setup, cluster.up, clean and others; `invoke --help TASK` says it.",
+        )
+    arguments["dry_run"] = True
+
+
 def _begin(name: str) -> None:
     """Have errors and Ctrl-C handled as the tool's own program does, also where plain Invoke runs somebody's `tasks.py`."""
-    if "provision.cli.program" in sys.modules:
-        return
     from provision.cli import interrupts
+
+    if "provision.cli.program" in sys.modules:
+        interrupts.go_on()
+        return
     from provision.cli.uncaught import install_excepthook
 
     output.guard()
     install_excepthook()
     interrupts.install()
     runs_as("invoke", _prefix(name.replace("_", "-"), sys.argv[1:]))
+
+
+def _end() -> None:
+    """Have Ctrl-C end what comes after this task, where plain Invoke goes on with somebody's own."""
+    if "provision.cli.program" not in sys.modules:
+        from provision.cli import interrupts
+
+        interrupts.go_on()
 
 
 def _prefix(name: str, arguments: Sequence[str]) -> str:
@@ -128,11 +156,26 @@ def _render(result: Result[Any] | None, json: bool) -> None:
         sys.exit(result.status)
 
 
+# What is written for people, also in JSON: commands in it are shown as they are typed.
+_PROSE = frozenset(["cause", "doing", "lesson", "notes", "notices", "remedy", "text", "to_do", "what", "why"])
+
+
 def _print_json(data: object) -> None:
+    import json
+
     from provision.cli import display
     from provision.cli.result import as_text
 
-    display.line(as_typed(as_text(data)))
+    text = as_text(data)
+    display.line(text if as_typed(text) == text else as_text(_prose_as_typed(json.loads(text))))
+
+
+def _prose_as_typed(data: Any, key: str = "") -> Any:
+    if isinstance(data, dict):
+        return {name: _prose_as_typed(value, name) for name, value in data.items()}
+    if isinstance(data, list):
+        return [_prose_as_typed(each, key) for each in data]
+    return as_typed(data) if isinstance(data, str) and key in _PROSE else data
 
 
 def _begun_anew(error: ProvisionError) -> ProvisionError:

@@ -7,17 +7,16 @@ Standard library only.
 from __future__ import annotations
 
 import re
+import shlex
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping, Sequence
+    from collections.abc import MutableMapping
 
 WRAPPER = "PROVISION_WRAPPER"
 """The variable in which `./invoke` says how it was typed, where that was a relative path."""
 AS_WRITTEN = "invoke "
 _WRITTEN = re.compile(r"(?<![\w./-])(?:\./)?invoke (?=[a-z])")
-# -R among those of Invoke's short flags that take no value.
-_SHORT_DRY = re.compile(r"-[dehpVw]*R[dehpVw]*")
 _typed = AS_WRITTEN
 _wrapper = ""
 
@@ -36,7 +35,7 @@ def runs_as_wrapper(environ: MutableMapping[str, str]) -> None:
     global _wrapper
     _wrapper = environ.pop(WRAPPER, "")
     if _wrapper:
-        runs_as(_wrapper)
+        runs_as(shlex.quote(_wrapper))
 
 
 def hand_on(environ: MutableMapping[str, str]) -> None:
@@ -45,14 +44,6 @@ def hand_on(environ: MutableMapping[str, str]) -> None:
         environ[WRAPPER] = _wrapper
 
 
-def is_dry_run(arguments: Sequence[str]) -> bool:
-    """Say whether nothing may be changed: `--dry-run`, or Invoke's own `-R` (also as `-eR`), `--dry`."""
-    ours = list(arguments)
-    if "--" in ours:
-        ours = ours[: ours.index("--")]
-    return any(each in ("--dry-run", "--dry") or _SHORT_DRY.fullmatch(each) for each in ours)
-
-
 def as_typed(text: str) -> str:
     """A message with its commands as they are typed here: for ``invoke start``, for example ``provision start``."""
-    return text if _typed == AS_WRITTEN else _WRITTEN.sub(_typed, text)
+    return text if _typed == AS_WRITTEN else _WRITTEN.sub(lambda _: _typed, text)

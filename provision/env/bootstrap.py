@@ -111,7 +111,7 @@ def main(arguments: Sequence[str]) -> int:
         if nothing_to_clean(spec, arguments):
             sys.stdout.write("There is nothing to remove: no env/ and no .state/.\n")
             return 0
-        if typed.is_dry_run(arguments):
+        if is_dry_run(arguments):
             plan = inspect()
             steps = plan.steps()
             if plan.virtualenv != "keep":
@@ -163,7 +163,7 @@ def ensure_environment() -> None:
             if "provision.cli.program" in sys.modules:
                 return
             enter(spec, arguments, ())  # from env/bin/invoke, which reads settings files in a way of its own
-        if inside and typed.is_dry_run(arguments):
+        if inside and is_dry_run(arguments):
             _reported[:] = plan.steps()
             return
         if report:
@@ -198,7 +198,7 @@ def need(*names: str) -> None:
     missing = [name for name in names if ROOT / groups.GROUPS[name] not in has]
     if not missing or not _is_inside(spec.path):
         return
-    if typed.is_dry_run(sys.argv[1:]):
+    if is_dry_run(sys.argv[1:]):
         raise BootstrapError(
             f"looking at {', '.join(missing)}",
             "env/ does not have the packages for that yet, and a dry run installs nothing",
@@ -286,6 +286,8 @@ def nothing_to_clean(spec: EnvironmentSpec, arguments: Sequence[str]) -> bool:
 
 _VALUED = {"-c", "--collection", "-D", "--list-depth", "-f", "--config", "-F", "--list-format", "-r"}
 _VALUED |= {"--search-root", "-T", "--command-timeout", "--prompt-for-sudo-password"}
+# -R among those of Invoke's short flags that take no value; the last one may take the next argument.
+_SHORT_DRY = re.compile(r"-[dehpVw]*R[dehpVw]*[cDfFrT]?")
 _QUESTIONS = {"-h", "--help", "-l", "--list", "-V", "--version", "--complete", "--print-completion-script"}
 
 
@@ -310,6 +312,21 @@ def asks_only(arguments: Sequence[str]) -> bool:
         elif argument == "--help" or (argument == "-h" and position == len(arguments) - 1):
             return True
     return not arguments
+
+
+def is_dry_run(arguments: Sequence[str]) -> bool:
+    """Say whether nothing may be changed: `--dry-run`, or Invoke's own `-R`, `--dry`, also written as `-eR`."""
+    skip = False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument == "--":
+            return False
+        elif argument in ("--dry-run", "--dry") or _SHORT_DRY.fullmatch(argument):
+            return True
+        else:
+            skip = argument in _VALUED
+    return False
 
 
 def enter(spec: EnvironmentSpec, arguments: Sequence[str], steps: Iterable[StepRecord]) -> NoReturn:

@@ -195,3 +195,12 @@ def test_no_other_address_than_loopback_is_listened_on(clone: Clone) -> None:
     assert {line.split()[3] for line in listening.splitlines() if f":{clone.port} " in line} == {
         f"127.0.0.1:{clone.port}"
     }
+
+
+@pytest.mark.parametrize("flag", ["-R", "--dry", "-eR"])
+def test_a_dry_run_of_a_task_that_has_none_does_nothing(clone: Clone, flag: str) -> None:
+    assert "It has none" in clone.fails(flag, "start")
+    assert clone.processes() == []
+    assert "would change" in clone.succeeds(flag, "setup")
+    assert not clone.data.exists()
+    clone.succeeds(flag, "status")

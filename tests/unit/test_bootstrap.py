@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import yaml
 
-from provision.core import typed
 from provision.env import bootstrap, installers, python_setting, virtualenv
 from provision.env.declared import Declared
 from provision.env.virtualenv import EnvironmentSpec, Facts
@@ -148,11 +147,11 @@ def test_tasks_are_no_questions(arguments: str) -> None:
 
 
 def test_a_dry_run_is_known_by_its_flags_and_not_by_what_follows_two_dashes() -> None:
-    assert typed.is_dry_run(["setup", "--dry-run"])
-    for flag in ("-R", "--dry", "-eR", "-Re", "-eRw"):
-        assert typed.is_dry_run([flag, "setup"]), flag
-    assert not typed.is_dry_run(["test", "--", "--dry-run"])
-    assert not typed.is_dry_run(["-fR", "--on=R", "run", "-cR", "R"])  # a value
+    assert bootstrap.is_dry_run(["setup", "--dry-run"])
+    for flags in ("-R", "--dry", "-eR", "-Re", "-eRw", "-Rf other.yaml"):
+        assert bootstrap.is_dry_run([*flags.split(), "setup"]), flags
+    assert not bootstrap.is_dry_run(["test", "--", "--dry-run"])
+    assert not bootstrap.is_dry_run(["-fR", "-f", "-R", "--on=R", "run", "-cR", "R"])  # values
 
 
 def test_the_report_is_handed_over_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import atexit
 import signal
 import sys
+from typing import Any
 
 from provision.core import output
 from provision.core.signals import repeat_lost
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_before: dict[int, Any] = {}
+"""The handlers that `end_here` has replaced."""
 
 
 def install() -> None:
@@ -15,7 +20,7 @@ def install() -> None:
 
     Invoke turns KeyboardInterrupt into status 1; a shell expects 128 + the signal's number.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupted)
             # What is done is done: Python, as it ends, would let a late signal say otherwise.
@@ -24,13 +29,29 @@ def install() -> None:
 
 
 def end_here() -> None:
-    """Have those signals do nothing any more: what they would take back is done, and its result is about to be printed.
+    """Have the first of those signals do nothing any more: what it would take back is done, and is about to be printed.
 
-    Not ignored as the kernel does it: what this process starts would inherit that.
+    A second one ends the process all the same: what is left may wait for something. `go_on` ends this.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, lambda _number, _frame: None)
+    came: list[int] = []
+
+    def late(number: int, _frame: object) -> None:
+        output.hurry()
+        if came:
+            sys.exit(128 + number)
+        came.append(number)
+
+    for number in _SIGNALS:
+        handler = signal.getsignal(number)
+        if handler is not signal.SIG_IGN:  # not what the kernel would do: a child would inherit that
+            _before.setdefault(number, handler)
+            signal.signal(number, late)
+
+
+def go_on() -> None:
+    """Have those signals do again what they did before `end_here`: another task begins, or somebody else's code goes on."""
+    while _before:
+        signal.signal(*_before.popitem())
 
 
 def _interrupted(number: int, _frame: object) -> None:

@@ -58,9 +58,9 @@ class UpProgress:
             self._erase()
             note(text)
             self._starting = True
-        if self._live and self._thread is None:
-            self._thread = threading.Thread(target=self._watch, daemon=True, name="progress")
-            self._thread.start()
+            if self._live and self._thread is None:
+                self._thread = threading.Thread(target=self._watch, daemon=True, name="progress")
+                self._thread.start()
 
     def reached(self, event: Event) -> None:
         """Show what was reached."""

@@ -360,7 +360,7 @@ class Deployment:
                 tuple(sorted(timings, key=lambda each: each.seconds)),
                 (*differing, *self.kept, *self._notices()),
             )
-            if missing and refused is None:
+            if missing:
                 started()
         return done, refused
 

@@ -192,7 +192,7 @@ def steps(loaded: Loaded, rebuild: bool = False, find_mongod: bool = False) -> l
 
     Args:
         rebuild: make the app's own virtualenv again, whether it is current or not.
-        find_mongod: look for this machine's mongod, whether one was found before or not.
+        find_mongod: look for mongod, whether one was found before or not.
     """
     return [
         Directories(loaded),
@@ -219,7 +219,7 @@ def _app_virtualenv(loaded: Loaded, rebuild: bool) -> list[Step]:
 def _mongods(loaded: Loaded, again: bool) -> list[Step]:
     """This machine's mongod, and those of deployments that have one of their own."""
     own = [name for name, each in loaded.settings.deployments.items() if each.mongod is not None]
-    return [MongodBinary(loaded, again=again), *(MongodBinary(loaded, name) for name in own)]
+    return [MongodBinary(loaded, name, again) for name in ("", *own)]
 
 
 def _mongod_for(loaded: Loaded, deployment: str) -> Step:

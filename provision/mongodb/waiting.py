@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from provision.core.dataclass import dataclass
@@ -54,6 +55,8 @@ class Wait:
                 )
             if now >= tell_at:
                 tell_at = now + _TELL_AGAIN_SECONDS
-                said = self.log_tail()[-1:]
+                said: list[str] = []
+                with suppress(Exception):  # what can't be read must not end what may go well
+                    said = self.log_tail()[-1:]
                 self.say("\n  ".join([f"Waiting for {what}, for {now - begun:.0f} s now.", *said]))
             time.sleep(self.poll)

@@ -85,6 +85,7 @@ def test_a_ctrl_c_as_the_last_thing_is_noted_takes_back_what_was_started(
 @pytest.mark.parametrize("command", ["start", "restart", "cluster.up --on local"])
 def test_a_ctrl_c_when_all_is_done_does_not_say_otherwise(clone: Clone, command: str) -> None:
     """A status of 130 and a MongoDB that runs contradict each other."""
+    clone.owns_the_tool()
     code = clone.root / "provision" / "deployments" / "deployment.py"
     text = code.read_text()
     late = "            self._note_up(done.uri)\n"
@@ -94,6 +95,30 @@ def test_a_ctrl_c_when_all_is_done_does_not_say_otherwise(clone: Clone, command:
     )
     assert clone.succeeds(*command.split()).startswith("mongodb://")
     assert clone.status()["state"] == "running"
+
+
+def test_ctrl_c_ends_the_task_behind_a_start(clone: Clone) -> None:
+    begun = clone.begin("start", "logs", "--follow")
+    begun.says("Transition to primary complete")
+    begun.signal_group(signal.SIGINT)
+    assert begun.ends() == 130, begun.text
+    assert clone.status()["state"] == "running"
+
+
+def test_a_second_ctrl_c_ends_what_waits_after_all_is_done(clone: Clone) -> None:
+    clone.owns_the_tool()
+    code = clone.root / "provision" / "deployments" / "deployment.py"
+    text = code.read_text()
+    late = "            self._note_up(done.uri)\n"
+    assert late in text
+    waiting = '            say("here it waits"); time.sleep(60)\n'
+    code.write_text(text.replace(late, waiting + late))
+    begun = clone.begin("start")
+    begun.says("here it waits")
+    begun.signal_group(signal.SIGTERM)
+    pass_time(0.2)
+    begun.signal_group(signal.SIGTERM)
+    assert begun.ends() == 143, begun.text
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])

@@ -32,18 +32,18 @@ def restore(deployment: Deployment, snapshot: Snapshot, say: Say) -> None:
         _check(deployment, snapshot, folders, doing)
         say(f"Copying the snapshot {snapshot.name} ({snapshot.room / 1e6:,.0f} MB)")
         deployment.prepare()
-        with _telling(say, "Nothing was changed."):
+        with _telling(say, lambda: "Nothing was changed."):
             _copy_in(deployment, snapshot, folders, doing)
         swap(deployment, folders, f"snapshot {snapshot.name}", snapshot.manifest.balanced, lock, say)
 
 
 @contextmanager
-def _telling(say: Say, text: str) -> Iterator[None]:
+def _telling(say: Say, text: Callable[[], str]) -> Iterator[None]:
     """Say which data are there, where the block is interrupted."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        say(text)
+        say(text())
         raise
 
 
@@ -183,9 +183,10 @@ def swap(
     started_by_run = paths.run_record(name)
     kept = started_by_run.read_bytes() if started_by_run.is_file() else None
     at_start = f"Type: invoke start --on {name}"
+    proved: list[str] = []
     if ran:
         say(f"Stopping {name}")
-        with _telling(say, f"{name} has the data that it had, and may be stopped. {at_start}"):
+        with _telling(say, lambda: f"{name} has the data that it had, and may be stopped. {at_start}"):
             _end(deployment, lock)
     before: dict[str, Any] = records.INITIATED.read(paths, name) or {}
     sets = sorted({*before.get("replica_sets", ()), *(each.name for each in deployment.topology.all_sets)})
@@ -204,8 +205,8 @@ def swap(
     if not start:
         return
     try:
-        with _telling(say, f"{name} has {what} from its next start on. {at_start}"):
-            deployment.up(say, holding=True)
+        with _telling(say, lambda: f"{name} has {what}{' now' if proved else f' from its next start on. {at_start}'}"):
+            deployment.up(say, holding=True, started=lambda: proved.append(name))
     except NotProved:
         if ran:
             deployment.up(say, holding=True)

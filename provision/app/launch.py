@@ -167,7 +167,7 @@ def run(
         say(_ready_line(app, settings))
         with told_of_deaths(deployment, say):
             status, reason = app.process.wait(), app.reason()
-            while status == _RELOAD_STATUS and not settings.command:
+            while status == _RELOAD_STATUS and not settings.command and not (reason or {}).get("exits"):
                 with start(reloaded=True) as again:
                     again.let_in(given)
                     status, reason = again.process.wait(), again.reason()

@@ -56,7 +56,8 @@ def main() -> int:
         app = _broken
     except SystemExit as error:
         if error.code not in (None, 0):
-            _report(order, loading.reason(error, Path.cwd()))
+            # Its status may be the one with which Werkzeug asks to be started again.
+            _report(order, {**loading.reason(error, Path.cwd()), "exits": True})
         raise
     _serve(order, app)
     return 0

@@ -99,3 +99,13 @@ def test_an_address_of_the_apps_own_is_named(clone: Clone, tmp_path: Path) -> No
     said = clone.invoke("run", env={"INVOKE_APP_PATH": str(place), "INVOKE_APP_FACTORY": "app"}).stderr
     assert "  why:  pymongo.errors.ServerSelectionTimeoutError: 127.0.0.1" in said
     assert "docs/environment.md" in said.partition("  next: ")[2]
+
+
+@pytest.mark.parametrize("status", [3, 4])
+def test_an_app_that_ends_itself_is_not_started_again(clone: Clone, tmp_path: Path, status: int) -> None:
+    """Werkzeug ends with 3 to be started again after a change of the code."""
+    place = put(tmp_path / "theirs", {"app.py": f"import sys\nsys.exit({status})\n"})
+    done = clone.invoke("run", env={"INVOKE_APP_PATH": str(place), "INVOKE_APP_FACTORY": "app"})
+    assert done.returncode == 1
+    assert f"SystemExit: {status}" in done.stderr, done.stderr
+    assert clone.processes() == []

@@ -207,6 +207,7 @@ def test_a_data_directory_of_another_user_is_named_before_anything_is_started(
     clone: Clone,
 ) -> None:
     clone.succeeds("setup")
+    clone.owns_the_tool()
     # pytest's own directories are closed to other users.
     with tempfile.TemporaryDirectory(prefix="flaskbook-test-") as open_to_all:
         Path(open_to_all).chmod(0o755)

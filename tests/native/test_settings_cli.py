@@ -39,7 +39,7 @@ def test_false_in_the_environment_is_false(clone: Clone) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        ("INVOKE_APP_PORT", "abc", ["app.port", "'abc'", "integer"]),
+        ("INVOKE_APP_PORT", "abc", ["app.port", "'abc'", "whole number"]),
         ("INVOKE_MONGODB_START_TIMEOUT", "soon", ["mongodb.start_timeout", "'soon'", "number"]),
         ("INVOKE_APP_PROT", "1", ["INVOKE_APP_PROT", "no such setting", "INVOKE_APP_PORT"]),
     ],
@@ -57,7 +57,7 @@ def test_a_wrong_environment_variable_is_one_error_that_names_it(
     [
         ("app: {prot: 1}", ["invoke.yaml, line 1: app.prot", "did you mean port?", "Allowed in app:"]),
         ("apps: {port: 1}", ["invoke.yaml, line 1: apps", "did you mean app?"]),
-        ("app: {port: many}", ["invoke.yaml, line 1: app.port", "'many'", "integer"]),
+        ("app: {port: many}", ["invoke.yaml, line 1: app.port", "'many'", "whole number"]),
         ("app: 3", ["invoke.yaml, line 1: app", "section"]),
         ("- a\n- b", ["invoke.yaml", "sections"]),
     ],

@@ -279,8 +279,12 @@ class Clone:
         processes.end(self.processes())
         for running in self._started:
             running.process.wait()
-        changed = [path.name for path, state in _linked().items() if _state(path) != state]
-        assert changed == [], f"{changed}: all clones share them; call owns_the_tool before you change them"
+        if changed := [path.name for path, state in _linked().items() if _state(path) != state]:
+            _pattern.cache_clear()
+            _linked.cache_clear()
+            raise AssertionError(
+                f"{changed}: all clones share them; call owns_the_tool before you change them"
+            )
         for large in ("data", "env", ".state/app-envs"):
             shutil.rmtree(self.root / large, ignore_errors=True)
 
@@ -293,6 +297,7 @@ def make_clone(root: Path, mongod: str | None, with_env: bool = True) -> Clone:
         mongod: the mongod that the clone is to use; None leaves that to the tool.
         with_env: give it an env/, with the packages of the one the tests run in.
     """
+    _linked()  # as they are before any test
     _copy(_pattern() / "copied", root)
     _link(_pattern() / "linked", root)
     home = root.parent / "home"

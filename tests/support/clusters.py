@@ -128,7 +128,8 @@ class Cluster:
 
     def values(self) -> dict[str, Any]:
         return {
-            "mongodb": {"image": self.image},
+            # Ten nodes beside other tests, on two processors.
+            "mongodb": {"image": self.image, "start_timeout": 180.0},
             "app": {"database": "flaskbook"},
             "deployments": {self.name: self.settings},
             **self.more,

@@ -43,7 +43,7 @@ def _rows(found: Sequence[Environment]) -> list[tuple[str, ...]]:
             "gone" if each.gone else (each.branch or "-"),
             "-" if each.slot is None else str(each.slot),
         )
-        for name, state, address in what or [("-", "-", "-")]:
+        for name, state, address in what or [("-", "-" if each.gone else "stopped", "-")]:
             lines.append((*head, name, state, size, address))
             head, size = ("", "", ""), ""
     return lines

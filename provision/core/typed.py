@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 WRAPPER = "PROVISION_WRAPPER"
 """The variable in which `./invoke` says how it was typed, where that was a relative path."""
 AS_WRITTEN = "invoke "
-_WRITTEN = re.compile(r"(?<![\w./-])(?:\./)?invoke (?=[a-z])")
+_WRITTEN = re.compile(r"(?<![\w./-])(?:\./)?invoke (?=(--?)?[a-z])")
 _typed = AS_WRITTEN
+_program = "invoke"
 _wrapper = ""
 
 
 def runs_as(program: str, prefix: str = "") -> None:
     """Say how commands are typed in this process: ``"provision"``, or ``"invoke"`` with the prefix ``"db."``."""
-    global _typed
-    _typed = f"{program} {prefix}"
+    global _typed, _program
+    _typed, _program = f"{program} {prefix}", program
 
 
 def runs_as_wrapper(environ: MutableMapping[str, str]) -> None:
@@ -46,4 +47,8 @@ def hand_on(environ: MutableMapping[str, str]) -> None:
 
 def as_typed(text: str) -> str:
     """A message with its commands as they are typed here: for ``invoke start``, for example ``provision start``."""
-    return text if _typed == AS_WRITTEN else _WRITTEN.sub(lambda _: _typed, text)
+    return text if _typed == AS_WRITTEN else _WRITTEN.sub(_as_typed, text)
+
+
+def _as_typed(written: re.Match[str]) -> str:
+    return f"{_program} " if written[1] else _typed  # what stands before tasks does not stand before flags

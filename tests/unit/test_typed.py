@@ -37,6 +37,14 @@ def test_a_command_is_shown_as_the_wrapper_was_typed(wrapper: str, shown: str) -
     assert handed == {typed.WRAPPER: wrapper}
 
 
+def test_a_flag_has_no_prefix() -> None:
+    typed.runs_as("invoke", "db.")
+    assert (
+        typed.as_typed("invoke --list, invoke start, invoke -l")
+        == "invoke --list, invoke db.start, invoke -l"
+    )
+
+
 def test_in_json_values_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     typed.runs_as("provision")
     data = [

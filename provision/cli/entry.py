@@ -52,7 +52,8 @@ def _run(program: str, handles_signals: bool = False) -> str | int | None:
         any(each.startswith("-") and ("dry" in each or "R" in each) for each in sys.argv)
         or not _may_write_bytecode()
     ):
-        sys.dont_write_bytecode = True  # what may be a dry run writes nothing
+        # What may be a dry run writes nothing. Asked roughly: to import what knows it would write.
+        sys.dont_write_bytecode = True
     from provision.core import output, typed
 
     typed.runs_as_wrapper(os.environ)

@@ -8,9 +8,8 @@ import sys
 from typing import Any
 
 from provision.core import output
-from provision.core.signals import repeat_lost
+from provision.core.signals import ENDING, handlers, repeat_lost, replace, restore
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _before: dict[int, Any] = {}
 """The handlers that `end_here` has replaced."""
 
@@ -20,7 +19,7 @@ def install() -> None:
 
     Invoke turns KeyboardInterrupt into status 1; a shell expects 128 + the signal's number.
     """
-    for number in _SIGNALS:
+    for number in ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupted)
             # What is done is done: Python, as it ends, would let a late signal say otherwise.
@@ -41,17 +40,15 @@ def end_here() -> None:
             sys.exit(128 + number)
         came.append(number)
 
-    for number in _SIGNALS:
-        handler = signal.getsignal(number)
-        if handler is not signal.SIG_IGN:  # not what the kernel would do: a child would inherit that
-            _before.setdefault(number, handler)
-            signal.signal(number, late)
+    if not _before:
+        _before.update(handlers())
+        replace(_before, late)  # and not by ignoring them: a child would inherit that
 
 
 def go_on() -> None:
     """Have those signals do again what they did before `end_here`: another task begins, or somebody else's code goes on."""
-    while _before:
-        signal.signal(*_before.popitem())
+    restore(_before)
+    _before.clear()
 
 
 def _interrupted(number: int, _frame: object) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Handler = Callable[[int, FrameType | None], object]
 
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _AGAIN_SECONDS = 0.01
 _armed: list[Callable[[], None]] = []
 """What each `once` that is in force does to let a signal through again."""
@@ -29,12 +29,12 @@ def held() -> Iterator[None]:
     it still does.
     """
     came: list[int] = []
-    before = _handlers()
-    _replace(before, lambda number, _frame: came.append(number))
+    before = handlers()
+    replace(before, lambda number, _frame: came.append(number))
     try:
         yield
     finally:
-        _restore(before)
+        restore(before)
         if came:
             before[came[0]](came[0], None)
 
@@ -46,7 +46,7 @@ def once() -> Iterator[None]:
     For a block that cleans up when it is interrupted: a second Ctrl-C must not leave behind what the first one is about to
     end. There is no moment between the two at which another would come through.
     """
-    before = _handlers()
+    before = handlers()
     came: list[int] = []
 
     def first(number: int, frame: FrameType | None) -> None:
@@ -59,7 +59,7 @@ def once() -> Iterator[None]:
 
     def arm() -> None:
         came.clear()
-        _replace(before, first)
+        replace(before, first)
 
     arm()
     _armed.append(arm)
@@ -67,7 +67,7 @@ def once() -> Iterator[None]:
         yield
     finally:
         _armed.remove(arm)
-        _restore(before)
+        restore(before)
 
 
 def repeat_lost() -> None:
@@ -105,24 +105,26 @@ def _number(error: BaseException | None) -> int | None:
     """The signal whose handler has raised this exit; None: it is none of a signal."""
     if isinstance(error, KeyboardInterrupt):
         return signal.SIGINT
-    if isinstance(error, SystemExit) and isinstance(error.code, int) and error.code - 128 in _ENDING:
+    if isinstance(error, SystemExit) and isinstance(error.code, int) and error.code - 128 in ENDING:
         return error.code - 128
     return None
 
 
-def _handlers() -> dict[int, Handler]:
+def handlers() -> dict[int, Handler]:
     """The signals that this process handles itself, with their handlers."""
     if threading.current_thread() is not threading.main_thread():
         return {}
-    found = {number: signal.getsignal(number) for number in _ENDING}
+    found = {number: signal.getsignal(number) for number in ENDING}
     return {number: handler for number, handler in found.items() if callable(handler)}
 
 
-def _replace(before: dict[int, Handler], handler: Handler) -> None:
+def replace(before: dict[int, Handler], handler: Handler) -> None:
+    """Have a handler in place of those."""
     for number in before:
         signal.signal(number, handler)
 
 
-def _restore(before: dict[int, Handler]) -> None:
+def restore(before: dict[int, Handler]) -> None:
+    """Have those handlers again."""
     for number, handler in before.items():
         signal.signal(number, handler)

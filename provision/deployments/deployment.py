@@ -291,7 +291,8 @@ class Deployment:
             until_healthy: False: return as soon as a majority write was acknowledged. A process in the background
                 does the rest; other commands on this deployment wait for it.
             holding: this process holds the deployment's lock already.
-            started: told when it is up, if anything was started: what is interrupted before that is taken back.
+            started: told when it is up, if anything was started: what is interrupted before that is taken back. Also where
+                NotSharded is raised then.
 
         Raises:
             NotSharded: it is up, and stays up; some collection could not be sharded.

@@ -412,9 +412,8 @@ def test_a_dry_run_without_env_leaves_no_compiled_modules(clone: Clone) -> None:
 def test_a_dry_run_with_stale_requirements_reports_and_changes_nothing(clone: Clone, program: str) -> None:
     clone.setup()
     (clone.root / "requirements.txt").write_text(pinned("sortedcontainers"))
-    if (
-        program == "env/bin/invoke"
-    ):  # it imports Invoke before anything of ours could say that this is a dry run
+    if program == "env/bin/invoke":
+        # It imports Invoke before anything of ours could say that this is a dry run.
         clone.environment["PYTHONDONTWRITEBYTECODE"] = "1"
     before = clone.tree()
     done = clone.run("setup", "--dry-run", program=clone.root / program)

@@ -82,17 +82,20 @@ def test_a_ctrl_c_as_the_last_thing_is_noted_takes_back_what_was_started(
         assert told == [True]
 
 
-@pytest.mark.parametrize("command", ["start", "restart", "cluster.up --on local"])
-def test_a_ctrl_c_when_all_is_done_does_not_say_otherwise(clone: Clone, command: str) -> None:
-    """A status of 130 and a MongoDB that runs contradict each other."""
+def when_all_is_done(clone: Clone, statement: str) -> None:
+    """Have the clone's tool run a statement when it has brought a deployment up, and before it notes that."""
     clone.owns_the_tool()
     code = clone.root / "provision" / "deployments" / "deployment.py"
     text = code.read_text()
     late = "            self._note_up(done.uri)\n"
     assert late in text
-    code.write_text(
-        text.replace(late, f"            import os; os.kill(os.getpid(), {signal.SIGINT:d})\n{late}")
-    )
+    code.write_text(text.replace(late, f"            {statement}\n{late}"))
+
+
+@pytest.mark.parametrize("command", ["start", "restart", "cluster.up --on local"])
+def test_a_ctrl_c_when_all_is_done_does_not_say_otherwise(clone: Clone, command: str) -> None:
+    """A status of 130 and a MongoDB that runs contradict each other."""
+    when_all_is_done(clone, f"import os; os.kill(os.getpid(), {signal.SIGINT:d})")
     assert clone.succeeds(*command.split()).startswith("mongodb://")
     assert clone.status()["state"] == "running"
 
@@ -106,13 +109,7 @@ def test_ctrl_c_ends_the_task_behind_a_start(clone: Clone) -> None:
 
 
 def test_a_second_ctrl_c_ends_what_waits_after_all_is_done(clone: Clone) -> None:
-    clone.owns_the_tool()
-    code = clone.root / "provision" / "deployments" / "deployment.py"
-    text = code.read_text()
-    late = "            self._note_up(done.uri)\n"
-    assert late in text
-    waiting = '            say("here it waits"); time.sleep(60)\n'
-    code.write_text(text.replace(late, waiting + late))
+    when_all_is_done(clone, 'say("here it waits"); time.sleep(60)')
     begun = clone.begin("start")
     begun.says("here it waits")
     begun.signal_group(signal.SIGTERM)

@@ -221,7 +221,11 @@ class Clone:
 
     def status(self) -> dict[str, Any]:
         """What `invoke status --json` says, without a command: to begin one takes longer than to answer."""
-        found: dict[str, Any] = json.loads(as_text(self.deployment("local").status()))
+        from tools import schemas
+
+        text = as_text(self.deployment("local").status())
+        assert schemas.differences("status", text) == ""
+        found: dict[str, Any] = json.loads(text)
         return found
 
     def deployment(self, name: str) -> Deployment:
@@ -318,11 +322,9 @@ def _pattern() -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # being renamed by an editor
             shutil.copy2(ROOT / name, target)
-    for name in _files():
-        source = folder / ("linked" if name.startswith("provision/") else "copied") / name
-        if source.suffix == ".py":
-            # To compile takes longer than most commands. Valid in all clones: their files are as old.
-            py_compile.compile(str(source), importlib.util.cache_from_source(folder / "linked" / name))
+            if target.suffix == ".py":
+                # To compile takes longer than most commands. Valid in all clones: their files are as old.
+                py_compile.compile(str(target), importlib.util.cache_from_source(folder / "linked" / name))
     lender, env = Path(sys.prefix), folder / "env"
     (env / "bin").mkdir(parents=True)
     shutil.copy2(lender / "pyvenv.cfg", env / "pyvenv.cfg")

@@ -55,7 +55,7 @@ class OfItsOwn:
 @pytest.mark.parametrize(
     "ask",
     [
-        repr,
+        lambda made: repr(made("a")),
         lambda made: made("a") == made("a", note={"x": 1}),
         lambda made: made("a") == made("b"),
         lambda made: made("a") == "a",
@@ -69,10 +69,7 @@ class OfItsOwn:
     ],
 )
 def test_it_answers_as_the_library_s_does(ask: Callable[[Any], object]) -> None:
-    of_ours, of_theirs = ask(Ours), ask(Theirs)
-    if ask is repr:
-        of_ours, of_theirs = repr(Ours("a")), repr(Theirs("a"))
-    assert of_ours == of_theirs
+    assert ask(Ours) == ask(Theirs)
 
 
 @pytest.mark.parametrize("made", [Ours("a"), Below("a"), Theirs("a")])

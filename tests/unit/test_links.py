@@ -15,17 +15,20 @@ PAGES = [name for name in tracked_files() if name.endswith(".md")]
 _TARGET = re.compile(
     r"""\]\(([^)\s]+)\)|^\[[^\]]+\]:\s+(\S+)|\b(?:href|src|srcset)="([^"]+)\"""", re.MULTILINE
 )
-_CODE = re.compile(r"^```.*?^```|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`[^`\n]*`")
+
+
+def text_of(page: str) -> str:
+    """A page without its blocks of code."""
+    return _BLOCK.sub("", (ROOT / page).read_text(encoding="utf-8"))
 
 
 @functools.cache
 def anchors(page: str) -> set[str]:
     """What can stand behind # in a link to a page: its headings, as GitHub names them."""
     found: set[str] = set()
-    text = re.sub(
-        r"^```.*?^```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
-    )
-    for heading in re.findall(r"^#+\s+(.*)$", text, re.MULTILINE):
+    for heading in re.findall(r"^#+\s+(.*)$", text_of(page), re.MULTILINE):
         shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
         slug = re.sub(r"[^\w\- ]", "", shown).replace(" ", "-")
         number = 0
@@ -38,7 +41,7 @@ def anchors(page: str) -> set[str]:
 def dead(page: str) -> list[str]:
     """The links of a page that lead nowhere."""
     found = []
-    for groups in _TARGET.findall(_CODE.sub("", (ROOT / page).read_text(encoding="utf-8"))):
+    for groups in _TARGET.findall(_INLINE.sub("", text_of(page))):
         target = next(filter(None, groups))
         if re.match(r"[a-z]+:", target):
             continue  # on another server

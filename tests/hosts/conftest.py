@@ -26,7 +26,7 @@ from provision.mongodb import binaries
 from provision.settings.loading import Layer, Loaded, load
 from tests.hosts.lab import Lab, client_at_home, lab
 from tests.support.capabilities import ROOT
-from tests.support.router_standin.install import beside
+from tests.support.router_standin.install import beside, link
 
 
 @pytest.fixture(scope="session")
@@ -120,6 +120,35 @@ class Project:
             for link in links.values():
                 link.close()
 
+    def are_ready(self, names: Sequence[str] | None = None) -> None:
+        """The hosts have all that `hosts.setup` brings, for tests of what comes after it."""
+        self.hand_over(names)
+        self.set_up(names).raise_first()
+
+    def hand_over(self, names: Sequence[str] | None = None) -> None:
+        """Put the binaries where `hosts.setup` would: as other names of the same files, for sending takes seconds.
+
+        No test may write to them: they are this machine's own.
+        """
+        loaded = self.loaded()
+        choice = binaries.find(loaded.settings.mongodb, loaded.paths, Silent())
+        for name in names or self.hosts:
+            directory = self.lab.hosts[name].srv / "mongodb"
+            directory.mkdir(mode=0o700, exist_ok=True)
+            for binary in hosts_setup.binaries_of(choice.mongod).values():
+                place = directory / binary.place
+                place.parent.parent.mkdir(mode=0o700, exist_ok=True)
+                place.parent.mkdir(mode=0o700, exist_ok=True)
+                if not place.exists():
+                    link(binary.path, place)
+
+    def has_no_router(self) -> None:
+        """Leave mongos out: it may be a stand-in, which needs this machine's Python, for root alone to reach."""
+        alone = self.root / "bin" / "mongod"
+        alone.parent.mkdir()
+        link(self.mongod, alone)
+        self.mongod = alone
+
     def close(self) -> None:
         for deployment in self.made:
             assert isinstance(deployment.backend, Hosts)
@@ -156,24 +185,22 @@ def at_home(hosts: Lab, home: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def project_on(hosts: Lab, folder: Path, mongod: Path, version: str) -> Iterator[Project]:
+def project_on(hosts: Lab, folder: Path, mongod: Path) -> Iterator[Project]:
     """A project that knows hosts, with nothing on them yet.
 
     Args:
         hosts: the hosts.
         folder: where the project is made.
-        mongod: the binary that it uses.
-        version: its version.
+        mongod: the binary that it uses, with a router beside it.
     """
     root = folder / "project"
     root.mkdir()
     shutil.copy2(ROOT / "mongod.conf.j2", root)
-    routed = beside(mongod, version, folder / "bin")
     settings = {
         name: {"address": host.address, "user": "root", "key": str(hosts.key), "data_dir": "/srv/mongodb"}
         for name, host in hosts.hosts.items()
     }
-    made = Project(root, hosts, routed, settings)
+    made = Project(root, hosts, mongod, settings)
     try:
         yield made
     finally:
@@ -187,10 +214,14 @@ def trusting(three: Lab, tmp_path: Path) -> Iterator[Path]:
         yield home
 
 
+@pytest.fixture(scope="session")
+def routed_mongod(tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path, mongod_version: str) -> Path:
+    """The mongod, with a router beside it; for all projects, so that its sha256 is worked out once."""
+    return beside(mongod_binary, mongod_version, tmp_path_factory.mktemp("routed") / "bin")
+
+
 @pytest.fixture
-def project(
-    all_on: Lab, trusting: Path, tmp_path: Path, mongod_binary: Path, mongod_version: str
-) -> Iterator[Project]:
+def project(all_on: Lab, trusting: Path, tmp_path: Path, routed_mongod: Path) -> Iterator[Project]:
     """A project with db1, db2 and db3, and nothing on them yet."""
-    with project_on(all_on, tmp_path, mongod_binary, mongod_version) as made:
+    with project_on(all_on, tmp_path, routed_mongod) as made:
         yield made

@@ -59,7 +59,7 @@ class Load:
                     self.failures.append(f"{number}: {error}")
                 else:
                     self.acknowledged.append(number)
-                self._over.wait(0.005)
+                self._over.wait(0.02)
 
     def end(self) -> None:
         self._over.set()

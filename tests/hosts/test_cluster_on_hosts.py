@@ -26,7 +26,7 @@ SET = {"topology": "replica-set", "members": 3}
 @pytest.fixture
 def replica_set(project: Project) -> Deployment:
     """A replica set of three over three hosts, up."""
-    project.set_up().raise_first()
+    project.are_ready()
     deployment = project.deployment(project.loaded(**SET))
     deployment.up()
     return deployment
@@ -81,7 +81,7 @@ def test_rotated_certificates_are_used_without_a_restart(project: Project, repli
 def test_a_node_that_cannot_start_is_named_with_its_host_and_nothing_is_left_running(
     project: Project,
 ) -> None:
-    project.set_up().raise_first()
+    project.are_ready()
     deployment = project.deployment(project.loaded(**SET, set_parameter={"noSuchParameter": 1}))
     with pytest.raises(ProvisionError) as caught:
         deployment.up()
@@ -90,7 +90,7 @@ def test_a_node_that_cannot_start_is_named_with_its_host_and_nothing_is_left_run
 
 
 def test_a_port_in_use_on_one_host_is_named_before_anything_starts(project: Project) -> None:
-    project.set_up().raise_first()
+    project.are_ready()
     deployment = project.deployment(project.loaded(**SET))
     node = deployment.topology.nodes[0]
     holder = next(host for host in project.lab.hosts.values() if host.address == node.host)
@@ -103,7 +103,7 @@ def test_a_port_in_use_on_one_host_is_named_before_anything_starts(project: Proj
 
 
 def test_hosts_without_mongod_are_named_with_the_command_that_brings_it(project: Project) -> None:
-    project.set_up(["db1", "db2"]).raise_first()
+    project.are_ready(["db1", "db2"])
     with pytest.raises(ProvisionError) as caught:
         project.deployment(project.loaded(**SET)).up()
     assert "db3" in caught.value.cause
@@ -111,7 +111,7 @@ def test_hosts_without_mongod_are_named_with_the_command_that_brings_it(project:
 
 
 def test_a_host_that_is_down_is_named_and_up_completes_when_it_is_back(project: Project) -> None:
-    project.set_up().raise_first()
+    project.are_ready()
     down = project.lab.hosts["db2"]
     down.stop()
     deployment = project.deployment(project.loaded(**SET))
@@ -131,7 +131,7 @@ def test_an_address_beyond_loopback_is_refused_without_authentication_and_tls(
 
 
 def test_the_users_own_authority_vouches_for_the_hosts(project: Project) -> None:
-    project.set_up(["db1"]).raise_first()
+    project.are_ready(["db1"])
     del project.hosts["db2"], project.hosts["db3"]
     certificate, key = project.root / "company.pem", project.root / "company.key"
     request = (
@@ -163,7 +163,7 @@ def test_the_users_own_authority_vouches_for_the_hosts(project: Project) -> None
 
 
 def test_a_killed_node_is_seen_as_down_and_comes_back(project: Project) -> None:
-    project.set_up(["db1"]).raise_first()
+    project.are_ready(["db1"])
     del project.hosts["db2"], project.hosts["db3"]
     deployment = project.deployment(project.loaded(topology="single", replica_set="rs0"))
     deployment.up()

@@ -28,21 +28,20 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.needs("index")]
 
 
 @pytest.fixture(scope="module")
-def database(
-    sshd: str, tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path, mongod_version: str
-) -> Iterator[Project]:
+def database(sshd: str, tmp_path_factory: pytest.TempPathFactory, routed_mongod: Path) -> Iterator[Project]:
     """Three hosts, and a project whose database runs on the first."""
     folder = tmp_path_factory.mktemp("deploy")
     with (
         hosts_of_their_own(sshd, ("db1", "web1", "web2")) as hosts,
         at_home(hosts, folder / "home"),
-        project_on(hosts, folder, mongod_binary, mongod_version) as project,
+        project_on(hosts, folder, routed_mongod) as project,
     ):
         for name in ("web1", "web2"):
             without_index(hosts.hosts[name])
         shop = Shop(project, folder / "shop")
         shop.write("0")
         binaries.find(shop.loaded.settings.mongodb, shop.loaded.paths, Silent())
+        project.hand_over(["db1"])
         host_setup.set_up(shop.loaded, "prod").raise_first()
         deployment = assembly.deployment(shop.loaded, "prod")
         project.made.append(deployment)

@@ -21,19 +21,18 @@ UNIT = rollout.service("prod")
 
 
 @pytest.fixture(scope="module")
-def shop(
-    sshd: str, tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path, mongod_version: str
-) -> Iterator[Shop]:
+def shop(sshd: str, tmp_path_factory: pytest.TempPathFactory, routed_mongod: Path) -> Iterator[Shop]:
     """The app's project, and one host with systemd for its database and for itself."""
     folder = tmp_path_factory.mktemp("systemd")
     with (
         hosts_of_their_own(sshd, ("db1",), systemd=True) as hosts,
         at_home(hosts, folder / "home"),
-        project_on(hosts, folder, mongod_binary, mongod_version) as project,
+        project_on(hosts, folder, routed_mongod) as project,
     ):
         made = Shop(project, folder / "shop", ["db1"])
         made.write("1")
         binaries.find(made.loaded.settings.mongodb, made.loaded.paths, Silent())
+        project.hand_over()
         host_setup.set_up(made.loaded, "prod").raise_first()
         deployment = assembly.deployment(made.loaded, "prod")
         project.made.append(deployment)

@@ -20,14 +20,12 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.needs("index")]
 
 
 @pytest.fixture
-def clone_on_a_host(
-    sshd: str, tmp_path: Path, mongod_binary: Path, mongod_version: str
-) -> Iterator[tuple[Clone, Project]]:
+def clone_on_a_host(sshd: str, tmp_path: Path, routed_mongod: Path) -> Iterator[tuple[Clone, Project]]:
     """A clone whose invoke.yaml has a replica set and flaskbook on one host, which reaches no package index."""
     with (
         hosts_of_their_own(sshd, ("db1",)) as hosts,
         at_home(hosts, tmp_path / "home"),
-        project_on(hosts, tmp_path, mongod_binary, mongod_version) as project,
+        project_on(hosts, tmp_path, routed_mongod) as project,
     ):
         without_index(hosts.hosts["db1"])
         folder = tmp_path / "work"

@@ -86,8 +86,8 @@ def _full_disk(project: Project) -> Callable[[], None]:
 def test_set_up_names_the_host_does_the_others_and_completes_when_typed_again(
     project: Project, spoil: Callable[[Project], Callable[[], None]], said: str
 ) -> None:
-    # mongos may be a stand-in, which needs this machine's Python: another user than root may not reach that.
-    project.mongod.with_name("mongos").unlink()
+    project.has_no_router()
+    project.hand_over(sorted(GOOD))
     mend = spoil(project)
     try:
         first = project.set_up()
@@ -110,7 +110,7 @@ def test_set_up_names_the_host_does_the_others_and_completes_when_typed_again(
 def test_up_on_a_full_disk_names_the_host_leaves_nothing_running_and_completes_when_there_is_room(
     project: Project,
 ) -> None:
-    project.set_up().raise_first()
+    project.are_ready()
     host = project.lab.hosts[BAD]
     with _small_disk(project, "/srv/mongodb/prod"):
         deployment = project.deployment(project.loaded(**SET))
@@ -126,7 +126,7 @@ def test_up_on_a_full_disk_names_the_host_leaves_nothing_running_and_completes_w
 
 
 def test_connection_lost_during_up_is_opened_again_or_named_and_up_completes(project: Project) -> None:
-    project.set_up().raise_first()
+    project.are_ready()
     deployment = project.deployment(project.loaded(**SET))
     host = project.lab.hosts[BAD]
     lost = []

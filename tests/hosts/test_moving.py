@@ -34,15 +34,15 @@ def four(sshd: str) -> Iterator[Lab]:
 
 
 @pytest.fixture
-def wide(four: Lab, tmp_path: Path, mongod_binary: Path, mongod_version: str) -> Iterator[Project]:
+def wide(four: Lab, tmp_path: Path, routed_mongod: Path) -> Iterator[Project]:
     """A project with four hosts, all of them on, and nothing on them yet."""
-    with at_home(four, tmp_path / "home"), project_on(four, tmp_path, mongod_binary, mongod_version) as made:
+    with at_home(four, tmp_path / "home"), project_on(four, tmp_path, routed_mongod) as made:
         yield made
 
 
 def is_up(wide: Project, **settings: Any) -> Loaded:
     """Bring the deployment up on the first three hosts, with nothing on the fourth; its settings have all four."""
-    wide.set_up(ALL[:3]).raise_first()
+    wide.are_ready(ALL[:3])
     wide.deployment(wide.loaded(hosts=ALL[:3], **settings)).up()
     return wide.loaded(hosts=ALL, **settings)
 
@@ -67,19 +67,23 @@ def placed(loaded: Loaded) -> dict[str, str]:
     return dict(assembly.deployment(loaded, "prod").backend.placement)  # type: ignore[attr-defined]
 
 
-def members(loaded: Loaded) -> set[str]:
-    """The addresses in the set's configuration, asked of its members."""
+def configuration(loaded: Loaded) -> dict[str, Any]:
+    """The set's configuration, asked of its members."""
     deployment = assembly.deployment(loaded, "prod")
     with deployment.dial(deployment.topology.nodes[0]) as connection:
-        config = connection.command("admin", {"replSetGetConfig": 1})["config"]
-    return {each["host"] for each in config["members"]}
+        config: dict[str, Any] = connection.command("admin", {"replSetGetConfig": 1})["config"]
+    return config
 
 
 def assert_settled(wide: Project, loaded: Loaded) -> None:
     """Every node runs where it is on record, once, and its set knows it there and nowhere else."""
     deployment = assembly.deployment(loaded, "prod")
     assert deployment.status().state == "running"
-    assert members(loaded) == {node.address for node in deployment.topology.nodes}
+    config = configuration(loaded)
+    assert {each["host"] for each in config["members"]} == {
+        node.address for node in deployment.topology.nodes
+    }
+    assert config["settings"]["heartbeatIntervalMillis"] == 2000  # MongoDB's default
     for name, host in wide.lab.hosts.items():
         if host.process is not None:
             expected = sum(1 for each in placed(loaded).values() if each == name)
@@ -187,7 +191,7 @@ def test_the_members_of_a_lost_host_are_replaced(wide: Project) -> None:
 
 
 def test_a_cluster_is_spread_over_a_host_that_was_added(wide: Project) -> None:
-    wide.set_up(["db1"]).raise_first()
+    wide.are_ready(["db1"])
     wide.deployment(wide.loaded(hosts=["db1"], **SHARDED)).up()
     loaded = wide.loaded(hosts=["db1", "db2", "db3"], **SHARDED)
     with writing(uri(loaded)) as written:

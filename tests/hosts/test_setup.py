@@ -43,6 +43,7 @@ def test_dry_run_says_what_would_be_done_and_changes_nothing(project: Project) -
 def test_damaged_binary_is_sent_again(project: Project) -> None:
     project.set_up(["db1"]).raise_first()
     [mongod] = (project.lab.hosts["db1"].srv / "mongodb" / "bin").glob("*/mongod")
+    assert mongod.stat().st_nlink == 1, "not a name of this machine's own mongod, which would be damaged"
     with mongod.open("r+b") as file:
         file.truncate(1000)
     again = project.set_up(["db1"])
@@ -62,6 +63,7 @@ def test_connection_lost_halfway_names_the_host_and_running_again_completes(proj
         host.cut_connections()
         cut.set()
 
+    project.hand_over(["db1", "db3"])
     cutter = threading.Thread(target=cut_the_connection)
     cutter.start()
     first = project.set_up()
@@ -77,6 +79,7 @@ def test_connection_lost_halfway_names_the_host_and_running_again_completes(proj
 
 
 def test_full_disk_on_one_host_is_named_and_hides_no_other(project: Project) -> None:
+    project.hand_over(["db1", "db2"])
     host = project.lab.hosts["db3"]
     (host.srv / "mongodb").mkdir()
     host.run("mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", "/srv/mongodb")
@@ -92,6 +95,7 @@ def test_full_disk_on_one_host_is_named_and_hides_no_other(project: Project) -> 
 
 
 def test_user_without_rights_and_sudo_is_told_what_to_type(project: Project) -> None:
+    project.hand_over(["db2", "db3"])
     project.hosts["db1"]["user"] = "operator"
     done = project.set_up()
     assert list(done.errors) == ["db1"]
@@ -100,6 +104,7 @@ def test_user_without_rights_and_sudo_is_told_what_to_type(project: Project) -> 
 
 
 def test_unreachable_host_hides_no_other(project: Project) -> None:
+    project.hand_over(["db2", "db3"])
     project.lab.hosts["db1"].stop()
     done = project.set_up()
     assert list(done.errors) == ["db1"]

@@ -91,21 +91,20 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster(
-    sshd: str, tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path, mongod_version: str
-) -> Iterator[Cluster]:
+def cluster(sshd: str, tmp_path_factory: pytest.TempPathFactory, routed_mongod: Path) -> Iterator[Cluster]:
     """The cluster, brought up once."""
     folder = tmp_path_factory.mktemp("sharded")
     with (
         hosts_of_their_own(sshd, NAMES) as lab,
         at_home(lab, folder / "home"),
-        project_on(lab, folder, mongod_binary, mongod_version) as project,
+        project_on(lab, folder, routed_mongod) as project,
     ):
         before = {name: host.seen("/srv/mongodb") for name, host in lab.hosts.items()}
         shutil.copytree(ROOT / "flaskbook", project.root / "flaskbook")
         shutil.copy2(ROOT / "requirements.txt", project.root)
         loaded = project.loaded(**SETTINGS)
         deployment = project.deployment(loaded)
+        project.hand_over()
         with command_lines() as seen:
             host_setup.set_up(loaded, "prod").raise_first()
             up = deployment.up()

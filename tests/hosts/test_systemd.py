@@ -35,16 +35,14 @@ def booted(sshd: str) -> Iterator[Lab]:
 
 
 @pytest.fixture
-def on_systemd(
-    booted: Lab, tmp_path: Path, mongod_binary: Path, mongod_version: str
-) -> Iterator[tuple[Project, LabHost]]:
+def on_systemd(booted: Lab, tmp_path: Path, routed_mongod: Path) -> Iterator[tuple[Project, LabHost]]:
     """A project with that host, set up."""
     host = booted.hosts["db1"]
     with (
         at_home(booted, tmp_path / "home"),
-        project_on(booted, tmp_path, mongod_binary, mongod_version) as project,
+        project_on(booted, tmp_path, routed_mongod) as project,
     ):
-        project.set_up().raise_first()
+        project.are_ready()
         try:
             yield project, host
         finally:

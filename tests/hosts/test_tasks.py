@@ -74,7 +74,7 @@ def test_live_progress_shows_the_nodes_as_they_come_and_disturbs_none(
     clone_on_hosts: Clone, project: Project
 ) -> None:
     clone = clone_on_hosts
-    clone.succeeds("hosts.setup", "--on", "prod")
+    project.are_ready()
     typed = "stty rows 50 cols 150; exec ./invoke cluster.up --on prod"
     shown = clone.begin(command=["script", "-qefc", typed, "/dev/null"])
     assert shown.ends() == 0, shown.text

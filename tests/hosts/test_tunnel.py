@@ -46,16 +46,16 @@ class Held:
 
 @pytest.fixture(scope="module")
 def replica_set(
-    sshd: str, tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path, mongod_version: str
+    sshd: str, tmp_path_factory: pytest.TempPathFactory, routed_mongod: Path
 ) -> Iterator[tuple[Project, Loaded]]:
     """A replica set of three members on three hosts."""
     folder = tmp_path_factory.mktemp("tunnel")
     with (
         hosts_of_their_own(sshd, ("db1", "db2", "db3")) as hosts,
         at_home(hosts, folder / "home"),
-        project_on(hosts, folder, mongod_binary, mongod_version) as project,
+        project_on(hosts, folder, routed_mongod) as project,
     ):
-        project.set_up().raise_first()
+        project.are_ready()
         loaded = project.loaded(topology="replica-set", members=3)
         project.deployment(loaded).up()
         yield project, loaded

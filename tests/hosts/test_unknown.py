@@ -20,7 +20,7 @@ SET = {"topology": "replica-set", "members": 3}
 @pytest.fixture
 def away(project: Project) -> Iterator[tuple[Project, LabHost, str]]:
     """A replica set of three over three hosts that runs, one of these hosts, cut off, and the name of its node."""
-    project.set_up().raise_first()
+    project.are_ready()
     running = project.deployment(project.loaded(**SET))
     running.up()
     host = project.lab.hosts["db2"]
@@ -100,7 +100,7 @@ def test_node_is_asked_itself_where_only_its_host_does_not_answer(
 
 def test_nodes_on_hosts_are_shut_down_and_not_killed(project: Project) -> None:
     """Others than routers may write to them: a flush before a kill would not be the last word."""
-    project.set_up(["db1"]).raise_first()
+    project.are_ready(["db1"])
     del project.hosts["db2"], project.hosts["db3"]
     one_of_each = {"topology": "sharded", "config_servers": 1, "shards": 1, "members": 1, "routers": 1}
     deployment = project.deployment(project.loaded(**one_of_each))

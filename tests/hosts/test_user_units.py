@@ -23,17 +23,16 @@ SINGLE: dict[str, Any] = {"topology": "single", "replica_set": "rs0"}
 
 @pytest.fixture(scope="module")
 def of_a_user(
-    sshd: str, tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path, mongod_version: str
+    sshd: str, tmp_path_factory: pytest.TempPathFactory, routed_mongod: Path
 ) -> Iterator[tuple[Project, LabHost]]:
     """A project with one host, whose user has neither root's rights nor sudo; set up."""
     folder = tmp_path_factory.mktemp("user")
     with (
         hosts_of_their_own(sshd, ("db1",), systemd=True, lingering=True) as hosts,
         at_home(hosts, folder / "home"),
-        project_on(hosts, folder, mongod_binary, mongod_version) as project,
+        project_on(hosts, folder, routed_mongod) as project,
     ):
-        # mongos may be a stand-in, which needs this machine's Python, and this user can't reach that.
-        project.mongod.with_name("mongos").unlink()
+        project.has_no_router()
         project.hosts["db1"] |= {"user": "operator", "data_dir": "~/mongodb"}
         host = hosts.hosts["db1"]
         until("its user's systemd to run", lambda: host.run("ls", f"/run/user/{OPERATOR}").split())

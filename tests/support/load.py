@@ -38,7 +38,7 @@ def writing(uri: str) -> Iterator[list[int]]:
                 with contextlib.suppress(PyMongoError):
                     load.insert_one({"_id": number})
                     acknowledged.append(number)
-                over.wait(0.005)
+                over.wait(0.02)
 
     writer = threading.Thread(target=write)
     writer.start()

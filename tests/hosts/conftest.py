@@ -108,11 +108,15 @@ class Project:
         """Connections to the hosts, as the settings have them."""
         return {name: Link(host, 5.0) for name, host in inventory.hosts(self.loaded(), names).items()}
 
-    def set_up(self, names: Sequence[str] | None = None) -> hosts_setup.Outcome:
-        """What `hosts.setup` does."""
+    def wanted(self) -> list[hosts_setup.Binary]:
+        """What hosts are to have of the mongod that is chosen, which is on record from then on."""
         loaded = self.loaded()
         choice = binaries.find(loaded.settings.mongodb, loaded.paths, Silent())
-        wanted = list(hosts_setup.binaries_of(choice.mongod).values())
+        return list(hosts_setup.binaries_of(choice.mongod).values())
+
+    def set_up(self, names: Sequence[str] | None = None) -> hosts_setup.Outcome:
+        """What `hosts.setup` does."""
+        wanted = self.wanted()
         links = self.links(names)
         try:
             return hosts_setup.run(links, lambda link: hosts_setup.steps(link, wanted))
@@ -130,15 +134,13 @@ class Project:
 
         No test may write to them: they are this machine's own.
         """
-        loaded = self.loaded()
-        choice = binaries.find(loaded.settings.mongodb, loaded.paths, Silent())
+        wanted = self.wanted()
         for name in names or self.hosts:
             directory = self.lab.hosts[name].srv / "mongodb"
-            directory.mkdir(mode=0o700, exist_ok=True)
-            for binary in hosts_setup.binaries_of(choice.mongod).values():
+            for binary in wanted:
                 place = directory / binary.place
-                place.parent.parent.mkdir(mode=0o700, exist_ok=True)
-                place.parent.mkdir(mode=0o700, exist_ok=True)
+                for folder in (directory, directory / "bin", place.parent):
+                    folder.mkdir(mode=0o700, exist_ok=True)
                 if not place.exists():
                     link(binary.path, place)
 

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pymongo
-from pymongo import WriteConcern
 from pymongo.errors import PyMongoError
 
+from tests.support.load import MAJORITY, PAUSE_SECONDS
 from tests.support.polling import until
 
-MAJORITY = WriteConcern("majority", wtimeout=20_000)
 _ENOUGH = 20
 # An election takes ten seconds, and a router gives a host that says nothing another ten.
 _PATIENCE_SECONDS = 150.0
@@ -59,7 +58,7 @@ class Load:
                     self.failures.append(f"{number}: {error}")
                 else:
                     self.acknowledged.append(number)
-                self._over.wait(0.02)
+                self._over.wait(PAUSE_SECONDS)
 
     def end(self) -> None:
         self._over.set()

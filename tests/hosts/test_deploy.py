@@ -19,7 +19,7 @@ from provision.core.errors import ProvisionError
 from provision.core.steps import Silent
 from provision.deployments import assembly, on_hosts
 from provision.hosts.backend import Hosts
-from provision.mongodb import binaries, users
+from provision.mongodb import users
 from tests.hosts.conftest import Project, at_home, hosts_of_their_own, project_on
 from tests.hosts.shop import PORT, Shop, without_index
 from tests.support.polling import until
@@ -40,7 +40,6 @@ def database(sshd: str, tmp_path_factory: pytest.TempPathFactory, routed_mongod:
             without_index(hosts.hosts[name])
         shop = Shop(project, folder / "shop")
         shop.write("0")
-        binaries.find(shop.loaded.settings.mongodb, shop.loaded.paths, Silent())
         project.hand_over(["db1"])
         host_setup.set_up(shop.loaded, "prod").raise_first()
         deployment = assembly.deployment(shop.loaded, "prod")

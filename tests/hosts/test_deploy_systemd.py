@@ -9,9 +9,7 @@ import pytest
 
 from provision.app.deploy import host_setup, rollout
 from provision.core.errors import ProvisionError
-from provision.core.steps import Silent
 from provision.deployments import assembly
-from provision.mongodb import binaries
 from tests.hosts.conftest import at_home, hosts_of_their_own, project_on
 from tests.hosts.shop import Shop
 from tests.support.polling import until
@@ -31,7 +29,6 @@ def shop(sshd: str, tmp_path_factory: pytest.TempPathFactory, routed_mongod: Pat
     ):
         made = Shop(project, folder / "shop", ["db1"])
         made.write("1")
-        binaries.find(made.loaded.settings.mongodb, made.loaded.paths, Silent())
         project.hand_over()
         host_setup.set_up(made.loaded, "prod").raise_first()
         deployment = assembly.deployment(made.loaded, "prod")

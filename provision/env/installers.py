@@ -206,31 +206,27 @@ class Pip:
 
     def make_virtualenv(self, python: Interpreter) -> None:
         if not python.ensurepip:
-            raise _ToolError(f"{python.executable} has no ensurepip, which venv needs to install pip")
-        self._run(python.executable, "-I", "-m", "venv", str(self.runner.spec.path))
+            raise _ToolError(f"{python.executable} has no ensurepip, which brings pip")
+        arguments = ["--without-pip"] if python.pip else []
+        self._run(python.executable, "-I", "-m", "venv", *arguments, str(self.runner.spec.path))
 
     def install(self, dropped: Iterable[str]) -> None:
         spec = self.runner.spec
         if spec.declared is not None:
             install_declared(self, spec.declared)
             return
-        python = str(spec.interpreter)
-        if not list(spec.path.glob("lib/python3*/site-packages/pip/__main__.py")):
-            self._run(python, "-I", "-m", "ensurepip")
+        pip = self._pip()
         names = sorted(dropped)
         if names:
-            self._run(python, "-I", "-m", "pip", "uninstall", "--yes", *names)
+            self._run(*pip, "uninstall", "--yes", *names)
         arguments = ["--require-hashes"] if spec.require_hashes else []
         for file in spec.requirements:
             arguments += ["-r", str(file)]
-        self._run(python, "-I", "-m", "pip", "install", *arguments, show=True)
+        self._run(*pip, "install", *arguments, show=True)
 
     def add(self, *arguments: str, show: bool = False) -> None:
         """Install what `pip install` takes, in the working directory."""
-        python = str(self.runner.spec.interpreter)
-        if not list(self.runner.spec.path.glob("lib/python3*/site-packages/pip/__main__.py")):
-            self._run(python, "-I", "-m", "ensurepip")
-        self._run(python, "-I", "-m", "pip", "install", *arguments, show=show)
+        self._run(*self._pip(), "install", *arguments, show=show)
 
     def sync(self, chosen: Sequence[str]) -> None:
         raise _ToolError("pip does not read uv.lock")
@@ -238,11 +234,43 @@ class Pip:
     def export(self, file: Path, chosen: Sequence[str]) -> None:
         raise _ToolError("pip does not read uv.lock")
 
+    def _pip(self) -> list[str]:
+        """How the virtualenv's pip is run; it is put there first where it is missing."""
+        spec = self.runner.spec
+        python = str(spec.interpreter)
+        if not _site_packages(spec, "pip/__main__.py"):
+            found = probe(python)
+            if isinstance(found, Interpreter) and found.pip:
+                version = "python{}.{}".format(*found.minor)
+                _unpack(found.pip, spec.path / "lib" / version / "site-packages")
+            else:
+                self._run(python, "-I", "-m", "ensurepip")
+        return [python, "-I", "-m", "pip"]
+
     def _run(self, *command: str, show: bool = False) -> None:
         variables = pip_variables(os.environ)
         if self.last_resort:
             variables.setdefault("PIP_RETRIES", "1")  # uv has tried the same index already
         self.runner.run(command, variables, show=show)
+
+
+def _unpack(wheel: str, site_packages: Path) -> None:
+    """Put pip from its wheel into a virtualenv. ensurepip compiles all of it, which takes longer than most requirements."""
+    import shutil
+    import zipfile
+
+    place = site_packages / ".pip"
+    try:
+        shutil.rmtree(place, ignore_errors=True)
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(place)
+        # pip-*.dist-info, then pip, by which it is known to be there.
+        for each in sorted(place.iterdir(), reverse=True):
+            shutil.rmtree(site_packages / each.name, ignore_errors=True)
+            each.rename(site_packages / each.name)
+        place.rmdir()
+    except (OSError, zipfile.BadZipFile) as problem:
+        raise _ToolError(f"unpacking {wheel}: {problem}") from None
 
 
 def available(runner: Runner, python: Interpreter) -> list[Uv | Pip]:
@@ -494,15 +522,14 @@ def _install_uv(runner: Runner, python: Interpreter) -> tuple[str, str] | None:
         with tempfile.TemporaryDirectory(prefix=".uv-", dir=cache) as temporary:
             folder = Path(temporary)
             download = ["download", "--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
-            arguments = ["-I", "-m", "pip", *download, "-d", temporary, "-r", str(pins)]
+            arguments = [*download, "-d", temporary, "-r", str(pins)]
             variables = pip_variables(os.environ)
             try:
-                runner.run([python.executable, *arguments], variables)
+                runner.run([python.executable, "-I", "-m", "pip", *arguments], variables)
             except _ToolError as failure:
-                if "No module named pip" not in str(failure) or not python.ensurepip:
+                if "No module named pip" not in str(failure) or not python.pip:
                     raise
-                runner.run([python.executable, "-I", "-m", "venv", str(folder / "venv")], variables)
-                runner.run([str(folder / "venv" / "bin" / "python"), *arguments], variables)
+                runner.run([python.executable, "-I", f"{python.pip}/pip", *arguments], variables)
             wheel = next(folder.glob("*.whl"))
             with zipfile.ZipFile(wheel) as archive:
                 member = next(name for name in archive.namelist() if name.endswith(".data/scripts/uv"))

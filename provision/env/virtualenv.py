@@ -106,7 +106,9 @@ class Interpreter:
     version: str
     prefix: str
     ensurepip: bool
-    setuptools: str | None = None  # path of the wheel of setuptools that came with it, for new virtualenvs
+    # paths of the wheels that came with it, for new virtualenvs
+    setuptools: str | None = None
+    pip: str | None = None
 
     @property
     def minor(self) -> tuple[int, int]:
@@ -332,7 +334,7 @@ def _fingerprint(interpreter: Path) -> list[int] | None:
 
 _PROBE = """
 import glob, json, os, sys, sysconfig
-wheels = []
+found = {"setuptools": None, "pip": None}
 try:
     import ensurepip
 except ImportError:
@@ -340,10 +342,13 @@ except ImportError:
 else:
     bundled = os.path.join(os.path.dirname(ensurepip.__file__), "_bundled")
     for folder in (sysconfig.get_config_var("WHEEL_PKG_DIR"), bundled):
-        wheels += sorted(glob.glob(os.path.join(folder, "setuptools-*.whl"))) if folder else []
-print(json.dumps({"executable": getattr(sys, "_base_executable", None) or sys.executable,
-    "version": "%d.%d.%d" % sys.version_info[:3], "prefix": getattr(sys, "base_prefix", sys.prefix),
-    "ensurepip": ensurepip is not None, "setuptools": wheels[-1] if wheels else None}))
+        for name in found if folder else ():
+            for wheel in sorted(glob.glob(os.path.join(folder, name + "-*.whl"))):
+                found[name] = wheel
+found.update(executable=getattr(sys, "_base_executable", None) or sys.executable,
+    version="%d.%d.%d" % sys.version_info[:3], prefix=getattr(sys, "base_prefix", sys.prefix),
+    ensurepip=ensurepip is not None)
+print(json.dumps(found))
 """
 
 

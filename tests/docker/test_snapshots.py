@@ -60,10 +60,10 @@ def test_all_of_a_moment_comes_back_into_the_default_cluster(default: Cluster) -
         opened.flaskbook.user.create_index("name")
         opened.flaskbook.command("createUser", "ann", pwd="secret", roles=["read"])
         opened.admin.command("addShardToZone", "shard1", zone="near")
-    with writing(default.deployment.uri(user="root")) as acknowledged:
-        before = list(acknowledged)
+    with writing(default.deployment.uri(user="root"), dense=True) as load:
+        before = list(load.acknowledged)
         taken = snapshots.save(default.deployment, "moment")
-        begun = acknowledged[-1] + 1  # the one whose answer is awaited now may be in it
+        begun = load.acknowledged[-1] + 1  # the one whose answer is awaited now may be in it
     assert held(default.deployment) == []
     of_moment = config(default)
     with client(default.deployment) as opened:

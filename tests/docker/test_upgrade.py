@@ -10,7 +10,7 @@ from provision.core.errors import ProvisionError
 from provision.core.steps import Silent
 from provision.deployments import rolling, upgrade
 from tests.support.clusters import Cluster, docker
-from tests.support.load import lost, writing
+from tests.support.load import writing
 
 pytestmark = pytest.mark.timeout(300)
 Make = Callable[..., Cluster]
@@ -28,7 +28,7 @@ def test_containers_are_restarted_one_after_another_with_new_settings(make: Make
     cluster.settings["set_parameter"] = {"ttlMonitorEnabled": False}
     with pytest.raises(ProvisionError, match="router-1 is the only router"):
         rolling.restart(cluster.load(), cluster.name, [], quiet, "invoke cluster.restart --rolling")
-    with writing(cluster.deployment.uri(user="app")) as acknowledged:
+    with writing(cluster.deployment.uri(user="app")) as load:
         done = rolling.restart(cluster.load(), cluster.name, ["shard1-1"], quiet, "", interrupt=True)
     assert done.restarted == ("shard1-1",)
     after = cluster.identities()
@@ -36,7 +36,7 @@ def test_containers_are_restarted_one_after_another_with_new_settings(make: Make
     with cluster.deployment.dial(cluster.node("shard1-1")) as connection:
         answer = connection.command("admin", {"getParameter": 1, "ttlMonitorEnabled": 1})
     assert answer["ttlMonitorEnabled"] is False
-    assert lost(cluster.deployment.uri(user="app"), acknowledged) == set()
+    assert load.lost(cluster.deployment.uri(user="app")) == set()
 
 
 def test_an_image_is_asked_for_its_version_before_anything_is_changed(make: Make) -> None:

@@ -16,7 +16,7 @@ from provision.hosts.backend import Hosts
 from provision.hosts.certificates import trusting
 from tests.hosts.conftest import Project
 from tests.hosts.lab import LabHost
-from tests.hosts.load import writing
+from tests.support.load import writing
 from tests.support.polling import until
 
 pytestmark = pytest.mark.timeout(300)

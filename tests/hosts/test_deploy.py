@@ -306,7 +306,7 @@ def test_taken_down_it_leaves_what_setup_made_and_nothing_else(shop: Shop) -> No
 
 
 def test_host_that_reaches_an_index_fetches_what_the_app_needs_and_what_was_touched_is_made_anew(
-    shop: Shop, tmp_path: Path
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requirements = host_virtualenv.wanted(shop.loaded)
     host = shop.host("web1")
@@ -322,17 +322,28 @@ def test_host_that_reaches_an_index_fetches_what_the_app_needs_and_what_was_touc
             try:
                 other = dataclasses.replace(requirements, lines=(*requirements.lines, "click"))
                 step = AppEnvironment(links["web1"], other, collected)
+                # As of a Debian without python3-venv: pip was sent.
+                vars(step)["python"] = dataclasses.replace(python, ensurepip=False)
                 assert step.decide().needed
                 assert "the host fetched" in step.act(Silent())
                 assert not step.decide().needed
-                made = host.srv / "mongodb" / "env" / step.identity
-                [package] = made.glob("lib/python3*/site-packages/itsdangerous-*.dist-info")
+                packages = host.srv / "mongodb" / "env" / step.identity / "lib"
+                assert not list(packages.glob("python3*/site-packages/pip"))
+                [package] = packages.glob("python3*/site-packages/itsdangerous-*.dist-info")
                 shutil.rmtree(package)
                 assert "not as it was made" in step.decide().why
-                step.act(Silent())
+                # Where this machine has no pip to send, that of the host's Python will do.
+                monkeypatch.setattr(Wheels, "installer", _refuse)
+                step = AppEnvironment(links["web1"], other, collected)
+                assert "the host fetched" in step.act(Silent())
                 assert not step.decide().needed
+                assert list(packages.glob("python3*/site-packages/pip"))
             finally:
                 pip.write_text(before)
+
+
+def _refuse(*_: object) -> Path:
+    raise ProvisionError("collecting wheels", "There is no index.", "")
 
 
 def _watch_command_lines(seen: set[str], over: threading.Event) -> None:

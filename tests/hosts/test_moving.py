@@ -17,7 +17,7 @@ from provision.settings.loading import Loaded
 from provision.state import remembered
 from tests.hosts.conftest import Project, at_home, hosts_of_their_own, project_on
 from tests.hosts.lab import Lab
-from tests.support.load import lost, writing
+from tests.support.load import writing
 from tests.support.polling import until
 
 pytestmark = pytest.mark.timeout(300)
@@ -93,13 +93,13 @@ def assert_settled(wide: Project, loaded: Loaded) -> None:
 
 def test_a_host_is_drained_while_writes_go_on_and_none_is_lost(wide: Project) -> None:
     loaded = is_up(wide, **SET)
-    with writing(uri(loaded)) as acknowledged:
+    with writing(uri(loaded)) as load:
         done = drain(loaded, "db1")
     assert [(each.source, each.target) for each in done.moves] == [("db1", "db4")]
     assert done.empty == ("db1",)
     assert "Take it out of deployments.prod.hosts" in done.notices[0]
     assert_settled(wide, loaded)
-    assert lost(uri(loaded), acknowledged) == set()
+    assert load.lost(uri(loaded)) == set()
     left = wide.lab.hosts["db1"].srv / "mongodb"
     assert [path.name for path in left.iterdir()] == ["bin"]
 
@@ -137,7 +137,7 @@ def interrupted(module: Any, function: str) -> Iterator[None]:
 
 def test_a_move_that_was_interrupted_is_finished_by_typing_it_again(wide: Project) -> None:
     loaded = is_up(wide, **SET)
-    with writing(uri(loaded)) as acknowledged:
+    with writing(uri(loaded)) as load:
         for (module, function), target in zip(POINTS.values(), ("db4", "db1", "db4", "db1"), strict=True):
             with interrupted(module, function):
                 move(loaded, "member-1", target)
@@ -145,7 +145,7 @@ def test_a_move_that_was_interrupted_is_finished_by_typing_it_again(wide: Projec
             move(loaded, "member-1", target)
             assert placed(loaded)["member-1"] == target
             assert_settled(wide, loaded)
-    assert lost(uri(loaded), acknowledged) == set()
+    assert load.lost(uri(loaded)) == set()
 
 
 def test_a_move_that_was_interrupted_is_undone_or_taken_down_with_the_rest(wide: Project) -> None:
@@ -173,7 +173,7 @@ def test_the_members_of_a_lost_host_are_replaced(wide: Project) -> None:
     with pytest.raises(ProvisionError, match="db1 answers"):
         drain(loaded, "db1", lost=True)
     all_vote(loaded)
-    with writing(uri(loaded)) as acknowledged:
+    with writing(uri(loaded)) as load:
         wide.lab.hosts["db1"].stop()
         with pytest.raises(ProvisionError) as caught:
             drain(loaded, "db1")
@@ -182,7 +182,7 @@ def test_the_members_of_a_lost_host_are_replaced(wide: Project) -> None:
     assert [each.target for each in done.moves] == ["db4"]
     assert any("could not be deleted" in notice for notice in done.notices)
     assert_settled(wide, loaded)
-    assert lost(uri(loaded), acknowledged) == set()
+    assert load.lost(uri(loaded)) == set()
 
     wide.lab.hosts["db2"].stop()
     wide.lab.hosts["db3"].stop()
@@ -194,7 +194,7 @@ def test_a_cluster_is_spread_over_a_host_that_was_added(wide: Project) -> None:
     wide.are_ready(["db1"])
     wide.deployment(wide.loaded(hosts=["db1"], **SHARDED)).up()
     loaded = wide.loaded(hosts=["db1", "db2", "db3"], **SHARDED)
-    with writing(uri(loaded)) as written:
+    with writing(uri(loaded)) as load:
         pass
 
     def spread(dry_run: bool) -> moving.Moved:
@@ -207,13 +207,13 @@ def test_a_cluster_is_spread_over_a_host_that_was_added(wide: Project) -> None:
     assert sorted(placed(loaded).values()) == ["db1", "db2", "db3"]
     assert any("invoke uri --on prod" in notice for notice in done.notices)
     assert assembly.deployment(loaded, "prod").status().state == "running"
-    assert lost(uri(loaded), written) == set()
+    assert load.lost(uri(loaded)) == set()
 
     # The config server, too: the router learns of it, and its configuration on its host names the new place.
     target = next(host for host in ("db1", "db2", "db3") if host != placed(loaded)["config-1"])
-    with writing(uri(loaded)) as acknowledged:
+    with writing(uri(loaded)) as load:
         move(loaded, "config-1", target)
-    assert lost(uri(loaded), acknowledged) == set()
+    assert load.lost(uri(loaded)) == set()
     found = wide.lab.hosts[placed(loaded)["router-1"]].run("cat", "/srv/mongodb/prod/router-1.conf")
     assert wide.lab.hosts[target].address in found
     deployment = assembly.deployment(loaded, "prod")
@@ -258,10 +258,10 @@ def test_hosts_get_another_version_and_are_upgraded_one_after_another(
 ) -> None:
     later = str(other_mongods["6.0.27"])
     loaded = is_up(wide, **SET)
-    with writing(uri(loaded)) as acknowledged:
+    with writing(uri(loaded)) as load:
         done = upgrade.upgrade(loaded, "prod", later, False, lambda _: None, Silent(), "")
     assert len(done.restarted) == 3
     deployment = assembly.deployment(loaded, "prod")
     assert {node.version for node in deployment.status().nodes} == {"6.0.27"}
     assert deployment.status().state == "running"
-    assert lost(uri(loaded), acknowledged) == set()
+    assert load.lost(uri(loaded)) == set()

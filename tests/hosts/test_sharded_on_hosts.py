@@ -25,9 +25,9 @@ from provision.mongodb import users
 from provision.settings.loading import Loaded
 from tests.hosts.conftest import Project, at_home, hosts_of_their_own, project_on
 from tests.hosts.lab import LabHost, Seen
-from tests.hosts.load import writing
 from tests.hosts.scan import LOOPBACK, assert_every_port_is_locked, command_lines
 from tests.support.capabilities import ROOT
+from tests.support.load import writing
 from tests.support.polling import until
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.needs("index")]

@@ -662,8 +662,10 @@ def test_settings_of_projects_and_other_virtualenvs_do_not_lead_uv_astray(
 def foreign_invoke(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An Invoke that the user installed."""
     path = tmp_path_factory.mktemp("foreign") / "venv"
-    subprocess.run([BASE, "-m", "venv", path], check=True)
-    subprocess.run([path / "bin" / "python", "-m", "pip", "install", "-q", request.param], check=True)
+    # venv would compile the whole of pip.
+    subprocess.run([sys.executable, "-m", "virtualenv", "--quiet", "--python", BASE, path], check=True)
+    install = ("install", "--quiet", "--disable-pip-version-check", "--no-compile")
+    subprocess.run([path / "bin" / "python", "-m", "pip", *install, request.param], check=True)
     return path / "bin" / "invoke"
 
 

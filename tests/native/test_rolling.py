@@ -13,7 +13,7 @@ from pymongo import MongoClient
 
 from provision.deployments.status import NodeStatus
 from tests.support.clones import Clone, make_clone
-from tests.support.load import lost, writing
+from tests.support.load import writing
 from tests.support.processes import free_ports
 from tests.support.router_standin.install import beside
 
@@ -73,14 +73,14 @@ def test_a_set_is_restarted_with_new_settings_while_writes_go_on_and_none_is_los
 
     before, led = pids(rs, "rs"), primary(rs)
     rs.change_settings(change)
-    with writing(rs.deployment("rs").uri()) as acknowledged:
+    with writing(rs.deployment("rs").uri()) as load:
         done = json.loads(rs.succeeds("cluster.restart", "--rolling", "--on", "rs", "--json"))
     assert sorted(done["restarted"]) == ["member-1", "member-2", "member-3"]
     assert done["restarted"][-1] == led
     assert [each["former"] for each in done["handed_over"]] == [led]
     after = pids(rs, "rs")
     assert all(after[name] != before[name] for name in before)
-    assert lost(rs.deployment("rs").uri(), acknowledged) == set()
+    assert load.lost(rs.deployment("rs").uri()) == set()
     for name in before:
         with MongoClient[dict[str, Any]](
             rs.deployment("rs").uri(direct=rs.deployment("rs").node(name))
@@ -109,7 +109,7 @@ def test_a_set_that_is_not_whole_is_left_alone(rs: Clone) -> None:
 
 def test_one_that_was_killed_in_the_middle_goes_on_when_it_is_typed_again(rs: Clone) -> None:
     before = pids(rs, "rs")
-    with writing(rs.deployment("rs").uri()) as acknowledged:
+    with writing(rs.deployment("rs").uri()) as load:
         running = rs.begin("cluster.restart", "--rolling", "--on", "rs")
         running.says(": restarting")
         running.signal_group(signal.SIGKILL)
@@ -120,7 +120,7 @@ def test_one_that_was_killed_in_the_middle_goes_on_when_it_is_typed_again(rs: Cl
     after = pids(rs, "rs")
     assert all(after[name] not in (None, before[name]) for name in before)
     assert states(rs, "rs") == ["PRIMARY", "SECONDARY", "SECONDARY"]
-    assert lost(rs.deployment("rs").uri(), acknowledged) == set()
+    assert load.lost(rs.deployment("rs").uri()) == set()
     assert "in hand" not in rs.invoke("cluster.restart", "member-1", "--rolling", "--on", "rs").stderr
 
 
@@ -131,7 +131,7 @@ def test_a_member_that_does_not_come_back_is_named_and_the_others_serve_on(rs: C
         return lambda settings: settings["deployments"]["rs"].__setitem__("set_parameter", value)
 
     rs.change_settings(change({"noSuchParameter": 1}))
-    with writing(rs.deployment("rs").uri()) as acknowledged:
+    with writing(rs.deployment("rs").uri()) as load:
         said = rs.fails("cluster.restart", "--rolling", "--on", "rs")
     assert "noSuchParameter" in said
     assert "invoke cluster.restart --rolling --on rs" in said
@@ -143,7 +143,7 @@ def test_a_member_that_does_not_come_back_is_named_and_the_others_serve_on(rs: C
     done = json.loads(rs.succeeds("cluster.restart", "--rolling", "--on", "rs", "--json"))
     assert done["restarted"][0] == down[0]
     assert len(done["restarted"]) == 3
-    assert lost(rs.deployment("rs").uri(), acknowledged) == set()
+    assert load.lost(rs.deployment("rs").uri()) == set()
 
 
 def test_no_node_is_restarted_unless_one_is_named_or_all_are_meant(rs: Clone) -> None:
@@ -159,10 +159,10 @@ def test_what_would_be_unavailable_for_a_moment_is_told_and_wants_agreement(shar
     for told in ("config has one member", "shard1 has one member", "router-1 is the only router", "--yes"):
         assert told in said
     assert pids(shared, "sh") == before
-    with writing(shared.deployment("sh").uri(user="app")) as acknowledged:
+    with writing(shared.deployment("sh").uri(user="app")) as load:
         done = json.loads(shared.succeeds("cluster.restart", "--rolling", "--yes", "--on", "sh", "--json"))
     assert done["restarted"] == ["config-1", "shard1-1", "shard2-1", "router-1"]
-    assert lost(shared.deployment("sh").uri(user="app"), acknowledged) == set()
+    assert load.lost(shared.deployment("sh").uri(user="app")) == set()
     assert set(states(shared, "sh")) == {"PRIMARY", "ROUTER"}
     shared.succeeds("cluster.down", "--on", "sh")
 

@@ -94,10 +94,10 @@ def test_all_of_a_moment_comes_back(project: Project, name: str) -> None:
     deployment.up()
     fill(project, name)
     uri = deployment.uri(user="root")
-    with writing(uri) as acknowledged:
-        before = list(acknowledged)
+    with writing(uri, dense=True) as load:
+        before = list(load.acknowledged)
         taken = snapshots.save(project.on(name), "moment")
-        begun = acknowledged[-1] + 1  # the one whose answer is awaited now may be in it
+        begun = load.acknowledged[-1] + 1  # the one whose answer is awaited now may be in it
     assert held(project.on(name)) == []
     of_moment = described(project, name)
     with client(project.on(name)) as opened:

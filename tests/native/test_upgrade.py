@@ -20,7 +20,7 @@ from provision.mongodb.binaries.record import file_facts, remember
 from provision.settings.loading import Layer, Loaded, load
 from provision.state import remembered
 from tests.support.capabilities import ROOT
-from tests.support.load import lost, writing
+from tests.support.load import writing
 from tests.support.processes import free_ports
 from tests.support.router_standin.install import beside, link
 
@@ -99,13 +99,13 @@ def test_a_major_version_is_upgraded_to_while_writes_go_on_and_features_are_rais
     old: Lab, mongod_binary: Path, mongod_version: str
 ) -> None:
     app = assembly.deployment(old.loaded(), "lab").uri("flaskbook", user="app")
-    with writing(app) as acknowledged:
+    with writing(app) as load:
         done = old.upgrade(mongod_binary)
     assert sorted(done.restarted) == ["member-1", "member-2", "member-3"]
     assert len(done.handed_over) == 1
     assert (done.version, done.feature_compatibility, done.raised) == (mongod_version, "5.0", False)
     assert old.versions() == {mongod_version}
-    assert lost(app, acknowledged) == set()
+    assert load.lost(app) == set()
 
     again = old.upgrade(mongod_binary)
     assert (again.restarted, len(again.unchanged)) == ((), 3)

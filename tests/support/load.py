@@ -1,9 +1,10 @@
-"""A client that writes one document after another, and knows which of its writes were acknowledged."""
+"""A load of majority writes, and what must hold of it: what was acknowledged is there."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,61 +13,116 @@ from pymongo.errors import PyMongoError
 
 from tests.support.polling import until
 
-MAJORITY = WriteConcern("majority", wtimeout=20_000)
-PAUSE_SECONDS = 0.02
-"""Between two writes: without it, they take the processors from what is tested."""
+_MAJORITY = WriteConcern("majority", wtimeout=20_000)
+# Between two writes. A write costs each member of its set processor time: while nothing happens, few are enough.
+_QUIET_SECONDS = 0.1
+# And where something happens: a write failed or took long, or somebody waits for more of them.
+_DENSE_SECONDS = 0.005
+_LONG_SECONDS = 0.2
+_STAYS_DENSE_SECONDS = 2.0
+_ENOUGH = 20
+# An election takes ten seconds, and a router gives a host that says nothing another ten.
+_PATIENCE_SECONDS = 150.0
 
 
-@contextlib.contextmanager
-def writing(uri: str) -> Iterator[list[int]]:
-    """Majority writes one after another while the block runs; it ends when some more were acknowledged after it.
+class Load:
+    """Majority writes to ``flaskbook.load``, one after another, from a thread of its own.
 
     Args:
         uri: of a user who may write to the database flaskbook.
-
-    Yields:
-        The numbers of the documents whose writes were acknowledged, in ``flaskbook.load``.
+        dense: as many as can be, all the time.
     """
-    acknowledged: list[int] = []
-    over = threading.Event()
 
-    def write() -> None:
-        # A host that is gone says nothing: without a time limit, a write would wait for it as long as TCP does.
-        with MongoClient[dict[str, Any]](uri, serverSelectionTimeoutMS=5000, socketTimeoutMS=5000) as client:
-            load = client.flaskbook.get_collection("load", write_concern=MAJORITY)
-            number = 0
-            while not over.is_set():
+    def __init__(self, uri: str, dense: bool = False) -> None:
+        self._uri = uri
+        self._dense = dense
+        self._over = threading.Event()
+        self._hurry = threading.Event()
+        self.acknowledged: list[int] = []
+        self.failures: list[str] = []
+
+    def goes_on(self, what: str) -> None:
+        """Wait until some more writes were acknowledged."""
+        before = len(self.acknowledged)
+        self._hurry.set()
+        try:
+            until(
+                f"writes to go on {what}",
+                lambda: len(self.acknowledged) > before + _ENOUGH,
+                _PATIENCE_SECONDS,
+                detail=lambda: "\n".join(self.failures[-5:]),
+            )
+        finally:
+            self._hurry.clear()
+
+    def lost(self, uri: str = "") -> set[int]:
+        """The acknowledged writes that are not there; each test wants none.
+
+        Asked until it is answered: a router has no primary to read from while one is elected, and the driver does not
+        ask again for that. Each document is read, and no earlier answer counts.
+
+        Args:
+            uri: where they are now, if not where they were written to.
+        """
+        with _client(uri or self._uri) as client:
+
+            def answers() -> list[set[int]]:
+                try:
+                    return [{each["_id"] for each in client.flaskbook.load.find()}]
+                except PyMongoError:
+                    return []
+
+            (there,) = until("an answer to what was written", answers)
+        return set(self.acknowledged) - there
+
+    def run(self) -> None:
+        with _client(self._uri) as client:
+            load = client.flaskbook.get_collection("load", write_concern=_MAJORITY)
+            number, dense_until = 0, 0.0
+            while not self._over.is_set():
                 number += 1
-                with contextlib.suppress(PyMongoError):
+                begun = time.monotonic()
+                try:
                     load.insert_one({"_id": number})
-                    acknowledged.append(number)
-                over.wait(PAUSE_SECONDS)
+                except PyMongoError as error:
+                    self.failures.append(f"{number}: {error}")
+                    failed = True
+                else:
+                    self.acknowledged.append(number)
+                    failed = False
+                now = time.monotonic()
+                if failed or now - begun > _LONG_SECONDS:
+                    dense_until = now + _STAYS_DENSE_SECONDS
+                if self._dense or now < dense_until or self._hurry.is_set():
+                    self._over.wait(_DENSE_SECONDS)
+                else:
+                    self._hurry.wait(_QUIET_SECONDS)
 
-    writer = threading.Thread(target=write)
+    def end(self) -> None:
+        self._over.set()
+        self._hurry.set()
+
+
+def _client(uri: str) -> MongoClient[dict[str, Any]]:
+    # A host that is gone says nothing: without time limits, a write would wait for it as long as TCP does.
+    return MongoClient(uri, serverSelectionTimeoutMS=5000, socketTimeoutMS=5000, connectTimeoutMS=2000)
+
+
+@contextlib.contextmanager
+def writing(uri: str, dense: bool = False) -> Iterator[Load]:
+    """Writes go on during the block: some were acknowledged before it, and some are after it.
+
+    Args:
+        uri: of a user who may write to the database flaskbook.
+        dense: as many as can be, for a test whose every moment matters.
+    """
+    load = Load(uri, dense)
+    writer = threading.Thread(target=load.run)
     writer.start()
     try:
-        until("the first writes", lambda: len(acknowledged) > 10)
-        yield acknowledged
-        before = len(acknowledged)
-        until("writes to go on", lambda: len(acknowledged) > before + 10)
+        load.goes_on("at first")
+        yield load
+        load.goes_on("at last")
     finally:
-        over.set()
+        load.end()
         writer.join()
-
-
-def lost(uri: str, acknowledged: list[int]) -> set[int]:
-    """The acknowledged writes that are not there; each test wants none.
-
-    Asked until it is answered: a router has no primary to read from while one is elected, and the driver does not ask
-    again for that. Each document is read, and no earlier answer counts.
-    """
-    with MongoClient[dict[str, Any]](uri) as client:
-
-        def answers() -> list[set[int]]:
-            try:
-                return [{each["_id"] for each in client.flaskbook.load.find()}]
-            except PyMongoError:
-                return []
-
-        (there,) = until("an answer to what was written", answers)
-    return set(acknowledged) - there

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -448,3 +449,35 @@ def test_pips_no_index_holds_for_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     tool.add("flask")
     tool.install(["old"])
     assert ["--no-index" in command for command in given] == [True, False, True]
+
+
+def test_a_damaged_pip_of_a_python_is_named_and_not_taken_for_one(tmp_path: Path) -> None:
+    wheel = tmp_path / "pip-23.0.1-py3-none-any.whl"
+    wheel.write_bytes(b"PK")
+    with pytest.raises(installers._ToolError, match=re.escape(f"unpacking {wheel}")):
+        installers._unpack(str(wheel), tmp_path)
+    assert not (tmp_path / "pip").exists()
+
+
+def test_pip_is_unpacked_last_of_its_wheel_so_that_one_that_was_interrupted_is_unpacked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel, place = tmp_path / "pip-23.0.1-py3-none-any.whl", tmp_path / "site-packages"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("pip/__main__.py", "")
+        archive.writestr("pip-23.0.1.dist-info/RECORD", "")
+    moved = Path.rename
+
+    def interrupt(self: Path, target: Path) -> Path:
+        if self.name == "pip":
+            raise KeyboardInterrupt
+        return moved(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            installers._unpack(str(wheel), place)
+    assert not (place / "pip").exists()
+    installers._unpack(str(wheel), place)
+    assert sorted(each.name for each in place.iterdir()) == ["pip", "pip-23.0.1.dist-info"]
+    assert (place / "pip" / "__main__.py").is_file()

@@ -262,6 +262,7 @@ class Wheels:
         self._folder = Path(tempfile.mkdtemp(prefix="flaskbook-wheels-"))
         self._guard = threading.Lock()
         self._collected: dict[str, Path] = {}
+        self._pip: Path | ProvisionError | None = None
 
     def __enter__(self) -> Wheels:
         return self
@@ -269,8 +270,29 @@ class Wheels:
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def installer(self, requirements: Requirements) -> Path:
+        """pip's wheel, which suits every Python; downloaded once.
+
+        Raises ProvisionError: it can't be downloaded.
+        """
+        with self._guard:
+            return self._installer(requirements)
+
+    def _installer(self, requirements: Requirements) -> Path:
+        if self._pip is None:
+            folder = self._folder / "pip" / "wheels"
+            folder.mkdir(parents=True)
+            try:
+                self._download(folder, [requirements.installer], [], ["--no-deps"])
+                (self._pip,) = folder.iterdir()
+            except ProvisionError as problem:
+                self._pip = problem
+        if isinstance(self._pip, ProvisionError):
+            raise self._pip
+        return self._pip
+
     def bundle(self, requirements: Requirements, python: HostPython) -> Path:
-        """An archive of the wheels, pip's among them, and of the requirements that pin them by their hashes.
+        """An archive of the wheels, of pip's, and of the requirements that pin them by their hashes.
 
         Raises ProvisionError: they can't be downloaded.
         """
@@ -283,21 +305,23 @@ class Wheels:
     def _collect(self, folder: Path, requirements: Requirements, python: HostPython) -> Path:
         wheels = folder / "wheels"
         wheels.mkdir(parents=True)
+        installer = self._installer(requirements)
         target = ["--python-version", python.version, "--implementation", "cp", "--abi", python.abi]
         for platform in python.platforms:
             target += ["--platform", platform]
         if requirements.hashed:
             pinned = for_python(requirements, python)
-            self._download(wheels, [*pinned, requirements.installer], [], ["--no-deps", *target])
+            self._download(wheels, pinned, [], ["--no-deps", *target])
         else:
             self._download(wheels, requirements.lines, requirements.constraints, target)
             pinned = _pins(wheels)
-            self._download(wheels, [requirements.installer], [], ["--no-deps", *target])
         archive = folder.with_suffix(".tar")
         (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in pinned), encoding="utf-8")
         with tarfile.open(archive, "w", format=tarfile.GNU_FORMAT) as tar:
             for each in [folder / "requirements.txt", *sorted(wheels.iterdir())]:
                 tar.add(each, str(each.relative_to(folder)), recursive=False)
+            # Beside the wheels: the app may require a pip of another version.
+            tar.add(installer, f"pip/{installer.name}")
         shutil.rmtree(folder)
         return archive
 
@@ -400,7 +424,7 @@ class AppEnvironment:
     def act(self, progress: Progress) -> str:
         place = f"env/{self.identity}"
         made = f"made {place} with Python {self.python.version}"
-        from_index = self._from_index() if self.python.ensurepip else None
+        from_index = self._from_index()
         if from_index is not None and from_index.status == 0:
             return f"{made}; the host fetched what is in it"
         if from_index is not None and is_full(from_index):
@@ -420,12 +444,19 @@ class AppEnvironment:
             raise self._failed(ran)
         return f"{made}; what is in it was sent ({max(1, size // 2**20)} MB), its sha256 is right"
 
-    def _from_index(self) -> Ran:
+    def _from_index(self) -> Ran | None:
+        """What came of it with the host's own package index; None where there is no pip to ask it with."""
         files = {
-            "requirements.txt": self.requirements.text,
-            "constraints.txt": self.requirements.constraining,
+            "requirements.txt": self.requirements.text.encode(),
+            "constraints.txt": self.requirements.constraining.encode(),
         }
-        bundle = archive([File(name, text.encode(), _PRIVATE) for name, text in files.items()])
+        try:
+            installer = self.wheels.installer(self.requirements)
+            files[f"pip/{installer.name}"] = installer.read_bytes()
+        except ProvisionError:
+            if not self.python.ensurepip:
+                return None
+        bundle = archive([File(name, content, _PRIVATE) for name, content in files.items()])
         arguments = self._arguments("index", hashlib.sha256(bundle).hexdigest())
         return self.link.script(
             script("virtualenv-make.sh"), *arguments, feed=bundle, timeout=_INSTALL_SECONDS

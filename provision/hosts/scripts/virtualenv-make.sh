@@ -25,13 +25,19 @@ cat > "$t/.sent.tar"
 [ "$(sha256sum < "$t/.sent.tar" | cut -d' ' -f1)" = "$digest" ] || exit 65
 tar -xf "$t/.sent.tar" -C "$t/.sent"
 rm "$t/.sent.tar"
-if [ "$source" = index ]; then
-    "$python" -I -m venv "$t"
-    set -- "$t/bin/python" -I -m pip install --retries 0 --timeout 10 -c "$t/.sent/constraints.txt"
-else
+# pip runs from its wheel where that was sent: to install pip takes longer than most of what it is to install.
+set -- "$t"/.sent/pip/pip-*.whl
+if [ -f "$1" ]; then
     "$python" -I -m venv --without-pip "$t"
-    set -- "$t"/.sent/wheels/pip-*.whl
-    set -- "$t/bin/python" -I "$1/pip" install --isolated --no-index --no-deps --require-hashes         --find-links "$t/.sent/wheels"
+    set -- "$t/bin/python" -I "$1/pip" install
+else
+    "$python" -I -m venv "$t"
+    set -- "$t/bin/python" -I -m pip install
+fi
+if [ "$source" = index ]; then
+    set -- "$@" --retries 0 --timeout 10 -c "$t/.sent/constraints.txt"
+else
+    set -- "$@" --isolated --no-index --no-deps --require-hashes --find-links "$t/.sent/wheels"
 fi
 TMPDIR=$d/$t/.sent "$@" --quiet --no-input --no-cache-dir --disable-pip-version-check -r "$t/.sent/requirements.txt" >&2
 rm -rf "$t/.sent"

@@ -240,9 +240,9 @@ class Pip:
         python = str(spec.interpreter)
         if not _site_packages(spec, "pip/__main__.py"):
             found = probe(python)
-            if isinstance(found, Interpreter) and found.pip:
-                version = "python{}.{}".format(*found.minor)
-                _unpack(found.pip, spec.path / "lib" / version / "site-packages")
+            places = _site_packages(spec, "")
+            if isinstance(found, Interpreter) and found.pip and len(places) == 1:
+                _unpack(found.pip, places[0])
             else:
                 self._run(python, "-I", "-m", "ensurepip")
         return [python, "-I", "-m", "pip"]
@@ -258,6 +258,7 @@ def _unpack(wheel: str, site_packages: Path) -> None:
     """Put pip from its wheel into a virtualenv. ensurepip compiles all of it, which takes longer than most requirements."""
     import shutil
     import zipfile
+    import zlib
 
     place = site_packages / ".pip"
     try:
@@ -269,7 +270,7 @@ def _unpack(wheel: str, site_packages: Path) -> None:
             shutil.rmtree(site_packages / each.name, ignore_errors=True)
             each.rename(site_packages / each.name)
         place.rmdir()
-    except (OSError, zipfile.BadZipFile) as problem:
+    except (OSError, zipfile.BadZipFile, zlib.error) as problem:
         raise _ToolError(f"unpacking {wheel}: {problem}") from None
 
 
@@ -527,9 +528,14 @@ def _install_uv(runner: Runner, python: Interpreter) -> tuple[str, str] | None:
             try:
                 runner.run([python.executable, "-I", "-m", "pip", *arguments], variables)
             except _ToolError as failure:
-                if "No module named pip" not in str(failure) or not python.pip:
+                if "No module named pip" not in str(failure) or not python.ensurepip:
                     raise
-                runner.run([python.executable, "-I", f"{python.pip}/pip", *arguments], variables)
+                if python.pip:
+                    pip = [python.executable, "-I", f"{python.pip}/pip"]
+                else:
+                    runner.run([python.executable, "-I", "-m", "venv", str(folder / "venv")], variables)
+                    pip = [str(folder / "venv" / "bin" / "python"), "-I", "-m", "pip"]
+                runner.run([*pip, *arguments], variables)
             wheel = next(folder.glob("*.whl"))
             with zipfile.ZipFile(wheel) as archive:
                 member = next(name for name in archive.namelist() if name.endswith(".data/scripts/uv"))

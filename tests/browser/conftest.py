@@ -6,6 +6,7 @@ page complains about in its console fails the test.
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -162,5 +163,6 @@ def sign_up() -> Callable[[Page, dict[str, str]], None]:
             answer = page.request.post(place, data=body)
             assert answer.ok, answer.text()
         page.goto("/profile")
+        expect(page).to_have_url(re.compile("/profile$"))
 
     return do

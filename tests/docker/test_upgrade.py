@@ -28,7 +28,7 @@ def test_containers_are_restarted_one_after_another_with_new_settings(make: Make
     cluster.settings["set_parameter"] = {"ttlMonitorEnabled": False}
     with pytest.raises(ProvisionError, match="router-1 is the only router"):
         rolling.restart(cluster.load(), cluster.name, [], quiet, "invoke cluster.restart --rolling")
-    with writing(cluster.deployment.uri(user="app")) as load:
+    with writing(cluster.deployment.uri(user="app"), dense=True) as load:
         done = rolling.restart(cluster.load(), cluster.name, ["shard1-1"], quiet, "", interrupt=True)
     assert done.restarted == ("shard1-1",)
     after = cluster.identities()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from provision.app.deploy import host_setup, host_virtualenv, rollout
-from provision.app.deploy.host_virtualenv import AppEnvironment, Wheels
+from provision.app.deploy.host_virtualenv import AppEnvironment, HostPython, Wheels
 from provision.core.errors import ProvisionError
 from provision.core.steps import Silent
 from provision.deployments import assembly, on_hosts
@@ -68,6 +68,11 @@ def test_setup_makes_the_virtualenv_on_the_apps_hosts_alone_and_the_second_one_c
     assert {each.host for each in again.steps if each.name == "virtualenv"} == {"web1", "web2"}
     assert {each.host for each in again.steps if each.name == "mongod"} == {"db1"}
     assert [each.name for each in again.steps if each.changed] == []
+    with on_hosts.links(shop.loaded, ["web1"]) as links:
+        python = host_virtualenv.ask(links["web1"])
+    for name in ("web1", "web2"):
+        [packages, *_] = (shop.host(name).srv / "mongodb" / "env").glob("*.*/lib")
+        _has_setuptools(packages, python)
 
 
 def test_deployed_app_serves_and_the_second_deploy_changes_nothing(shop: Shop) -> None:
@@ -329,11 +334,12 @@ def test_host_that_reaches_an_index_fetches_what_the_app_needs_and_what_was_touc
                 assert not step.decide().needed
                 packages = host.srv / "mongodb" / "env" / step.identity / "lib"
                 assert not list(packages.glob("python3*/site-packages/pip"))
+                _has_setuptools(packages, python)
                 [package] = packages.glob("python3*/site-packages/itsdangerous-*.dist-info")
                 shutil.rmtree(package)
                 assert "not as it was made" in step.decide().why
                 # Where this machine has no pip to send, that of the host's Python will do.
-                monkeypatch.setattr(Wheels, "installer", _refuse)
+                monkeypatch.setattr(Wheels, "installer", lambda *_: None)
                 step = AppEnvironment(links["web1"], other, collected)
                 assert "the host fetched" in step.act(Silent())
                 assert not step.decide().needed
@@ -342,8 +348,10 @@ def test_host_that_reaches_an_index_fetches_what_the_app_needs_and_what_was_touc
                 pip.write_text(before)
 
 
-def _refuse(*_: object) -> Path:
-    raise ProvisionError("collecting wheels", "There is no index.", "")
+def _has_setuptools(packages: Path, python: HostPython) -> None:
+    """As each virtualenv of `python -m venv` before Python 3.12: apps of that time import pkg_resources."""
+    found = [each.parent.name for each in packages.glob("python3*/site-packages/pkg_resources")]
+    assert bool(found) == (python.minor < (3, 12))
 
 
 def _watch_command_lines(seen: set[str], over: threading.Event) -> None:

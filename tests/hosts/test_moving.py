@@ -93,7 +93,7 @@ def assert_settled(wide: Project, loaded: Loaded) -> None:
 
 def test_a_host_is_drained_while_writes_go_on_and_none_is_lost(wide: Project) -> None:
     loaded = is_up(wide, **SET)
-    with writing(uri(loaded)) as load:
+    with writing(uri(loaded), dense=True) as load:
         done = drain(loaded, "db1")
     assert [(each.source, each.target) for each in done.moves] == [("db1", "db4")]
     assert done.empty == ("db1",)

@@ -73,7 +73,7 @@ def test_a_set_is_restarted_with_new_settings_while_writes_go_on_and_none_is_los
 
     before, led = pids(rs, "rs"), primary(rs)
     rs.change_settings(change)
-    with writing(rs.deployment("rs").uri()) as load:
+    with writing(rs.deployment("rs").uri(), dense=True) as load:
         done = json.loads(rs.succeeds("cluster.restart", "--rolling", "--on", "rs", "--json"))
     assert sorted(done["restarted"]) == ["member-1", "member-2", "member-3"]
     assert done["restarted"][-1] == led

@@ -99,7 +99,7 @@ def test_a_major_version_is_upgraded_to_while_writes_go_on_and_features_are_rais
     old: Lab, mongod_binary: Path, mongod_version: str
 ) -> None:
     app = assembly.deployment(old.loaded(), "lab").uri("flaskbook", user="app")
-    with writing(app) as load:
+    with writing(app, dense=True) as load:
         done = old.upgrade(mongod_binary)
     assert sorted(done.restarted) == ["member-1", "member-2", "member-3"]
     assert len(done.handed_over) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from provision.app import loading
 from provision.app.deploy import host_virtualenv, release, rollout
-from provision.app.deploy.host_virtualenv import HostPython, Requirements
+from provision.app.deploy.host_virtualenv import HostPython, Requirements, Wheels
 from provision.app.deploy.release import Release
 from provision.core.errors import ProvisionError
 from provision.hosts import units
@@ -28,6 +29,7 @@ PYTHON = HostPython(
     "x86_64",
     True,
     True,
+    None,
     {"sys_platform": "linux", "python_version": "3.12"},
 )
 
@@ -269,3 +271,27 @@ def test_what_a_project_declares_is_sent_and_what_only_uv_knows_is_refused(tmp_p
 def test_requirements_in_utf_16_are_read(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_bytes("Flask\r\nGunicorn\r\n".encode("utf-16"))
     assert host_virtualenv.wanted(loaded(tmp_path)).lines == ("Flask", "Gunicorn")
+
+
+def test_what_cannot_be_collected_is_one_error_for_all_hosts_and_pip_is_then_left_to_theirs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[tuple[str, ...]] = []
+
+    def fail(
+        _wheels: Path, lines: Sequence[str], _constraints: Sequence[str], options: Sequence[str]
+    ) -> None:
+        tried.append((*lines, *options))
+        raise ProvisionError("collecting", "There is no index.", "")
+
+    monkeypatch.setattr(Wheels, "_download", staticmethod(fail))
+    requirements = Requirements(("flask",), (), "pip==26.3")
+    with Wheels() as wheels:
+        assert wheels.installer(requirements) is None
+        assert wheels.installer(requirements) is None
+        assert tried == [("pip==26.3", "--no-deps", "--retries", "0", "--timeout", "10")]
+        for _ in range(2):
+            with pytest.raises(ProvisionError, match="There is no index"):
+                wheels.bundle(requirements, PYTHON)
+        # Now that it must be had, with as much patience as pip has.
+        assert tried[1:] == [("pip==26.3", "--no-deps")]

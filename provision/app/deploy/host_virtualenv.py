@@ -79,6 +79,8 @@ class HostPython:
     machine: str  # ``x86_64``
     venv: bool  # it has the module venv
     ensurepip: bool  # it can put pip into a virtualenv
+    # path there of the wheel of setuptools that `python -m venv` puts into each virtualenv, which it does before 3.12
+    setuptools: str | None
     # environment markers, as requirements name them: ``sys_platform`` → ``linux``
     markers: Mapping[str, str] = field(hash=False, compare=False)
 
@@ -260,9 +262,11 @@ class Wheels:
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="flaskbook-wheels-"))
-        self._guard = threading.Lock()
-        self._collected: dict[str, Path] = {}
-        self._pip: Path | ProvisionError | None = None
+        self._collecting = threading.Lock()
+        self._collected: dict[str, Path | ProvisionError] = {}
+        self._fetching_pip = threading.Lock()
+        self._pip: Path | None = None
+        self._pip_is_far = False
 
     def __enter__(self) -> Wheels:
         return self
@@ -270,42 +274,48 @@ class Wheels:
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def installer(self, requirements: Requirements) -> Path:
-        """pip's wheel, which suits every Python; downloaded once.
+    def installer(self, requirements: Requirements) -> Path | None:
+        """pip's wheel, which suits every Python; None where this machine's index does not give it at once."""
+        with self._fetching_pip:
+            if self._pip is None and not self._pip_is_far:
+                try:
+                    self._pip = self._fetched_pip(requirements, "--retries", "0", "--timeout", "10")
+                except (ProvisionError, OSError):
+                    self._pip_is_far = True
+            return self._pip
 
-        Raises ProvisionError: it can't be downloaded.
-        """
-        with self._guard:
-            return self._installer(requirements)
-
-    def _installer(self, requirements: Requirements) -> Path:
-        if self._pip is None:
-            folder = self._folder / "pip" / "wheels"
-            folder.mkdir(parents=True)
-            try:
-                self._download(folder, [requirements.installer], [], ["--no-deps"])
-                (self._pip,) = folder.iterdir()
-            except ProvisionError as problem:
-                self._pip = problem
-        if isinstance(self._pip, ProvisionError):
-            raise self._pip
-        return self._pip
+    def _fetched_pip(self, requirements: Requirements, *options: str) -> Path:
+        wheels = self._new_folder()
+        self._download(wheels, [requirements.installer], [], ["--no-deps", *options])
+        (wheel,) = wheels.iterdir()
+        return wheel
 
     def bundle(self, requirements: Requirements, python: HostPython) -> Path:
         """An archive of the wheels, of pip's, and of the requirements that pin them by their hashes.
 
         Raises ProvisionError: they can't be downloaded.
         """
-        with self._guard:
+        with self._collecting:
             name = identity(requirements, python)
             if name not in self._collected:
-                self._collected[name] = self._collect(self._folder / name, requirements, python)
-            return self._collected[name]
+                try:
+                    self._collected[name] = self._collect(requirements, python)
+                except ProvisionError as problem:
+                    self._collected[name] = problem  # of the other hosts, too
+            found = self._collected[name]
+        if isinstance(found, ProvisionError):
+            raise found
+        return found
 
-    def _collect(self, folder: Path, requirements: Requirements, python: HostPython) -> Path:
-        wheels = folder / "wheels"
-        wheels.mkdir(parents=True)
-        installer = self._installer(requirements)
+    def _new_folder(self) -> Path:
+        folder = Path(tempfile.mkdtemp(dir=self._folder)) / "wheels"
+        folder.mkdir()
+        return folder
+
+    def _collect(self, requirements: Requirements, python: HostPython) -> Path:
+        with self._fetching_pip:
+            installer = self._pip = self._pip or self._fetched_pip(requirements)
+        wheels = self._new_folder()
         target = ["--python-version", python.version, "--implementation", "cp", "--abi", python.abi]
         for platform in python.platforms:
             target += ["--platform", platform]
@@ -315,8 +325,9 @@ class Wheels:
         else:
             self._download(wheels, requirements.lines, requirements.constraints, target)
             pinned = _pins(wheels)
-        archive = folder.with_suffix(".tar")
+        folder = wheels.parent
         (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in pinned), encoding="utf-8")
+        archive = folder.with_suffix(".tar")
         with tarfile.open(archive, "w", format=tarfile.GNU_FORMAT) as tar:
             for each in [folder / "requirements.txt", *sorted(wheels.iterdir())]:
                 tar.add(each, str(each.relative_to(folder)), recursive=False)
@@ -450,12 +461,11 @@ class AppEnvironment:
             "requirements.txt": self.requirements.text.encode(),
             "constraints.txt": self.requirements.constraining.encode(),
         }
-        try:
-            installer = self.wheels.installer(self.requirements)
+        installer = self.wheels.installer(self.requirements)
+        if installer is not None:
             files[f"pip/{installer.name}"] = installer.read_bytes()
-        except ProvisionError:
-            if not self.python.ensurepip:
-                return None
+        elif not self.python.ensurepip:
+            return None
         bundle = archive([File(name, content, _PRIVATE) for name, content in files.items()])
         arguments = self._arguments("index", hashlib.sha256(bundle).hexdigest())
         return self.link.script(
@@ -463,7 +473,9 @@ class AppEnvironment:
         )
 
     def _arguments(self, source: str, digest: str) -> list[str]:
-        return [str(self.link.host.data_dir), self.identity, self.python.executable, source, digest]
+        python = self.python
+        place = str(self.link.host.data_dir)
+        return [place, self.identity, python.executable, source, digest, python.setuptools or ""]
 
     def _failed(self, ran: Ran) -> HostError:
         host = self.link.host

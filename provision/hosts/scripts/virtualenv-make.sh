@@ -1,12 +1,13 @@
 # shellcheck shell=sh
-# $1: data_dir; $2: its name; $3: the Python; $4: index or wheels; $5: sha256 of the archive on standard input.
+# $1: data_dir; $2: its name; $3: the Python; $4: index or wheels; $5: sha256 of the archive on standard input;
+# $6: the wheel of setuptools that belongs into each virtualenv of this Python, or empty.
 # Each attempt has a directory of its own, for the process of one whose connection was lost may still write.
 . lib/absolute.sh
 . lib/packages.sh
 set -e
 umask 077
 d=$(absolute "$1")/env
-name=$2 python=$3 source=$4 digest=$5
+name=$2 python=$3 source=$4 digest=$5 setuptools=$6
 mkdir -p -- "$d"
 cd -- "$d"
 now=$(readlink "$name" || true)
@@ -41,6 +42,9 @@ else
 fi
 TMPDIR=$d/$t/.sent "$@" --quiet --no-input --no-cache-dir --disable-pip-version-check -r "$t/.sent/requirements.txt" >&2
 rm -rf "$t/.sent"
+if [ "$setuptools" ] && [ -z "$(find "$t"/lib/python*/site-packages -maxdepth 1 -name setuptools)" ]; then
+    "$python" -I -m zipfile -e "$setuptools" "$t"/lib/python*/site-packages
+fi
 packages "$t" > "$t/.complete.new"
 mv "$t/.complete.new" "$t/.complete"
 ln -sfn "$t" "$name"

@@ -274,6 +274,17 @@ def _unpack(wheel: str, site_packages: Path) -> None:
         raise _ToolError(f"unpacking {wheel}: {problem}") from None
 
 
+def lent_pip(python: Interpreter, folder: Path, run: Callable[[list[str]], object]) -> list[str]:
+    """Return how pip is run with a Python that has none: from the wheel that came with it, or else from a virtualenv.
+
+    `folder`: the virtualenv is made there, where it takes one. `run`: runs a command, and raises where that fails.
+    """
+    if python.pip:
+        return [python.executable, "-I", f"{python.pip}/pip"]
+    run([python.executable, "-I", "-m", "venv", str(folder)])
+    return [str(folder / "bin" / "python"), "-I", "-m", "pip"]
+
+
 def available(runner: Runner, python: Interpreter) -> list[Uv | Pip]:
     """Return what can install, the best first."""
     uv = _find_uv() or _install_uv(runner, python)
@@ -530,11 +541,7 @@ def _install_uv(runner: Runner, python: Interpreter) -> tuple[str, str] | None:
             except _ToolError as failure:
                 if "No module named pip" not in str(failure) or not python.ensurepip:
                     raise
-                if python.pip:
-                    pip = [python.executable, "-I", f"{python.pip}/pip"]
-                else:
-                    runner.run([python.executable, "-I", "-m", "venv", str(folder / "venv")], variables)
-                    pip = [str(folder / "venv" / "bin" / "python"), "-I", "-m", "pip"]
+                pip = lent_pip(python, folder / "venv", lambda command: runner.run(command, variables))
                 runner.run([*pip, *arguments], variables)
             wheel = next(folder.glob("*.whl"))
             with zipfile.ZipFile(wheel) as archive:

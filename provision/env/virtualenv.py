@@ -332,7 +332,8 @@ def _fingerprint(interpreter: Path) -> list[int] | None:
     return [found.st_size, found.st_mtime_ns]
 
 
-_PROBE = """
+# What a Python says of itself; hosts are asked it, too. Python 2 must be able to run it, to be told apart from none.
+PROBE = """
 import glob, json, os, sys, sysconfig
 found = {"setuptools": None, "pip": None}
 try:
@@ -358,7 +359,7 @@ def probe(executable: str) -> Interpreter | str:
 
     try:
         done = subprocess.run(
-            [executable, "-E", "-s", "-c", _PROBE],
+            [executable, "-E", "-s", "-c", PROBE],
             capture_output=True,
             encoding="utf-8",
             errors="replace",

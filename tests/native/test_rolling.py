@@ -80,7 +80,7 @@ def test_a_set_is_restarted_with_new_settings_while_writes_go_on_and_none_is_los
     assert [each["former"] for each in done["handed_over"]] == [led]
     after = pids(rs, "rs")
     assert all(after[name] != before[name] for name in before)
-    assert load.lost(rs.deployment("rs").uri()) == set()
+    assert load.lost() == set()
     for name in before:
         with MongoClient[dict[str, Any]](
             rs.deployment("rs").uri(direct=rs.deployment("rs").node(name))
@@ -120,7 +120,7 @@ def test_one_that_was_killed_in_the_middle_goes_on_when_it_is_typed_again(rs: Cl
     after = pids(rs, "rs")
     assert all(after[name] not in (None, before[name]) for name in before)
     assert states(rs, "rs") == ["PRIMARY", "SECONDARY", "SECONDARY"]
-    assert load.lost(rs.deployment("rs").uri()) == set()
+    assert load.lost() == set()
     assert "in hand" not in rs.invoke("cluster.restart", "member-1", "--rolling", "--on", "rs").stderr
 
 
@@ -143,7 +143,7 @@ def test_a_member_that_does_not_come_back_is_named_and_the_others_serve_on(rs: C
     done = json.loads(rs.succeeds("cluster.restart", "--rolling", "--on", "rs", "--json"))
     assert done["restarted"][0] == down[0]
     assert len(done["restarted"]) == 3
-    assert load.lost(rs.deployment("rs").uri()) == set()
+    assert load.lost() == set()
 
 
 def test_no_node_is_restarted_unless_one_is_named_or_all_are_meant(rs: Clone) -> None:
@@ -162,7 +162,7 @@ def test_what_would_be_unavailable_for_a_moment_is_told_and_wants_agreement(shar
     with writing(shared.deployment("sh").uri(user="app")) as load:
         done = json.loads(shared.succeeds("cluster.restart", "--rolling", "--yes", "--on", "sh", "--json"))
     assert done["restarted"] == ["config-1", "shard1-1", "shard2-1", "router-1"]
-    assert load.lost(shared.deployment("sh").uri(user="app")) == set()
+    assert load.lost() == set()
     assert set(states(shared, "sh")) == {"PRIMARY", "ROUTER"}
     shared.succeeds("cluster.down", "--on", "sh")
 

@@ -105,7 +105,7 @@ def test_a_major_version_is_upgraded_to_while_writes_go_on_and_features_are_rais
     assert len(done.handed_over) == 1
     assert (done.version, done.feature_compatibility, done.raised) == (mongod_version, "5.0", False)
     assert old.versions() == {mongod_version}
-    assert load.lost(app) == set()
+    assert load.lost() == set()
 
     again = old.upgrade(mongod_binary)
     assert (again.restarted, len(again.unchanged)) == ((), 3)

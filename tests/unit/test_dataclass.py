@@ -112,6 +112,48 @@ def test_one_that_is_not_frozen_is_the_library_s() -> None:
         hash(made)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda made: made("a", "s", {"x": 1}),
+        lambda made: made(name="a", secret="s"),
+        lambda made: made(),
+        lambda made: made("a", another=1),
+        lambda made: made("a", "s", {}, 1),
+        lambda made: made("a", name="b"),
+    ],
+)
+def test_objects_are_made_as_the_library_makes_them(make: Callable[[Any], object]) -> None:
+    def outcome(made: Any) -> str:
+        try:
+            return repr(dataclasses.astuple(make(made)))
+        except TypeError as error:
+            return str(error)
+
+    @dataclass(frozen=True)
+    class New:
+        name: str
+        secret: str = field(default="hidden", repr=False)
+        note: dict[str, int] = field(default_factory=dict, compare=False)
+
+    New.__qualname__ = "Ours"
+    assert [outcome(New), outcome(New)] == [outcome(Theirs)] * 2
+
+
+def test_each_object_has_what_its_factory_makes_and_is_looked_at_when_it_is_made() -> None:
+    @dataclass(frozen=True)
+    class Checked:
+        note: dict[str, int] = field(default_factory=dict)
+
+        def __post_init__(self) -> None:
+            if "bad" in self.note:
+                raise ValueError("bad")
+
+    assert Checked().note is not Checked().note
+    with pytest.raises(ValueError, match="bad"):
+        Checked({"bad": 1})
+
+
 def test_attributes_given_by_name_alone() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Named:

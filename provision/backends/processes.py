@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from provision.backends.base import Observed
 from provision.backends.folders import FoldersHere, OpenedFolder
@@ -27,12 +27,11 @@ from provision.state.process_identity import (
     ProcessIdentity,
     identity_of,
     is_recorded_alive,
+    is_stopped,
     require_processes,
     signalled,
+    variable_of,
 )
-
-if TYPE_CHECKING:
-    import psutil
 
 # Marks a process as ours, so that one whose record was lost in a crash is found again.
 MARK = "PROVISION_NODE"
@@ -181,13 +180,8 @@ class Processes:
             ) from None
 
     def is_paused(self, node: Node) -> bool:
-        import psutil
-
         pid = self.observe(node).pid
-        try:
-            return pid is not None and psutil.Process(pid).status() == psutil.STATUS_STOPPED
-        except psutil.NoSuchProcess:
-            return False
+        return pid is not None and is_stopped(pid)
 
     def release(self, node: Node) -> bool:
         if not self.is_paused(node):
@@ -350,48 +344,27 @@ class Processes:
         if record is not None and record.get("launching"):
             import psutil
 
-            for process in psutil.process_iter():
-                if self._carries_mark(process, node):
-                    return int(process.pid)
-            return None
+            return next((pid for pid in psutil.pids() if self._carries_mark(pid, node)), None)
         pid = lock_pid(self._paths.node_data(self._deployment, node.name))
-        if pid is None or identity_of(pid) is None:
-            return None
-        import psutil
+        return pid if pid is not None and self._carries_mark(pid, node) else None
 
+    def _carries_mark(self, pid: int, node: Node) -> bool:
         try:
-            return pid if self._carries_mark(psutil.Process(pid), node) else None
-        except psutil.NoSuchProcess:
-            return None
-
-    def _carries_mark(self, process: psutil.Process, node: Node) -> bool:
-        import psutil
-
-        try:
-            return (
-                process.environ().get(MARK) == self._mark(node) and process.status() != psutil.STATUS_ZOMBIE
-            )
-        except (psutil.Error, OSError):
+            return variable_of(pid, MARK) == self._mark(node)
+        except ProcessLookupError:
             return False
 
     def _may_be_ours(self, pid: int, node: Node) -> bool:
         """Whether the mark, where it can be read, speaks for a process that fits the record.
 
         A record of an earlier version can fit by chance, where the clock was set back. The project's directory is not
-        compared: it may have been moved since.
+        compared: it may have been moved since. A zombie, whose threads still end, shows no environment.
         """
-        import psutil
-
         try:
-            process = psutil.Process(pid)
-            if process.status() == psutil.STATUS_ZOMBIE:  # its threads still end, and it shows no environment
-                return True
-            mark = process.environ().get(MARK, "")
-        except psutil.NoSuchProcess:
+            mark = variable_of(pid, MARK)
+        except ProcessLookupError:
             return False
-        except (psutil.Error, OSError):
-            return True
-        return mark.endswith(f":{self._deployment}:{node.name}")
+        return mark is None or mark.endswith(f":{self._deployment}:{node.name}")
 
 
 def port_holder(host: str, port: int, but: int | None = None) -> str | None:

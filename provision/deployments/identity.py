@@ -7,8 +7,8 @@ itself. A mongod that is not ours counts as one that does not answer.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from provision.backends.base import Backend
 from provision.core.errors import ProvisionError
@@ -22,6 +22,9 @@ from provision.mongodb.wire import (
     NotReachable,
     Refused,
 )
+
+if TYPE_CHECKING:
+    import ssl
 
 # All that takes time to collect is left out: what remains costs 0.2 ms.
 _WHO_ANSWERS = {"serverStatus": 1, "repl": 0, "metrics": 0, "wiredTiger": 0, "tcmalloc": 0}

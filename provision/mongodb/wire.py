@@ -16,13 +16,16 @@ import hashlib
 import hmac
 import secrets
 import socket
-import ssl
 import struct
+import sys
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from provision.mongodb.credentials import Credentials
+
+if TYPE_CHECKING:
+    import ssl
 
 _OP_MSG = 2013
 _HEADER = struct.Struct("<iiii")
@@ -31,14 +34,6 @@ _LONGEST_REPLY = 48_000_000 + 16_384
 _FEWEST_ITERATIONS = 4096
 # UserNotFound, Unauthorized, AuthenticationFailed, MechanismUnavailable.
 _LOG_IN_REFUSED = frozenset({11, 13, 18, 334})
-# A handshake that ends in one of these was cut off: the server was ending, or had just begun.
-_CUT_OFF = (
-    ssl.SSLEOFError,
-    ssl.SSLZeroReturnError,
-    ssl.SSLSyscallError,
-    ssl.SSLWantReadError,
-    ssl.SSLWantWriteError,
-)
 
 
 class NotReachable(ConnectionError):
@@ -237,12 +232,25 @@ def _broken(error: OSError, place: str = "") -> NotReachable:
     """What a connection's failure means: it is worth another try, or one side refuses the other's TLS."""
     if isinstance(error, NotReachable):
         return error
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return Refused(f"{place}its certificate is refused: {error.verify_message.rstrip('.')}")
-    cut_off = isinstance(error, _CUT_OFF) or getattr(error, "reason", "") == "UNEXPECTED_EOF_WHILE_READING"
-    if isinstance(error, ssl.SSLError) and not cut_off:
-        return Refused(f"{place}TLS failed: {error.reason or error}")
+    if "ssl" in sys.modules and (refused := _refused_by_tls(error)):
+        return Refused(f"{place}{refused}")
     return NotReachable(f"{place}{str(error) or type(error).__name__}")
+
+
+def _refused_by_tls(error: OSError) -> str | None:
+    """Why one side refuses the other's TLS; None: the handshake was cut off, or the error is not one of TLS."""
+    import ssl
+
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is refused: {error.verify_message.rstrip('.')}"
+    # The server was ending, or had just begun.
+    cut_off = (
+        *(ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError),
+        *(ssl.SSLWantReadError, ssl.SSLWantWriteError),
+    )
+    if not isinstance(error, ssl.SSLError) or isinstance(error, cut_off):
+        return None
+    return None if error.reason == "UNEXPECTED_EOF_WHILE_READING" else f"TLS failed: {error.reason or error}"
 
 
 def _raise_for(reply: Mapping[str, Any]) -> None:

@@ -29,6 +29,7 @@ _PROC = Path("/proc")
 _BOOT_ID = _PROC / "sys" / "kernel" / "random" / "boot_id"
 # The fields of /proc/PID/stat after the program's name, which may itself hold blanks and brackets: proc(5).
 _STATE, _THREADS, _START_TICKS = 0, 17, 19
+_ENDED = ("Z", "X")
 # Where a moment stands for the ticks: in hundredths of a second, two seconds.
 _SAME_MOMENT = 200
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.001, 0.04
@@ -164,8 +165,65 @@ def is_recorded_alive(record: Mapping[str, Any]) -> bool:
     return identity is not None and is_alive(identity)
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process is there, and is stopped by SIGSTOP."""
+    if _has_proc():
+        with contextlib.suppress(OSError):
+            return _fields(pid)[_STATE] == "T"
+        return False
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    return False
+
+
+def variable_of(pid: int, name: str) -> str | None:
+    """What a variable was in a process's environment when it began.
+
+    Returns: Empty: it has none of that name. None: that is not shown, of another user's process and of one that has ended
+        and is not yet reaped.
+    Raises ProcessLookupError: no process has this pid.
+    """
+    if not _has_proc():
+        return _variable_by_psutil(pid, name)
+    try:
+        shown = (_PROC / str(pid) / "environ").read_bytes()
+    except PermissionError:
+        return None
+    except OSError:
+        shown = b""
+    if not shown:
+        try:
+            return None if _fields(pid)[_STATE] in _ENDED else ""
+        except OSError:
+            raise ProcessLookupError(pid) from None
+    start = f"{name}=".encode()
+    return next(
+        (os.fsdecode(each[len(start) :]) for each in shown.split(b"\0") if each.startswith(start)), ""
+    )
+
+
+def _variable_by_psutil(pid: int, name: str) -> str | None:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else str(process.environ().get(name, ""))
+    except psutil.NoSuchProcess:
+        raise ProcessLookupError(pid) from None
+    except (psutil.Error, OSError):
+        return None
+
+
 def _has_proc() -> bool:
     return sys.platform == "linux"
+
+
+def _fields(pid: int) -> list[str]:
+    """What /proc tells of a process after its program's name."""
+    text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    return text.rpartition(")")[2].split()
 
 
 def _boot_id() -> str:
@@ -179,13 +237,12 @@ def _boot_id() -> str:
 
 def _started_by_proc(pid: int) -> int | None:
     try:
-        text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+        fields = _fields(pid)
     except OSError:
         require_processes()
         return None
-    fields = text.rpartition(")")[2].split()
     # While other threads of it still end, a zombie has its ports and files: a large mongod for a tenth of a second.
-    ended = fields[_STATE] in ("Z", "X") and int(fields[_THREADS]) <= 1
+    ended = fields[_STATE] in _ENDED and int(fields[_THREADS]) <= 1
     return None if ended else int(fields[_START_TICKS])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,8 +21,10 @@ from provision.state.process_identity import (
     is_alive,
     is_record,
     is_recorded_alive,
+    is_stopped,
     recorded,
     this_process,
+    variable_of,
 )
 from provision.testing.run import Owner, Run, dead_runs, runs
 from tests.support.polling import until
@@ -106,6 +109,39 @@ def test_a_program_may_have_any_name(tmp_path: Path) -> None:
             assert identity.start_ticks == pytest.approx(began * ticks, abs=2 * ticks)
         finally:
             process.kill()
+
+
+@pytest.fixture(params=["/proc", "psutil"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked of a process is read from /proc, or, as on macOS, by psutil."""
+    if request.param == "psutil":
+        monkeypatch.setattr(process_identity, "_has_proc", lambda: False)
+    elif sys.platform != "linux":
+        pytest.skip("only Linux has /proc")
+
+
+@pytest.mark.usefixtures("either_way")
+def test_a_process_shows_its_environment_as_long_as_it_lives() -> None:
+    given = {"MARK": "a=b:c", "EMPTY": "", "NOT_MARK": "x"}
+    with subprocess.Popen(
+        [sys.executable, "-I", "-c", "print(flush=True); input()"],
+        env=given,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # until it is that program, it has our environment
+        assert [variable_of(process.pid, name) for name in ("MARK", "EMPTY", "ARK")] == ["a=b:c", "", ""]
+        assert not is_stopped(process.pid)
+        process.send_signal(signal.SIGSTOP)
+        until("it to be stopped", lambda: is_stopped(process.pid))
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # ended, and not yet reaped
+        assert variable_of(process.pid, "MARK") is None
+        assert not is_stopped(process.pid)
+    with pytest.raises(ProcessLookupError):
+        variable_of(process.pid, "MARK")
+    assert not is_stopped(process.pid)
 
 
 def test_a_record_names_the_process_that_it_was_made_of() -> None:

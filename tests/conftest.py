@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.support import capabilities, processes
 from tests.support.capabilities import Capability
-from tests.support.clones import Clone, make_clone
+from tests.support.clones import Clone, cloned
 from tests.support.router_standin.install import real_mongos
 
 # The fixtures `mongodb`, `database`, `replica_set` and `sharded_cluster` are those that this project ships.
@@ -224,8 +224,5 @@ def another_clone(tmp_path: Path, pytestconfig: pytest.Config) -> Iterator[Clone
 def _clone(folder: Path, config: pytest.Config) -> Iterator[Clone]:
     folder.mkdir()
     mongod = config.stash[_FOUND].get("mongod")
-    made = make_clone(folder / "clone", mongod.values.get("path") if mongod else None)
-    try:
+    with cloned(folder, mongod.values.get("path") if mongod else None) as made:
         yield made
-    finally:
-        made.close()

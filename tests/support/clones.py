@@ -18,17 +18,21 @@ import tempfile
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 import yaml
 
 from provision.cli.result import as_text
-from provision.deployments import assembly
+from provision.cli.session import Session
+from provision.core.steps import Silent, StepResult, run_steps
+from provision.deployments import assembly, setup_steps
 from provision.deployments.deployment import Deployment
+from provision.env import bootstrap
 from provision.settings.layers import read_layers
 from provision.settings.loading import load
 from provision.state import remembered
@@ -219,21 +223,58 @@ class Clone:
         self._started.append(running)
         return running
 
-    def status(self) -> dict[str, Any]:
+    def status(self, env: Mapping[str, str | None] | None = None) -> dict[str, Any]:
         """What `invoke status --json` says, without a command: to begin one takes longer than to answer."""
         from tools import schemas
 
-        text = as_text(self.deployment("local").status())
+        text = as_text(self.deployment("local", env).status())
         assert schemas.differences("status", text) == ""
         found: dict[str, Any] = json.loads(text)
         return found
 
-    def deployment(self, name: str) -> Deployment:
+    def deployment(self, name: str, env: Mapping[str, str | None] | None = None) -> Deployment:
         """One of its deployments as a command would have it: to ask it takes a fraction of a command's time."""
-        layers = read_layers(self.root, self.environment)
+        environment = self.env(env)
+        layers = read_layers(self.root, environment)
         held = remembered.flags(self.root)
-        loaded = load(self.root, layers, self.environment, remember=False, remembered=held)
+        loaded = load(self.root, layers, environment, remember=False, remembered=held)
         return assembly.deployment(loaded, name)
+
+    def set_up(self, env: Mapping[str, str | None] | None = None) -> list[StepResult]:
+        """What `invoke setup` does, without a command, for a test that is about what comes after.
+
+        Returns:
+            What became of each step.
+        """
+        with self._session(env) as session:
+            return run_steps(setup_steps.steps(session.load()), Silent())
+
+    def start(self, env: Mapping[str, str | None] | None = None) -> str:
+        """What `invoke start` does, without a command, for a test that is about what comes after.
+
+        Returns:
+            The connection string.
+        """
+        with self._session(env) as session:
+            return session.ready("local").up().uri
+
+    def stop(self, env: Mapping[str, str | None] | None = None) -> tuple[str, ...]:
+        """What `invoke stop` does, without a command.
+
+        Returns:
+            Names of the nodes that were stopped.
+        """
+        with self._session(env) as session:
+            return session.deployment("local").down()
+
+    @contextlib.contextmanager
+    def _session(self, env: Mapping[str, str | None] | None) -> Iterator[Session]:
+        """A command's, with its environment: what is started within the block carries the clone's mark."""
+        with (
+            mock.patch.dict(os.environ, self.env(env), clear=True),
+            mock.patch.object(bootstrap, "ROOT", self.root),
+        ):
+            yield Session(self.root, quiet=True)
 
     @property
     def uri(self) -> str:
@@ -291,6 +332,20 @@ class Clone:
             )
         for large in ("data", "env", ".state/app-envs"):
             shutil.rmtree(self.root / large, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def cloned(folder: Path, mongod: str | None) -> Iterator[Clone]:
+    """A clone with an env/, until the block ends; see `make_clone`.
+
+    Args:
+        folder: existing folder for the clone and its person's home.
+    """
+    made = make_clone(folder / "clone", mongod)
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 def make_clone(root: Path, mongod: str | None, with_env: bool = True) -> Clone:

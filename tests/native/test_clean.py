@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import venv
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,10 @@ def loaded(tmp_path: Path, mongod_binary: Path) -> Loaded:
     return project(tmp_path / "project", mongod_binary)
 
 
-@pytest.fixture
-def used(loaded: Loaded) -> Loaded:
-    """The project after MongoDB ran in it, with one document, a secret and a virtualenv."""
+@pytest.fixture(scope="module")
+def used_once(tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path) -> Loaded:
+    """What `used` is made from: a copy of it lies beside it."""
+    loaded = project(tmp_path_factory.mktemp("used") / "project", mongod_binary)
     deployment = assembly.deployment(loaded, "local")
     deployment.up()
     with MongoClient[dict[str, Any]](deployment.uri()) as client:
@@ -76,7 +78,29 @@ def used(loaded: Loaded) -> Loaded:
     deployment.down()
     SecretKey(loaded).act(Silent())
     venv.create(loaded.paths.env, symlinks=True)
+    copy(loaded.paths.root, kept(loaded))
     return loaded
+
+
+@pytest.fixture
+def used(used_once: Loaded) -> Iterator[Loaded]:
+    """The project after MongoDB ran in it, with one document, a secret and a virtualenv.
+
+    It stands at the same place for each test: its configuration and its records have absolute paths.
+    """
+    shutil.rmtree(used_once.paths.root, ignore_errors=True)
+    copy(kept(used_once), used_once.paths.root)
+    yield used_once
+    deployment = assembly.deployment(used_once, "local")
+    deployment.backend.kill(deployment.node())
+
+
+def kept(used: Loaded) -> Path:
+    return used.paths.root.with_name("kept")
+
+
+def copy(source: Path, target: Path) -> None:
+    subprocess.run(["cp", "-a", source, target], check=True)
 
 
 def everything(root: Path) -> set[Path]:
@@ -393,14 +417,14 @@ def test_a_download_that_a_process_runs_from_is_left(loaded: Loaded) -> None:
 
 
 def test_the_task_asks_and_without_a_terminal_removes_nothing(clone: Clone) -> None:
-    clone.succeeds("setup")
+    clone.set_up()
     assert "--yes" in clone.fails("clean")
     assert (clone.root / ".state" / "secret_key").exists()
 
 
 def test_the_task_shows_what_it_would_remove_as_json_and_then_does(clone: Clone) -> None:
-    clone.succeeds("start")
-    clone.succeeds("stop")
+    clone.start()
+    clone.stop()
     planned = json.loads(clone.succeeds("clean", "--data", "--dry-run", "--json"))
     assert planned["done"] is False
     assert set(planned) == {"done", "bytes", "items", "kept"}

@@ -22,7 +22,7 @@ from provision.deployments.deployment import Deployment
 from provision.mongodb import binaries
 from provision.settings.loading import Layer, Loaded, load
 from tests.support.capabilities import ROOT
-from tests.support.clones import Clone
+from tests.support.clones import Clone, cloned
 from tests.support.deployments import foreign_mongod
 from tests.support.polling import until
 from tests.support.processes import free_port, listens
@@ -167,7 +167,7 @@ def test_nothing_is_changed_by_looking(loaded: Loaded) -> None:
 
 
 def test_the_task_prints_json_of_the_documented_shape_and_ends_with_0(clone: Clone) -> None:
-    clone.succeeds("setup")
+    clone.set_up()
     found = json.loads(clone.succeeds("doctor", "--json", env={"PIP_NO_INDEX": "1"}))
     assert {"python", "virtualenv", "package index", "mongod", "ports", "disk", "memory", "docker"} <= {
         each["check"] for each in found
@@ -179,7 +179,7 @@ def test_the_task_prints_json_of_the_documented_shape_and_ends_with_0(clone: Clo
 
 
 def test_the_task_ends_with_1_where_run_could_not_work(clone: Clone) -> None:
-    clone.succeeds("setup")
+    clone.set_up()
     with socket.create_server(("127.0.0.1", clone.app_port)):
         done = clone.invoke("doctor", env={"PIP_NO_INDEX": "1"})
     assert done.returncode == 1
@@ -236,10 +236,19 @@ WITHOUT_PROC = (
 )
 
 
+@pytest.fixture(scope="module")
+def clone_that_runs(tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path) -> Iterator[Clone]:
+    with cloned(tmp_path_factory.mktemp("runs"), str(mongod_binary)) as made:
+        yield made
+
+
 @pytest.mark.needs("mount")
 @pytest.mark.parametrize("task", ["stop", "start", "status"])
-def test_without_proc_there_is_one_error_and_nothing_is_taken_for_dead(clone: Clone, task: str) -> None:
-    clone.succeeds("start")
+def test_without_proc_there_is_one_error_and_nothing_is_taken_for_dead(
+    clone_that_runs: Clone, task: str
+) -> None:
+    clone = clone_that_runs
+    clone.start()
     (mongod,) = clone.mongods()
     without = replace(clone, prefix=WITHOUT_PROC)
     said = without.fails(task)
@@ -251,7 +260,7 @@ def test_without_proc_there_is_one_error_and_nothing_is_taken_for_dead(clone: Cl
 
 @pytest.mark.needs("mount")
 def test_without_proc_doctor_says_that_and_nothing_else(clone: Clone) -> None:
-    clone.succeeds("setup")
+    clone.set_up()
     done = replace(clone, prefix=WITHOUT_PROC).invoke("doctor", "--json")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr

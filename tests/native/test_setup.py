@@ -54,7 +54,7 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(clone: Clone) -> 
 
 
 def test_each_drifted_piece_is_mended_and_nothing_else(clone: Clone) -> None:
-    clone.succeeds("setup")
+    clone.set_up()
     secret = clone.root / ".state" / "secret_key"
     value = secret.read_text()
     secret.chmod(0o644)
@@ -74,7 +74,7 @@ def test_each_drifted_piece_is_mended_and_nothing_else(clone: Clone) -> None:
 
 
 def test_a_changed_setting_renders_the_configuration_anew(clone: Clone) -> None:
-    clone.succeeds("setup")
+    clone.set_up()
     changed = {"INVOKE_DEPLOYMENTS_LOCAL_CACHE_SIZE_GB": "0.5"}
     assert words(clone.succeeds("setup", env=changed))["mongod.conf"] == "changed"
     assert "cacheSizeGB: 0.5" in (clone.root / "mongod.conf").read_text()

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.support.clones import ROOT, Clone
+import pytest
+
+from tests.support.clones import ROOT, Clone, cloned
 from tests.unit.test_status_shape import check_shape
+
+
+@pytest.fixture(scope="module")
+def clone_that_runs(tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path) -> Iterator[Clone]:
+    with cloned(tmp_path_factory.mktemp("runs"), str(mongod_binary)) as made:
+        yield made
+
+
+@pytest.fixture
+def running(clone_that_runs: Clone) -> Clone:
+    """A clone whose deployment runs, for all tests that only look at it."""
+    clone_that_runs.start()
+    return clone_that_runs
 
 
 def test_the_json_of_a_stopped_and_of_a_running_deployment_has_the_documented_shape(
@@ -26,7 +42,7 @@ def test_the_json_of_a_stopped_and_of_a_running_deployment_has_the_documented_sh
         clone.port,
     )
 
-    clone.succeeds("start")
+    clone.start()
     running = json.loads(clone.succeeds("status", "--json"))
     check_shape(running)
     assert (running["state"], running["version"]) == ("running", mongod_version)
@@ -40,10 +56,9 @@ def test_status_changes_nothing_in_a_bare_clone(clone: Clone) -> None:
     assert {path for path in clone.root.rglob("*") if clone.root / "env" not in path.parents} == before
 
 
-def test_the_table_shows_what_the_json_says(clone: Clone) -> None:
-    clone.succeeds("start")
-    table = clone.succeeds("status")
-    found = json.loads(clone.succeeds("status", "--json"))
+def test_the_table_shows_what_the_json_says(running: Clone) -> None:
+    table = running.succeeds("status")
+    found = running.status()
     assert table.startswith(f"local: running, MongoDB {found['version']}\n")
     assert found["uri"] in table
     node = found["nodes"][0]
@@ -63,8 +78,8 @@ def test_the_uri_is_printed_with_or_without_a_database(clone: Clone) -> None:
     assert clone.succeeds("uri", "--database", "shop").strip() == with_database
 
 
-def test_logs_are_readable_lines_and_raw_ones_are_mongodbs_own(clone: Clone) -> None:
-    clone.succeeds("start")
+def test_logs_are_readable_lines_and_raw_ones_are_mongodbs_own(running: Clone) -> None:
+    clone = running
     readable = clone.succeeds("logs", "--lines", "400")
     assert "Waiting for connections" in readable
     assert not any(line.startswith("{") for line in readable.splitlines())

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.clones import Clone, Running
+from tests.support.clones import Clone, Running, cloned
 from tests.support.polling import until
-from tests.support.processes import describe, free_port
+from tests.support.processes import describe, end, free_port
 
 APP = """\
 from flask import Flask
@@ -26,6 +28,22 @@ def create_app():
 
     return app
 """
+
+
+@pytest.fixture(scope="module")
+def clone_that_runs(tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path) -> Iterator[Clone]:
+    with cloned(tmp_path_factory.mktemp("runs"), str(mongod_binary)) as made:
+        yield made
+
+
+@pytest.fixture
+def started(clone_that_runs: Clone) -> Iterator[Clone]:
+    """A clone in which MongoDB runs before `run`, and afterwards; it is one for all tests that need that."""
+    clone_that_runs.start()
+    yield clone_that_runs
+    mongods = clone_that_runs.mongods()
+    end([each for each in clone_that_runs.processes() if each not in mongods])
+    shutil.rmtree(clone_that_runs.root / "small", ignore_errors=True)
 
 
 def serving(clone: Clone, *arguments: str, env: dict[str, str | None] | None = None) -> Running:
@@ -74,12 +92,11 @@ def test_keep_leaves_mongodb_running(clone: Clone) -> None:
     assert [each.name() for each in clone.processes()] == ["mongod"]
 
 
-def test_a_deployment_that_ran_before_runs_on_afterwards(clone: Clone) -> None:
-    env = small_app(clone)
-    clone.succeeds("start")
-    before = clone.pid()
-    assert interrupt(serving(clone, env=env)) == 130
-    assert clone.pid() == before
+def test_a_deployment_that_ran_before_runs_on_afterwards(started: Clone) -> None:
+    env = small_app(started)
+    before = started.pid()
+    assert interrupt(serving(started, env=env)) == 130
+    assert started.pid() == before
 
 
 def test_a_second_run_beside_the_first_leaves_the_first_its_database(clone: Clone) -> None:
@@ -125,7 +142,8 @@ def save(path: Path, text: str) -> None:
     os.utime(path, ns=(before + 2_000_000_000, before + 2_000_000_000))
 
 
-def test_no_reload_means_one_process_that_does_not_watch(clone: Clone) -> None:
+def test_no_reload_means_one_process_that_does_not_watch(started: Clone) -> None:
+    clone = started
     env = small_app(clone) | {"INVOKE_APP_RELOAD": "false", "INVOKE_APP_DEBUG": "false"}
     running = serving(clone, env=env)
     # Werkzeug says with which reloader it restarts; without one it does not.
@@ -152,11 +170,10 @@ def test_the_apps_port_held_by_another_process_is_named_and_nothing_is_started(c
 
 @pytest.mark.parametrize("before", ["stopped", "running"])
 def test_an_app_that_fails_to_import_shows_its_own_traceback_and_leaves_mongodb_as_it_was(
-    clone: Clone, before: str
+    request: pytest.FixtureRequest, before: str
 ) -> None:
+    clone: Clone = request.getfixturevalue("started" if before == "running" else "clone")
     env = small_app(clone, "import flask\n\nraise RuntimeError('the wiring is wrong')\n")
-    if before == "running":
-        clone.succeeds("start")
     done = clone.invoke("run", env=env)
     assert done.returncode == 1
     assert 'small.py", line 3, in <module>' in done.stderr
@@ -213,7 +230,8 @@ def test_an_undefined_name_in_the_apps_environment_is_named(clone: Clone) -> Non
     assert clone.processes() == []
 
 
-def test_the_secret_key_is_handed_over_as_a_file(clone: Clone) -> None:
+def test_the_secret_key_is_handed_over_as_a_file(started: Clone) -> None:
+    clone = started
     text = APP.replace(
         'return "first"', 'import os; return open(os.environ["SECRET_KEY_FILE"]).read().strip()'
     )
@@ -222,8 +240,8 @@ def test_the_secret_key_is_handed_over_as_a_file(clone: Clone) -> None:
     interrupt(running)
 
 
-def test_an_app_without_a_readiness_page_is_ready_when_it_answers(clone: Clone) -> None:
-    running = serving(clone, env=small_app(clone))
+def test_an_app_without_a_readiness_page_is_ready_when_it_answers(started: Clone) -> None:
+    running = serving(started, env=small_app(started))
     assert "Serving small:create_app" in running.text
     interrupt(running)
 
@@ -296,9 +314,9 @@ def test_what_a_killed_run_has_started_is_stopped_by_the_last_one(clone: Clone) 
     assert clone.mongods() == []
 
 
-def test_no_run_stops_what_start_has_started(clone: Clone) -> None:
+def test_no_run_stops_what_start_has_started(started: Clone) -> None:
+    clone = started
     env = small_app(clone)
-    clone.succeeds("start")
     first, second = serving(clone, env=env), serving(clone, "--port", str(free_port()), env=env)
     assert interrupt(first) == 130
     assert interrupt(second) == 130

@@ -93,7 +93,7 @@ def test_the_ports_remedy_works_as_it_is_printed(clone: Clone) -> None:
 
 
 def test_every_acknowledged_majority_write_survives_a_kill_of_mongod(clone: Clone) -> None:
-    uri = clone.succeeds("start").strip()
+    uri = clone.start()
     mongod = clone.mongods()[0]
     acknowledged: list[int] = []
 
@@ -119,7 +119,7 @@ def test_every_acknowledged_majority_write_survives_a_kill_of_mongod(clone: Clon
 
 
 def test_status_and_stop_tell_the_truth_after_a_kill(clone: Clone) -> None:
-    clone.succeeds("start")
+    clone.start()
     clone.mongods()[0].kill()
     until("mongod to be gone", lambda: not clone.mongods())
     found = clone.status()
@@ -136,7 +136,7 @@ def record_a_process(clone: Clone, pid: int, created: float) -> None:
 
 
 def test_a_stale_record_whose_pid_is_another_process_is_never_signalled(clone: Clone) -> None:
-    clone.succeeds("setup")
+    clone.set_up()
     with somebody_elses_process(clone) as other:
         record_a_process(clone, other.pid, other.create_time() - 3600)
         assert clone.status()["state"] == "stopped"
@@ -154,7 +154,7 @@ def test_a_record_that_fits_a_process_which_is_no_mongod_of_ours_does_not_get_it
     clone: Clone,
 ) -> None:
     """A restored backup or a clock set back: pid and start time fit, and still it is not what we started."""
-    clone.succeeds("setup")
+    clone.set_up()
     with somebody_elses_process(clone) as other:
         record_a_process(clone, other.pid, other.create_time())
         assert "was not running" in clone.succeeds("stop")
@@ -170,7 +170,7 @@ def test_a_damaged_record_reads_as_none(clone: Clone, content: str) -> None:
 
 
 def test_a_mongod_whose_record_was_lost_is_found_again(clone: Clone) -> None:
-    clone.succeeds("start")
+    clone.start()
     before = clone.pid()
     clone.record.unlink()
     assert clone.status()["state"] == "running"
@@ -206,7 +206,7 @@ def test_a_read_only_data_directory_is_named_before_anything_is_started(clone: C
 def test_a_data_directory_of_another_user_is_named_before_anything_is_started(
     clone: Clone,
 ) -> None:
-    clone.succeeds("setup")
+    clone.set_up()
     clone.owns_the_tool()
     # pytest's own directories are closed to other users.
     with tempfile.TemporaryDirectory(prefix="flaskbook-test-") as open_to_all:
@@ -237,8 +237,8 @@ def test_a_data_directory_of_another_user_is_named_before_anything_is_started(
 
 
 def test_data_of_an_incompatible_version_are_explained_and_untouched(clone: Clone) -> None:
-    clone.succeeds("start")
-    clone.succeeds("stop")
+    clone.start()
+    clone.stop()
     # What the storage engine of a later MongoDB would have noted about its files.
     noted = clone.data / "WiredTiger.turtle"
     text = noted.read_text()
@@ -322,7 +322,7 @@ def test_a_mongod_that_answers_too_late_is_reported_and_not_left_behind(clone: C
 
 
 def test_a_suspended_mongod_is_shown_as_paused_and_stop_ends_it_once_it_goes_on(clone: Clone) -> None:
-    clone.succeeds("start")
+    clone.start()
     mongod = clone.mongods()[0]
     mongod.suspend()
     try:
@@ -366,9 +366,7 @@ def test_a_disk_that_runs_full_costs_no_acknowledged_write(clone: Clone, tmp_pat
     with mounted(tmp_path / "disk", "size=96m") as disk:
         env: dict[str, str | None] = {"INVOKE_PATHS_DATA": str(disk)}
         acknowledged = 0
-        with MongoClient[dict[str, Any]](
-            clone.succeeds("start", env=env).strip(), timeoutMS=20_000, retryWrites=False
-        ) as client:
+        with MongoClient[dict[str, Any]](clone.start(env), timeoutMS=20_000, retryWrites=False) as client:
             rows = client.test.get_collection("rows", write_concern=WriteConcern("majority"))
             rows.insert_one({"_id": -1})
             filler = fill(disk)
@@ -382,7 +380,7 @@ def test_a_disk_that_runs_full_costs_no_acknowledged_write(clone: Clone, tmp_pat
         filler.unlink()
         with MongoClient[dict[str, Any]](clone.succeeds("start", env=env).strip()) as client:
             assert client.test.rows.count_documents({}) >= acknowledged + 1
-        clone.succeeds("stop", env=env)
+        clone.stop(env)
 
 
 @pytest.mark.needs("mount")
@@ -400,7 +398,7 @@ def test_a_full_disk_under_the_logs_is_named(clone: Clone, tmp_path: Path) -> No
 def test_a_full_disk_under_the_records_is_one_error_and_no_mongod_is_left(
     clone: Clone, tmp_path: Path
 ) -> None:
-    clone.succeeds("setup")
+    clone.set_up()
     state, kept = clone.root / ".state", tmp_path / "kept"
     shutil.move(state, kept)
     with mounted(state, "size=256k"):
@@ -428,7 +426,7 @@ def test_two_deployments_on_one_data_directory_are_explained(clone: Clone, mongo
 
 
 def test_stop_ends_mongod_cleanly(clone: Clone) -> None:
-    clone.succeeds("start")
+    clone.start()
     clone.succeeds("stop")
     # A mongod that was killed leaves its pid in there.
     assert (clone.data / "mongod.lock").read_text() == ""

@@ -48,7 +48,7 @@ def test_ctrl_c_at_any_moment_leaves_nothing_that_was_started(clone: Clone, comm
         if status == 0:  # it was done before
             assert command != "run", what
             if command == "start":
-                clone.succeeds("stop")
+                clone.stop()
         else:
             assert status in (130, -signal.SIGINT) or python_was_starting(begun.text), what
             assert left == [], f"{what}\n{describe(left)}"
@@ -146,7 +146,7 @@ def test_ctrl_c_twice_still_stops_mongodb(clone: Clone) -> None:
 
 
 def test_ctrl_c_leaves_a_deployment_that_ran_before(clone: Clone) -> None:
-    clone.succeeds("start")
+    clone.start()
     before = clone.pid()
     for moment in (0.5, 1.0, 1.6):
         begun = clone.begin("run")
@@ -158,7 +158,7 @@ def test_ctrl_c_leaves_a_deployment_that_ran_before(clone: Clone) -> None:
 
 
 def test_ctrl_c_ends_the_following_of_a_log(clone: Clone) -> None:
-    clone.succeeds("start")
+    clone.start()
     following = clone.begin("logs", "--follow")
     following.says("Transition to primary complete")
     following.signal_group(signal.SIGINT)

@@ -8,7 +8,7 @@ import shutil
 import signal
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -28,29 +28,56 @@ from tests.support.polling import until
 from tests.support.processes import free_port, listens
 
 
-@pytest.fixture
-def loaded(tmp_path: Path, mongod_binary: Path, monkeypatch: pytest.MonkeyPatch) -> Loaded:
-    """A project of its own, with a mongod chosen; the package index is left alone."""
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    shutil.copy(ROOT / "mongod.conf.j2", tmp_path)
+@dataclass(frozen=True)
+class Running:
+    """A project whose deployment runs.
+
+    Args:
+        loaded: its settings.
+        local: the deployment.
+    """
+
+    loaded: Loaded
+    local: Deployment
+
+
+def project(root: Path, mongod: Path) -> Loaded:
+    """A project with a mongod chosen."""
+    shutil.copy(ROOT / "mongod.conf.j2", root)
     values = {
-        "mongodb": {"source": "path", "path": str(mongod_binary)},
+        "mongodb": {"source": "path", "path": str(mongod)},
         "paths": {"cache": "cache"},
         "app": {"port": free_port()},
         "deployments": {"local": {"port": free_port()}},
     }
-    found = load(tmp_path, [Layer("test", values)], {})
+    found = load(root, [Layer("test", values)], {})
     binaries.find(found.settings.mongodb, found.paths, Silent())
     return found
 
 
 @pytest.fixture
-def local(loaded: Loaded) -> Iterator[Deployment]:
-    """Its deployment, running."""
+def loaded(tmp_path: Path, mongod_binary: Path, monkeypatch: pytest.MonkeyPatch) -> Loaded:
+    """A project of its own; the package index is left alone."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    return project(tmp_path, mongod_binary)
+
+
+@pytest.fixture(scope="module")
+def running_once(tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path) -> Iterator[Running]:
+    loaded = project(tmp_path_factory.mktemp("running"), mongod_binary)
     deployment = assembly.deployment(loaded, "local")
-    deployment.up()
-    yield deployment
+    yield Running(loaded, deployment)
     deployment.down()
+
+
+@pytest.fixture
+def running(running_once: Running, monkeypatch: pytest.MonkeyPatch) -> Running:
+    """One project for all tests that want its deployment to run: it does, and is on record."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    if not running_once.loaded.paths.node_record("local", "mongod").exists():
+        running_once.local.down()
+    running_once.local.up()
+    return running_once
 
 
 def about(loaded: Loaded, check: str) -> list[Finding]:
@@ -68,8 +95,8 @@ def kill(deployment: Deployment) -> None:
     until("mongod to be dead", lambda: not deployment.backend.observe(deployment.node()).running)
 
 
-@pytest.mark.usefixtures("local")
-def test_a_running_deployment_is_ok_and_its_port_is_its_own(loaded: Loaded) -> None:
+def test_a_running_deployment_is_ok_and_its_port_is_its_own(running: Running) -> None:
+    loaded = running.loaded
     (port,) = about(loaded, f"port {node_port(loaded)}")
     assert port.level is Level.OK
     assert "mongod of local, which runs" in port.what
@@ -85,9 +112,8 @@ def test_the_mongod_in_use_is_named_with_its_version(
     assert str(mongod_binary) in found.what
 
 
-def test_a_killed_mongod_is_a_leftover_until_the_start_that_recovers_it(
-    loaded: Loaded, local: Deployment
-) -> None:
+def test_a_killed_mongod_is_a_leftover_until_the_start_that_recovers_it(running: Running) -> None:
+    loaded, local = running.loaded, running.local
     kill(local)
     (found,) = about(loaded, "leftovers")
     assert found.level is Level.WARNING
@@ -96,12 +122,13 @@ def test_a_killed_mongod_is_a_leftover_until_the_start_that_recovers_it(
     assert about(loaded, "leftovers") == []
 
 
-def test_after_a_clean_stop_nothing_is_left(loaded: Loaded, local: Deployment) -> None:
-    local.down()
-    assert about(loaded, "leftovers") == []
+def test_after_a_clean_stop_nothing_is_left(running: Running) -> None:
+    running.local.down()
+    assert about(running.loaded, "leftovers") == []
 
 
-def test_a_mongod_whose_record_was_lost_is_found_and_left_as_it_is(loaded: Loaded, local: Deployment) -> None:
+def test_a_mongod_whose_record_was_lost_is_found_and_left_as_it_is(running: Running) -> None:
+    loaded, local = running.loaded, running.local
     pid = local.status().nodes[0].pid
     record = loaded.paths.node_record("local", "mongod")
     record.unlink()

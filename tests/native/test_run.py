@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from provision.data import snapshots
 from tests.support.clones import Clone, Running, cloned
 from tests.support.polling import until
 from tests.support.processes import describe, end, free_port
@@ -336,7 +337,7 @@ def test_a_mongod_that_dies_under_run_is_told_and_the_command_that_is_printed_st
 
 def test_a_mongod_that_another_command_starts_anew_is_no_death(clone: Clone) -> None:
     running = serving(clone)
-    clone.succeeds("snapshot.save", "one")
+    snapshots.save(clone.deployment("local"), "one")
     clone.succeeds("snapshot.restore", "one", "--yes")
     clone.succeeds("restart")
     clone.mongods()[0].kill()

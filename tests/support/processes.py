@@ -38,14 +38,29 @@ def name_this_run() -> str:
 def marked(variable: str, accept: Callable[[str], bool]) -> list[psutil.Process]:
     """This user's running processes whose environment has the variable with a value that is accepted."""
     found = []
-    for process in psutil.process_iter():
+    for pid in psutil.pids():
         with suppress(psutil.Error, OSError):
-            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+            value = _variable(pid, os.fsencode(f"{variable}="))
+            if pid == os.getpid() or value is None or not accept(value):
                 continue
-            value = process.environ().get(variable)
-            if value is not None and accept(value):
+            process = psutil.Process(pid)
+            if process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
+
+
+def _variable(pid: int, beginning: bytes) -> str | None:
+    """A variable of a process; psutil takes five times as long to ask all there are for one that hardly any has.
+
+    Args:
+        beginning: its name and ``=``.
+    """
+    with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123 — a fraction of what a Path takes
+        text = file.read()
+    if beginning not in text:
+        return None
+    values = (each.removeprefix(beginning) for each in text.split(b"\0") if each.startswith(beginning))
+    return next(map(os.fsdecode, values), None)
 
 
 def end(processes: list[psutil.Process]) -> None:

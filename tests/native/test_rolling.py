@@ -12,6 +12,7 @@ import pytest
 from pymongo import MongoClient
 
 from provision.deployments.status import NodeStatus
+from provision.state import remembered
 from tests.support.clones import Clone, make_clone
 from tests.support.load import writing
 from tests.support.processes import free_ports
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.timeout(300)
 def shared(
     tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path, mongod_version: str
 ) -> Iterator[Clone]:
-    """A clone with a replica set `rs` of three members, which runs, and a small sharded cluster `sh`, which doesn't."""
+    """A clone with a replica set `rs` of three members and a small sharded cluster `sh`; neither runs."""
     folder = tmp_path_factory.mktemp("rolling")
     clone = make_clone(folder / "clone", str(beside(mongod_binary, mongod_version, folder / "bin")))
     first = free_ports(250)
@@ -37,7 +38,6 @@ def shared(
 
     clone.change_settings(add)
     try:
-        clone.succeeds("cluster.up", "--on", "rs")
         yield clone
     finally:
         clone.close()
@@ -48,6 +48,16 @@ def rs(shared: Clone) -> Clone:
     """The clone, with every member of `rs` well."""
     if states(shared, "rs") != ["PRIMARY", "SECONDARY", "SECONDARY"]:
         shared.succeeds("cluster.up", "--on", "rs")
+    return shared
+
+
+@pytest.fixture
+def sh(shared: Clone) -> Clone:
+    """The clone, where nothing runs."""
+    for name in ("rs", "sh"):
+        deployment = shared.deployment(name)
+        for node in deployment.topology.nodes:
+            deployment.backend.kill(node)
     return shared
 
 
@@ -97,16 +107,6 @@ def test_one_node_is_restarted_and_the_others_are_left_alone(rs: Clone) -> None:
     assert {name for name in before if before[name] != after[name]} == {"member-2"}
 
 
-def test_a_set_that_is_not_whole_is_left_alone(rs: Clone) -> None:
-    rs.succeeds("cluster.kill", "member-3", "--on", "rs")
-    before = pids(rs, "rs")
-    said = rs.fails("cluster.restart", "--rolling", "--on", "rs")
-    assert "member-3 is DOWN" in said
-    assert "invoke cluster.up --on rs" in said
-    assert pids(rs, "rs") == before
-    assert "is not whole" in rs.fails("cluster.upgrade", "--feature-compatibility", "--on", "rs")
-
-
 def test_one_that_was_killed_in_the_middle_goes_on_when_it_is_typed_again(rs: Clone) -> None:
     before = pids(rs, "rs")
     with writing(rs.deployment("rs").uri()) as load:
@@ -151,22 +151,6 @@ def test_no_node_is_restarted_unless_one_is_named_or_all_are_meant(rs: Clone) ->
     assert "Its nodes are" in rs.fails("cluster.restart", "member-9", "--rolling", "--on", "rs")
 
 
-def test_what_would_be_unavailable_for_a_moment_is_told_and_wants_agreement(shared: Clone) -> None:
-    assert "is not running" in shared.fails("cluster.restart", "--rolling", "--on", "sh")
-    shared.succeeds("cluster.up", "--on", "sh")
-    before = pids(shared, "sh")
-    said = shared.fails("cluster.restart", "--rolling", "--on", "sh")
-    for told in ("config has one member", "shard1 has one member", "router-1 is the only router", "--yes"):
-        assert told in said
-    assert pids(shared, "sh") == before
-    with writing(shared.deployment("sh").uri(user="app")) as load:
-        done = json.loads(shared.succeeds("cluster.restart", "--rolling", "--yes", "--on", "sh", "--json"))
-    assert done["restarted"] == ["config-1", "shard1-1", "shard2-1", "router-1"]
-    assert load.lost() == set()
-    assert set(states(shared, "sh")) == {"PRIMARY", "ROUTER"}
-    shared.succeeds("cluster.down", "--on", "sh")
-
-
 # Another version
 
 
@@ -177,8 +161,11 @@ def test_the_version_that_runs_is_unchanged(rs: Clone, mongod_version: str) -> N
     )
     assert (done["restarted"], done["version"], done["raised"]) == ([], mongod_version, False)
     assert "unchanged" in rs.succeeds("cluster.upgrade", "--feature-compatibility", "--on", "rs")
+    assert "You named no version" in rs.fails("cluster.upgrade", "--on", "rs")
     assert pids(rs, "rs") == before
-    assert "cluster.upgrade" not in rs.succeeds("settings", "--key", "deployments.rs.mongod")
+    listed = rs.succeeds("settings", "--key", "deployments.rs.mongod")
+    assert "cluster.upgrade" not in listed
+    assert "earlier" not in listed
 
 
 @pytest.mark.parametrize(
@@ -193,5 +180,32 @@ def test_a_version_that_cannot_be_had_changes_nothing(rs: Clone, to: str, told: 
     before = pids(rs, "rs")
     assert told in rs.fails("cluster.upgrade", "--to", to, "--on", "rs")
     assert pids(rs, "rs") == before
-    assert "You named no version" in rs.fails("cluster.upgrade", "--on", "rs")
-    assert "earlier" not in rs.succeeds("settings", "--key", "deployments.rs.mongod")
+    assert ("deployments", "rs", "mongod") not in remembered.flags(rs.root)
+
+
+# What leaves less of `rs` than the others need
+
+
+def test_a_set_that_is_not_whole_is_left_alone(rs: Clone) -> None:
+    rs.succeeds("cluster.kill", "member-3", "--on", "rs")
+    before = pids(rs, "rs")
+    said = rs.fails("cluster.restart", "--rolling", "--on", "rs")
+    assert "member-3 is DOWN" in said
+    assert "invoke cluster.up --on rs" in said
+    assert pids(rs, "rs") == before
+    assert "is not whole" in rs.fails("cluster.upgrade", "--feature-compatibility", "--on", "rs")
+
+
+def test_what_would_be_unavailable_for_a_moment_is_told_and_wants_agreement(sh: Clone) -> None:
+    assert "is not running" in sh.fails("cluster.restart", "--rolling", "--on", "sh")
+    sh.succeeds("cluster.up", "--on", "sh")
+    before = pids(sh, "sh")
+    said = sh.fails("cluster.restart", "--rolling", "--on", "sh")
+    for told in ("config has one member", "shard1 has one member", "router-1 is the only router", "--yes"):
+        assert told in said
+    assert pids(sh, "sh") == before
+    with writing(sh.deployment("sh").uri(user="app")) as load:
+        done = json.loads(sh.succeeds("cluster.restart", "--rolling", "--yes", "--on", "sh", "--json"))
+    assert done["restarted"] == ["config-1", "shard1-1", "shard2-1", "router-1"]
+    assert load.lost() == set()
+    assert set(states(sh, "sh")) == {"PRIMARY", "ROUTER"}

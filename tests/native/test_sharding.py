@@ -16,8 +16,7 @@ from provision.deployments import cluster
 from provision.mongodb import sharding
 from provision.mongodb.sharding import ShardedCollection
 from provision.mongodb.wire import Connection
-from tests.native.test_cluster_tasks import status
-from tests.support.clones import Clone
+from tests.support.clones import Clone, make_clone
 from tests.support.deployments import deployed
 from tests.support.processes import free_ports
 from tests.support.router_standin import accepts
@@ -30,21 +29,51 @@ ZONES = [
 ]
 
 
-@pytest.fixture
-def team(clone: Clone, mongod_binary: Path, mongod_version: str) -> Clone:
+@pytest.fixture(scope="module")
+def shared(
+    tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path, mongod_version: str
+) -> Iterator[Clone]:
     """A clone with the sharded cluster `sh`, and a mongos beside its mongod."""
-    clone.environment["INVOKE_MONGODB_PATH"] = str(
-        beside(mongod_binary, mongod_version, clone.root.parent / "bin")
-    )
+    folder = tmp_path_factory.mktemp("sharding")
+    clone = make_clone(folder / "clone", str(beside(mongod_binary, mongod_version, folder / "bin")))
     first = free_ports(200)
 
     def add(settings: dict[str, Any]) -> None:
         settings["deployments"]["sh"] = {
-            "topology": "sharded", "port": first, "members": 1, "config_servers": 1, "shards": 2,
+            "topology": "sharded", "port": first, "members": 1, "config_servers": 1, "shards": 2, "auth": True,
         }  # fmt: skip
 
     clone.change_settings(add)
-    return clone
+    try:
+        yield clone
+    finally:
+        clone.close()
+
+
+@pytest.fixture
+def new(shared: Clone) -> Clone:
+    """The clone, with nothing of `sh`."""
+    if (shared.root / "data" / "sh").exists():
+        shared.succeeds("cluster.down", "--on", "sh", "--delete-data", "--yes")
+    return shared
+
+
+@pytest.fixture
+def team(shared: Clone, request: pytest.FixtureRequest) -> Clone:
+    """The clone, whose `sh` has one router, no database shop and no zones; it runs, or there is nothing of it yet."""
+    nodes = shared.deployment("sh").status().nodes
+    if sorted(node.state for node in nodes) != ["PRIMARY", "PRIMARY", "PRIMARY", "ROUTER"]:
+        request.getfixturevalue("new")
+        return shared
+    with client_of(shared) as client:
+        for each in client.config.tags.find():
+            bounds = {"min": each["min"], "max": each["max"], "zone": None}
+            client.admin.command("updateZoneKeyRange", each["ns"], **bounds)
+        client.drop_database("shop")
+        for each in client.config.shards.find():
+            for zone in each.get("tags", []):
+                client.admin.command("removeShardFromZone", each["_id"], zone=zone)
+    return shared
 
 
 def declare(team: Clone, collections: dict[str, Any]) -> None:
@@ -57,7 +86,7 @@ def declare(team: Clone, collections: dict[str, Any]) -> None:
 
 
 def client_of(team: Clone) -> MongoClient[dict[str, Any]]:
-    return MongoClient(team.succeeds("uri", "--on", "sh").strip())
+    return MongoClient(team.deployment("sh").uri(user="root"))
 
 
 def ranges(team: Clone) -> dict[str, tuple[Any, Any]]:
@@ -83,6 +112,33 @@ def _holds(chunk: dict[str, Any], country: str) -> bool:
     return (not isinstance(low, str) or low <= country) and (not isinstance(high, str) or country < high)
 
 
+def test_a_mistake_in_sharding_leaves_the_cluster_up_names_the_collection_and_can_be_corrected(
+    new: Clone,
+) -> None:
+    wrong = [ZONES[0] | {"max": {"country": "GR"}}, ZONES[1] | {"shards": ["shard9"]}]
+    declare(new, {"order": {"key": {"country": 1}, "zones": wrong}, "user": {"key": {"_id": "hashed"}}})
+    said = new.fails("cluster.up", "--on", "sh")
+    assert "error: sharding shop.order" in said
+    assert "shard9" in said
+    assert "sh is up and takes writes" in said
+    assert "invoke start --on sh" in said
+    before = {node["name"]: node["pid"] for node in new.status("sh")["nodes"]}
+    assert len(before) == 4
+    assert all(before.values())
+    with client_of(new) as client:
+        assert [each["_id"] for each in client.config.collections.find({"_id": {"$regex": "^shop"}})] == [
+            "shop.user"
+        ]
+        assert client.shop.user.insert_one({"name": "Ada"}).acknowledged
+
+    # The corrected range overlaps the one that was declared before the mistake.
+    declare(new, {"order": {"key": {"country": 1}, "zones": ZONES}, "user": {"key": {"_id": "hashed"}}})
+    new.succeeds("start", "--on", "sh")
+    assert set(ranges(new)) == {"eu", "asia"}
+    assert ranges(new)["eu"] == ("DE", "FR")
+    assert {node["name"]: node["pid"] for node in new.status("sh")["nodes"]} == before
+
+
 def test_zones_hold_their_ranges_on_their_shards(team: Clone) -> None:
     declare(team, {"order": {"key": {"country": 1}, "zones": ZONES}})
     team.succeeds("cluster.up", "--on", "sh")
@@ -94,33 +150,6 @@ def test_zones_hold_their_ranges_on_their_shards(team: Clone) -> None:
     assert chunks_at(team, "JP") == "shard2"
 
 
-def test_a_mistake_in_sharding_leaves_the_cluster_up_names_the_collection_and_can_be_corrected(
-    team: Clone,
-) -> None:
-    wrong = [ZONES[0] | {"max": {"country": "GR"}}, ZONES[1] | {"shards": ["shard9"]}]
-    declare(team, {"order": {"key": {"country": 1}, "zones": wrong}, "user": {"key": {"_id": "hashed"}}})
-    said = team.fails("cluster.up", "--on", "sh")
-    assert "error: sharding shop.order" in said
-    assert "shard9" in said
-    assert "sh is up and takes writes" in said
-    assert "invoke start --on sh" in said
-    before = {node["name"]: node["pid"] for node in status(team, "sh")["nodes"]}
-    assert len(before) == 4
-    assert all(before.values())
-    with client_of(team) as client:
-        assert [each["_id"] for each in client.config.collections.find({"_id": {"$regex": "^shop"}})] == [
-            "shop.user"
-        ]
-        assert client.shop.user.insert_one({"name": "Ada"}).acknowledged
-
-    # The corrected range overlaps the one that was declared before the mistake.
-    declare(team, {"order": {"key": {"country": 1}, "zones": ZONES}, "user": {"key": {"_id": "hashed"}}})
-    team.succeeds("start", "--on", "sh")
-    assert set(ranges(team)) == {"eu", "asia"}
-    assert ranges(team)["eu"] == ("DE", "FR")
-    assert {node["name"]: node["pid"] for node in status(team, "sh")["nodes"]} == before
-
-
 def test_several_mistakes_are_told_at_once(team: Clone) -> None:
     bad = [ZONES[0] | {"shards": ["shard9"]}]
     declare(
@@ -129,32 +158,31 @@ def test_several_mistakes_are_told_at_once(team: Clone) -> None:
     said = team.fails("cluster.up", "--on", "sh")
     assert "sharding shop.order: " in said
     assert "sharding shop.bill: " in said
-    assert {node["state"] for node in status(team, "sh")["nodes"]} <= {"PRIMARY", "ROUTER", "UP"}
+    assert {node["state"] for node in team.status("sh")["nodes"]} <= {"PRIMARY", "ROUTER", "UP"}
 
 
-def test_flags_of_a_cluster_that_came_up_hold_although_a_collection_was_refused(team: Clone) -> None:
-    declare(team, {"order": {"key": {"country": 1}, "zones": [ZONES[0] | {"shards": ["shard9"]}]}})
-    team.fails("cluster.up", "--on", "sh", "--routers", "2")
-    names = {node["name"] for node in status(team, "sh")["nodes"]}
-    assert "router-2" in names
-
-
-def test_a_collection_is_moved_without_the_five_minutes_that_mongodb_waits(
-    tmp_path: Path, mongod_binary: Path, mongod_version: str
-) -> None:
-    shape = {"topology": "sharded", "members": 1, "config_servers": 1, "shards": 1, "auth": True}
+def test_a_collection_is_moved_without_the_five_minutes_that_mongodb_waits(team: Clone) -> None:
     parameter = "reshardingMinimumOperationDurationMillis"
+    declare(team, {})
+    team.succeeds("cluster.up", "--on", "sh")
+    deployment = team.deployment("sh")
 
     def least() -> int:
         with deployment.dial(deployment.node("config-1")) as connection:
             return int(connection.command("admin", {"getParameter": 1, parameter: 1})[parameter])
 
-    with deployed(tmp_path, mongod_binary, mongod_version, **shape) as deployment:
-        before = least()
-        assert before > 0
-        with cluster.moved_at_once(deployment):
-            assert least() == 0
-        assert least() == before
+    before = least()
+    assert before > 0
+    with cluster.moved_at_once(deployment):
+        assert least() == 0
+    assert least() == before
+
+
+def test_flags_of_a_cluster_that_came_up_hold_although_a_collection_was_refused(team: Clone) -> None:
+    declare(team, {"order": {"key": {"country": 1}, "zones": [ZONES[0] | {"shards": ["shard9"]}]}})
+    team.fails("cluster.up", "--on", "sh", "--routers", "2")
+    names = {node["name"] for node in team.status("sh")["nodes"]}
+    assert "router-2" in names
 
 
 # What is sent through the router

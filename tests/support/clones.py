@@ -223,11 +223,11 @@ class Clone:
         self._started.append(running)
         return running
 
-    def status(self, env: Mapping[str, str | None] | None = None) -> dict[str, Any]:
+    def status(self, env: Mapping[str, str | None] | None = None, on: str = "local") -> dict[str, Any]:
         """What `invoke status --json` says, without a command: to begin one takes longer than to answer."""
         from tools import schemas
 
-        text = as_text(self.deployment("local", env).status())
+        text = as_text(self.deployment(on, env).status())
         assert schemas.differences("status", text) == ""
         found: dict[str, Any] = json.loads(text)
         return found

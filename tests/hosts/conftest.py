@@ -25,6 +25,7 @@ from provision.hosts.link import Link
 from provision.mongodb import binaries
 from provision.settings.loading import Layer, Loaded, load
 from tests.hosts.lab import Lab, client_at_home, lab
+from tests.hosts.virtualenvs import Virtualenvs
 from tests.support.capabilities import ROOT
 from tests.support.router_standin.install import beside, link
 
@@ -220,6 +221,15 @@ def trusting(three: Lab, tmp_path: Path) -> Iterator[Path]:
 def routed_mongod(tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path, mongod_version: str) -> Path:
     """The mongod, with a router beside it; for all projects, so that its sha256 is worked out once."""
     return beside(mongod_binary, mongod_version, tmp_path_factory.mktemp("routed") / "bin")
+
+
+@pytest.fixture(scope="session")
+def virtualenvs(tmp_path_factory: pytest.TempPathFactory) -> Virtualenvs:
+    """The app's virtualenvs that were made in this run."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    return Virtualenvs(folder / "app-virtualenvs")
 
 
 @pytest.fixture

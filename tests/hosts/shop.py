@@ -50,19 +50,21 @@ class Shop:
         folder: its own.
         app_hosts: where it is to go.
         app: settings of it that differ.
+        requirements: what it needs, as its requirements.txt says it.
     """
 
     project: Project
     folder: Path
     app_hosts: list[str] = field(default_factory=lambda: ["web1", "web2"])
     app: dict[str, Any] = field(default_factory=dict)
+    requirements: str = "flask>=3.1,<3.2\n"
 
     def write(self, version: str, ready: bool = True, more: str = "") -> None:
         """Save a version of it."""
         package = self.folder / "shop"
         package.mkdir(parents=True, exist_ok=True)
         (package / "__init__.py").write_text(SHOP.format(version=version, ready=ready, more=more))
-        (self.folder / "requirements.txt").write_text("flask>=3.1,<3.2\n")
+        (self.folder / "requirements.txt").write_text(self.requirements)
 
     @property
     def loaded(self) -> Loaded:

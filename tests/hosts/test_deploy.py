@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import shutil
 import tarfile
@@ -21,6 +20,7 @@ from provision.deployments import assembly, on_hosts
 from provision.hosts.backend import Hosts
 from provision.mongodb import users
 from tests.hosts.conftest import Project, at_home, hosts_of_their_own, project_on
+from tests.hosts.scan import command_lines
 from tests.hosts.shop import PORT, Shop, without_index
 from tests.support.polling import until
 
@@ -97,15 +97,8 @@ def test_dry_run_says_what_would_be_done_and_changes_nothing(shop: Shop) -> None
 
 
 def test_app_listens_on_loopback_alone_and_its_secrets_are_its_users_alone(shop: Shop) -> None:
-    seen: set[str] = set()
-    over = threading.Event()
-    watcher = threading.Thread(target=_watch_command_lines, args=(seen, over))
-    watcher.start()
-    try:
+    with command_lines() as seen:
         shop.deploy()
-    finally:
-        over.set()
-        watcher.join()
 
     for name in ("web1", "web2"):
         assert [each for each in shop.host(name).listening() if each[1] != 22] == [("127.0.0.1", PORT)]
@@ -352,14 +345,6 @@ def _has_setuptools(packages: Path, python: HostPython) -> None:
     """As each virtualenv of `python -m venv` before Python 3.12: apps of that time import pkg_resources."""
     found = [each.parent.name for each in packages.glob("python3*/site-packages/pkg_resources")]
     assert bool(found) == (python.minor < (3, 12))
-
-
-def _watch_command_lines(seen: set[str], over: threading.Event) -> None:
-    while not over.is_set():
-        for each in Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError):
-                seen.add(each.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-        over.wait(0.02)
 
 
 def test_the_database_runs_on_the_first_host_alone(database: Project) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from provision.app.deploy import host_setup, rollout
+from provision.app.deploy import rollout
 from provision.core.errors import ProvisionError
 from provision.deployments import assembly
 from tests.hosts.conftest import at_home, hosts_of_their_own, project_on
 from tests.hosts.shop import Shop
+from tests.hosts.virtualenvs import Virtualenvs
+from tests.support.capabilities import ROOT
 from tests.support.polling import until
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.needs("index", "systemd")]
@@ -19,7 +21,9 @@ UNIT = rollout.service("prod")
 
 
 @pytest.fixture(scope="module")
-def shop(sshd: str, tmp_path_factory: pytest.TempPathFactory, routed_mongod: Path) -> Iterator[Shop]:
+def shop(
+    sshd: str, tmp_path_factory: pytest.TempPathFactory, routed_mongod: Path, virtualenvs: Virtualenvs
+) -> Iterator[Shop]:
     """The app's project, and one host with systemd for its database and for itself."""
     folder = tmp_path_factory.mktemp("systemd")
     with (
@@ -27,10 +31,12 @@ def shop(sshd: str, tmp_path_factory: pytest.TempPathFactory, routed_mongod: Pat
         at_home(hosts, folder / "home"),
         project_on(hosts, folder, routed_mongod) as project,
     ):
-        made = Shop(project, folder / "shop", ["db1"])
+        # As flaskbook: one virtualenv will do for both.
+        requirements = (ROOT / "requirements.txt").read_text()
+        made = Shop(project, folder / "shop", ["db1"], requirements=requirements)
         made.write("1")
         project.hand_over()
-        host_setup.set_up(made.loaded, "prod").raise_first()
+        virtualenvs.set_up(made.loaded, hosts)
         deployment = assembly.deployment(made.loaded, "prod")
         project.made.append(deployment)
         deployment.up()

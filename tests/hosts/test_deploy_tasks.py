@@ -14,6 +14,7 @@ import yaml
 
 from tests.hosts.conftest import Project, at_home, hosts_of_their_own, project_on
 from tests.hosts.shop import without_index
+from tests.hosts.virtualenvs import Virtualenvs
 from tests.support.clones import Clone, make_clone
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.needs("index")]
@@ -48,11 +49,14 @@ def clone_on_a_host(sshd: str, tmp_path: Path, routed_mongod: Path) -> Iterator[
             made.close()
 
 
-def test_flaskbook_from_setup_through_a_tunnel_to_down(clone_on_a_host: tuple[Clone, Project]) -> None:
+def test_flaskbook_from_setup_through_a_tunnel_to_down(
+    clone_on_a_host: tuple[Clone, Project], virtualenvs: Virtualenvs
+) -> None:
     clone, project = clone_on_a_host
     host = project.lab.hosts["db1"]
     assert "invoke cluster.up --on prod" in clone.fails("hosts.deploy", "--on", "prod")
     assert "virtualenv" in clone.succeeds("hosts.setup", "--on", "prod")
+    virtualenvs.keep(host)
     clone.succeeds("cluster.up", "--on", "prod")
 
     assert "would change" in clone.succeeds("hosts.deploy", "--on", "prod", "--dry-run")

@@ -17,7 +17,7 @@ from flask.testing import FlaskClient
 
 from flaskbook.application import create_app
 from flaskbook.database import close
-from provision.app.deploy import host_setup, rollout
+from provision.app.deploy import rollout
 from provision.deployments.deployment import Deployment, Up
 from provision.hosts.backend import Hosts
 from provision.hosts.certificates import trusting
@@ -26,6 +26,7 @@ from provision.settings.loading import Loaded
 from tests.hosts.conftest import Project, at_home, hosts_of_their_own, project_on
 from tests.hosts.lab import LabHost, Seen
 from tests.hosts.scan import LOOPBACK, assert_every_port_is_locked, command_lines
+from tests.hosts.virtualenvs import Virtualenvs
 from tests.support.capabilities import ROOT
 from tests.support.load import writing
 from tests.support.polling import until
@@ -91,7 +92,9 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster(sshd: str, tmp_path_factory: pytest.TempPathFactory, routed_mongod: Path) -> Iterator[Cluster]:
+def cluster(
+    sshd: str, tmp_path_factory: pytest.TempPathFactory, routed_mongod: Path, virtualenvs: Virtualenvs
+) -> Iterator[Cluster]:
     """The cluster, brought up once."""
     folder = tmp_path_factory.mktemp("sharded")
     with (
@@ -106,7 +109,7 @@ def cluster(sshd: str, tmp_path_factory: pytest.TempPathFactory, routed_mongod: 
         deployment = project.deployment(loaded)
         project.hand_over()
         with command_lines() as seen:
-            host_setup.set_up(loaded, "prod").raise_first()
+            virtualenvs.set_up(loaded, lab)
             up = deployment.up()
             rollout.deploy(loaded, "prod")
         yield Cluster(project, deployment, up, before, seen)

@@ -16,6 +16,7 @@ from provision.deployments.deployment import Deployment
 from provision.hosts.units import unit_name
 from tests.hosts.conftest import Project, at_home, hosts_of_their_own, project_on
 from tests.hosts.lab import Lab, LabHost
+from tests.hosts.virtualenvs import Virtualenvs
 from tests.support.capabilities import ROOT
 from tests.support.polling import until
 
@@ -124,13 +125,13 @@ def test_node_that_cannot_start_is_explained_by_its_log_and_left_alone(
 
 @pytest.mark.needs("index")
 def test_app_is_a_unit_too_that_is_started_again_and_comes_back_with_its_host(
-    on_systemd: tuple[Project, LabHost],
+    on_systemd: tuple[Project, LabHost], virtualenvs: Virtualenvs
 ) -> None:
     project, host = on_systemd
     shutil.copytree(ROOT / "flaskbook", project.root / "flaskbook")
     shutil.copy2(ROOT / "requirements.txt", project.root)
     loaded = project.loaded(**SINGLE, app_hosts=["db1"])
-    host_setup.set_up(loaded, "prod").raise_first()
+    virtualenvs.set_up(loaded, project.lab)
     project.deployment(loaded).up()
     rollout.deploy(loaded, "prod")
     unit = rollout.service("prod")

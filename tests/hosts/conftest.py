@@ -178,7 +178,7 @@ def at_home(hosts: Lab, home: Path) -> Iterator[Path]:
     (home / ".ssh" / "known_hosts").write_text(hosts.known_hosts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(home))
-        patch.setenv("PATH", f"{client_at_home(home / 'bin')}{os.pathsep}{os.environ['PATH']}")
+        patch.setenv("PATH", f"{client_at_home(home)}{os.pathsep}{os.environ['PATH']}")
         patch.delenv("SSH_AUTH_SOCK", raising=False)
         # The wrapped client's idea of the user's home is this process's, too.
         patch.setattr(ssh, "_local", functools.partial(dataclasses.replace, ssh._local(), home=str(home)))

@@ -16,6 +16,7 @@ import http.server
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -84,12 +85,9 @@ print(len(found))
 _CONNECTION = re.compile(r"\[?(sshd|sshd-session|sshd-auth)(: (?!.*\[listener\])|\]|$)")
 _CLIENT = """#!/bin/sh
 exec unshare --mount sh -c '
-    passwd=$(mktemp)
-    awk -F: -v OFS=: -v uid="$(id -u)" -v home="$HOME" "\\$3 == uid { \\$6 = home } { print }" /etc/passwd > "$passwd"
-    mount --bind "$passwd" /etc/passwd
-    rm -f "$passwd"
-    exec CLIENT "$@"
-' ssh "$@"
+    mount --bind "$0" /etc/passwd || exit
+    exec "$@"
+' PASSWD CLIENT "$@"
 """
 # All that a systemd needs to run the units of a tool, and nothing that would start anything else of this machine.
 _TARGETS = {
@@ -546,16 +544,21 @@ def _removed(cgroup: Path) -> bool:
     return True
 
 
-def client_at_home(folder: Path) -> Path:
-    """A folder with an `ssh` for the PATH: the machine's own, for which $HOME is the user's home directory.
+def client_at_home(home: Path) -> Path:
+    """A folder with an `ssh` for the PATH: the machine's own, for which another directory is the user's home.
 
     OpenSSH takes that from the user database alone. So it sees another one, in a mount namespace of its own.
     """
     client = shutil.which("ssh")
     assert client is not None
+    folder = home / "bin"
     folder.mkdir()
+    passwd = folder / "passwd"
+    users = [line.split(":") for line in Path("/etc/passwd").read_text().splitlines()]
+    seen = [[*user[:5], str(home), *user[6:]] if user[2] == str(os.getuid()) else user for user in users]
+    passwd.write_text("".join(":".join(user) + "\n" for user in seen))
     ssh = folder / "ssh"
-    ssh.write_text(_CLIENT.replace("CLIENT", client))
+    ssh.write_text(_CLIENT.replace("PASSWD", shlex.quote(str(passwd))).replace("CLIENT", shlex.quote(client)))
     ssh.chmod(0o755)
     return folder
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import ssl
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import pymongo
 import pytest
@@ -15,7 +17,8 @@ from provision.deployments.deployment import Deployment
 from provision.hosts.backend import Hosts
 from provision.hosts.certificates import trusting
 from tests.hosts.conftest import Project
-from tests.hosts.lab import LabHost
+from tests.hosts.lab import Lab, LabHost
+from tests.hosts.standing import Standing, standing_on
 from tests.support.load import writing
 from tests.support.polling import until
 
@@ -23,35 +26,52 @@ pytestmark = pytest.mark.timeout(300)
 SET = {"topology": "replica-set", "members": 3}
 
 
+@pytest.fixture(scope="module")
+def standing(three: Lab, tmp_path_factory: pytest.TempPathFactory, routed_mongod: Path) -> Iterator[Standing]:
+    """A replica set of three over three hosts, for tests that leave it as large as it was."""
+    with standing_on(three, tmp_path_factory.mktemp("standing"), routed_mongod) as made:
+        yield made
+
+
 @pytest.fixture
-def replica_set(project: Project) -> Deployment:
-    """A replica set of three over three hosts, up."""
-    project.are_ready()
-    deployment = project.deployment(project.loaded(**SET))
-    deployment.up()
-    return deployment
+def project(project: Project, standing: Standing) -> Project:
+    """A project with db1, db2 and db3, and nothing on them yet."""
+    standing.clear()
+    return project
+
+
+@pytest.fixture
+def shared(all_on: Lab, standing: Standing) -> Project:
+    """A project whose replica set of three over three hosts is up."""
+    return standing.up(list(all_on.hosts), **SET)
+
+
+@pytest.fixture
+def replica_set(shared: Project) -> Deployment:
+    """That replica set."""
+    return shared.deployment(shared.loaded(**SET))
 
 
 def test_writes_go_on_while_a_host_is_switched_off_and_none_is_lost(
-    project: Project, replica_set: Deployment
+    shared: Project, replica_set: Deployment
 ) -> None:
-    primary = _primary_host(project, replica_set)
+    primary = _primary_host(shared, replica_set)
     with writing(replica_set.uri("flaskbook", user="app")) as load:
         primary.stop()
         load.goes_on("without that host")
     assert replica_set.status().state == "degraded"
 
     primary.start()
-    again = project.deployment(project.loaded(**SET))
+    again = shared.deployment(shared.loaded(**SET))
     assert len(again.up().started) == 1
     assert again.status().state == "running"
     assert load.lost() == set()
 
 
 def test_writes_go_on_while_a_host_is_cut_off_and_none_is_lost(
-    project: Project, replica_set: Deployment
+    shared: Project, replica_set: Deployment
 ) -> None:
-    primary = _primary_host(project, replica_set)
+    primary = _primary_host(shared, replica_set)
     with writing(replica_set.uri("flaskbook", user="app")) as load:
         primary.cut_off()
         load.goes_on("without that host")
@@ -62,19 +82,19 @@ def test_writes_go_on_while_a_host_is_cut_off_and_none_is_lost(
     assert load.lost() == set()
 
 
-def test_rotated_certificates_are_used_without_a_restart(project: Project, replica_set: Deployment) -> None:
-    loaded = project.loaded(**SET)
+def test_rotated_certificates_are_used_without_a_restart(shared: Project, replica_set: Deployment) -> None:
+    loaded = shared.loaded(**SET)
     context = trusting(loaded.paths.ca_certificate("prod"))
     nodes = replica_set.topology.nodes
     before = {node.name: _served_certificate(node.host, node.port, context) for node in nodes}
-    pids = {host.name: host.run("pidof", "mongod") for host in project.lab.hosts.values()}
+    pids = {host.name: host.run("pidof", "mongod") for host in shared.lab.hosts.values()}
 
     done = on_hosts.rotate_certificates(loaded, "prod")
 
     assert set(done.nodes) == set(before)
     for node in nodes:
         assert _served_certificate(node.host, node.port, context) != before[node.name]
-    assert {host.name: host.run("pidof", "mongod") for host in project.lab.hosts.values()} == pids
+    assert {host.name: host.run("pidof", "mongod") for host in shared.lab.hosts.values()} == pids
     assert replica_set.status().state == "running"
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -17,12 +17,14 @@ from provision.settings.loading import Loaded
 from provision.state import remembered
 from tests.hosts.conftest import Project, at_home, hosts_of_their_own, project_on
 from tests.hosts.lab import Lab
-from tests.support.load import writing
+from tests.hosts.standing import Standing, standing_on
+from tests.support.load import Load, writing
 from tests.support.polling import until
 
 pytestmark = pytest.mark.timeout(300)
 ALL = ["db1", "db2", "db3", "db4"]
 SET = {"topology": "replica-set", "members": 3}
+T = TypeVar("T")
 SHARDED = {"topology": "sharded", "config_servers": 1, "shards": 1, "members": 1, "routers": 1}
 
 
@@ -33,9 +35,23 @@ def four(sshd: str) -> Iterator[Lab]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def standing(four: Lab, tmp_path_factory: pytest.TempPathFactory, routed_mongod: Path) -> Iterator[Standing]:
+    """A replica set on the first three hosts, for tests that leave it there."""
+    with standing_on(four, tmp_path_factory.mktemp("standing"), routed_mongod) as made:
+        yield made
+
+
 @pytest.fixture
-def wide(four: Lab, tmp_path: Path, routed_mongod: Path) -> Iterator[Project]:
+def shared(standing: Standing) -> Project:
+    """A project whose replica set is up on the first three hosts; the fourth has the binaries."""
+    return standing.up(ALL[:3], **SET)
+
+
+@pytest.fixture
+def wide(four: Lab, standing: Standing, tmp_path: Path, routed_mongod: Path) -> Iterator[Project]:
     """A project with four hosts, all of them on, and nothing on them yet."""
+    standing.clear()
     with at_home(four, tmp_path / "home"), project_on(four, tmp_path, routed_mongod) as made:
         yield made
 
@@ -93,7 +109,7 @@ def assert_settled(wide: Project, loaded: Loaded) -> None:
 
 def test_a_host_is_drained_while_writes_go_on_and_none_is_lost(wide: Project) -> None:
     loaded = is_up(wide, **SET)
-    with writing(uri(loaded), dense=True) as load:
+    with writing(uri(loaded)) as load, dense_around(load, "reconfigure", "hand_over"):
         done = drain(loaded, "db1")
     assert [(each.source, each.target) for each in done.moves] == [("db1", "db4")]
     assert done.empty == ("db1",)
@@ -112,6 +128,28 @@ def test_a_host_is_drained_while_writes_go_on_and_none_is_lost(wide: Project) ->
     assert set(placed(without).values()) == {"db2", "db3", "db4"}
     deployment.down(delete_data=True)
     assert not loaded.paths.placement("prod").exists()
+
+
+@contextlib.contextmanager
+def dense_around(load: Load, *functions: str) -> Iterator[None]:
+    """A load writes as much as it can while the members of a set change, each time from before it to well after it.
+
+    Args:
+        load: the load.
+        functions: of `membership`, that change them.
+    """
+
+    def densely(function: Callable[..., T]) -> Callable[..., T]:
+        def change(*arguments: Any, **options: Any) -> T:
+            with load.at_its_densest():
+                return function(*arguments, **options)
+
+        return change
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in functions:
+            patch.setattr(membership, name, densely(getattr(membership, name)))
+        yield
 
 
 POINTS: dict[str, tuple[Any, str]] = {
@@ -135,8 +173,8 @@ def interrupted(module: Any, function: str) -> Iterator[None]:
             yield
 
 
-def test_a_move_that_was_interrupted_is_finished_by_typing_it_again(wide: Project) -> None:
-    loaded = is_up(wide, **SET)
+def test_a_move_that_was_interrupted_is_finished_by_typing_it_again(shared: Project) -> None:
+    loaded = shared.loaded(hosts=ALL, **SET)
     with writing(uri(loaded)) as load:
         for (module, function), target in zip(POINTS.values(), ("db4", "db1", "db4", "db1"), strict=True):
             with interrupted(module, function):
@@ -144,12 +182,12 @@ def test_a_move_that_was_interrupted_is_finished_by_typing_it_again(wide: Projec
             assert any(node.state == "PRIMARY" for node in assembly.deployment(loaded, "prod").status().nodes)
             move(loaded, "member-1", target)
             assert placed(loaded)["member-1"] == target
-            assert_settled(wide, loaded)
+            assert_settled(shared, loaded)
     assert load.lost(uri(loaded)) == set()
 
 
-def test_a_move_that_was_interrupted_is_undone_or_taken_down_with_the_rest(wide: Project) -> None:
-    loaded = is_up(wide, **SET)
+def test_a_move_that_was_interrupted_is_undone_or_taken_down_with_the_rest(shared: Project) -> None:
+    loaded = shared.loaded(hosts=ALL, **SET)
     before = placed(loaded)
     with interrupted(membership, "remove"):
         move(loaded, "member-2", "db4")
@@ -159,16 +197,17 @@ def test_a_move_that_was_interrupted_is_undone_or_taken_down_with_the_rest(wide:
         move(loaded, "member-2", next(host for host in ALL if host not in (before["member-2"], "db4")))
     move(loaded, "member-2", before["member-2"])
     assert placed(loaded) == before
-    assert_settled(wide, loaded)
+    assert_settled(shared, loaded)
 
     with interrupted(moving, "patiently"):
         move(loaded, "member-2", "db4")
     assembly.deployment(loaded, "prod").down(delete_data=True)
-    assert all(host.processes("mongod") == [] for host in wide.lab.hosts.values())
+    assert all(host.processes("mongod") == [] for host in shared.lab.hosts.values())
     assert remembered.moves(loaded.paths, "prod") == {}
 
 
 def test_the_members_of_a_lost_host_are_replaced(wide: Project) -> None:
+    wide.hand_over(["db4"])
     loaded = is_up(wide, **SET)
     with pytest.raises(ProvisionError, match="db1 answers"):
         drain(loaded, "db1", lost=True)
@@ -191,6 +230,7 @@ def test_the_members_of_a_lost_host_are_replaced(wide: Project) -> None:
 
 
 def test_a_cluster_is_spread_over_a_host_that_was_added(wide: Project) -> None:
+    wide.hand_over(["db3"])
     wide.are_ready(["db1"])
     wide.deployment(wide.loaded(hosts=["db1"], **SHARDED)).up()
     loaded = wide.loaded(hosts=["db1", "db2", "db3"], **SHARDED)

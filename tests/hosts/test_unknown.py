@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,18 +12,32 @@ from provision.deployments import cluster
 from provision.deployments.deployment import Deployment
 from provision.hosts.backend import Hosts
 from tests.hosts.conftest import Project
-from tests.hosts.lab import LabHost
+from tests.hosts.lab import Lab, LabHost
+from tests.hosts.standing import Standing, standing_on
 
 pytestmark = pytest.mark.timeout(300)
 SET = {"topology": "replica-set", "members": 3}
 
 
+@pytest.fixture(scope="module")
+def standing(three: Lab, tmp_path_factory: pytest.TempPathFactory, routed_mongod: Path) -> Iterator[Standing]:
+    """A replica set of three over three hosts, for tests that leave it as large as it was."""
+    with standing_on(three, tmp_path_factory.mktemp("standing"), routed_mongod) as made:
+        yield made
+
+
 @pytest.fixture
-def away(project: Project) -> Iterator[tuple[Project, LabHost, str]]:
+def project(project: Project, standing: Standing) -> Project:
+    """A project with db1, db2 and db3, and nothing on them yet."""
+    standing.clear()
+    return project
+
+
+@pytest.fixture
+def away(all_on: Lab, standing: Standing) -> Iterator[tuple[Project, LabHost, str]]:
     """A replica set of three over three hosts that runs, one of these hosts, cut off, and the name of its node."""
-    project.are_ready()
+    project = standing.up(list(all_on.hosts), **SET)
     running = project.deployment(project.loaded(**SET))
-    running.up()
     host = project.lab.hosts["db2"]
     [name] = (node.name for node in running.topology.nodes if node.host == host.address)
     _close(running)
@@ -31,27 +46,6 @@ def away(project: Project) -> Iterator[tuple[Project, LabHost, str]]:
         yield project, host, name
     finally:
         host.connect()
-
-
-def test_stop_names_the_nodes_of_a_host_that_is_away_and_stops_the_others(
-    away: tuple[Project, LabHost, str],
-) -> None:
-    project, host, name = away
-    with pytest.raises(ProvisionError) as caught:
-        project.deployment(project.loaded(**SET)).down()
-    assert caught.value.code == 1
-    assert caught.value.doing == "stopping prod"
-    assert f"It is not known whether {name} runs: db2 ({host.address}) does not answer" in caught.value.cause
-    assert "Done with" in caught.value.cause
-    assert f"root@{host.address} true" in caught.value.remedy
-    assert "invoke stop --on prod" in caught.value.remedy
-    running = {each: bool(other.processes("mongod")) for each, other in project.lab.hosts.items()}
-    assert running == {"db1": False, "db2": True, "db3": False}
-
-    # What the remedy says, once it can be typed.
-    host.connect()
-    assert project.deployment(project.loaded(**SET)).down() == (name,)
-    assert host.processes("mongod") == []
 
 
 def test_status_says_unreachable_of_the_nodes_of_a_host_that_is_away(
@@ -96,6 +90,27 @@ def test_node_is_asked_itself_where_only_its_host_does_not_answer(
     finally:
         host.run("sh", "-c", "pkill -CONT -f '[s]shd.* -D -e'")
     assert {each.state for each in status.nodes} <= {"PRIMARY", "SECONDARY"}
+
+
+def test_stop_names_the_nodes_of_a_host_that_is_away_and_stops_the_others(
+    away: tuple[Project, LabHost, str],
+) -> None:
+    project, host, name = away
+    with pytest.raises(ProvisionError) as caught:
+        project.deployment(project.loaded(**SET)).down()
+    assert caught.value.code == 1
+    assert caught.value.doing == "stopping prod"
+    assert f"It is not known whether {name} runs: db2 ({host.address}) does not answer" in caught.value.cause
+    assert "Done with" in caught.value.cause
+    assert f"root@{host.address} true" in caught.value.remedy
+    assert "invoke stop --on prod" in caught.value.remedy
+    running = {each: bool(other.processes("mongod")) for each, other in project.lab.hosts.items()}
+    assert running == {"db1": False, "db2": True, "db3": False}
+
+    # What the remedy says, once it can be typed.
+    host.connect()
+    assert project.deployment(project.loaded(**SET)).down() == (name,)
+    assert host.processes("mongod") == []
 
 
 def test_nodes_on_hosts_are_shut_down_and_not_killed(project: Project) -> None:

@@ -15,7 +15,7 @@ from tests.support.polling import until
 
 _MAJORITY = WriteConcern("majority", wtimeout=20_000)
 # Between two writes. A write costs each member of its set processor time: while nothing happens, few are enough.
-_QUIET_SECONDS = 0.1
+_QUIET_SECONDS = 0.25
 # And where something happens: a write failed or took long, or somebody waits for more of them.
 _DENSE_SECONDS = 0.005
 _LONG_SECONDS = 0.2
@@ -38,8 +38,19 @@ class Load:
         self._dense = dense
         self._over = threading.Event()
         self._hurry = threading.Event()
+        self._dense_until = 0.0
         self.acknowledged: list[int] = []
         self.failures: list[str] = []
+
+    @contextlib.contextmanager
+    def at_its_densest(self) -> Iterator[None]:
+        """Something happens in the block: as many writes as can be, until some time after it."""
+        self._hurry.set()
+        try:
+            yield
+        finally:
+            self._dense_until = time.monotonic() + _STAYS_DENSE_SECONDS
+            self._hurry.clear()
 
     def goes_on(self, what: str) -> None:
         """Wait until some more writes were acknowledged."""
@@ -94,7 +105,7 @@ class Load:
                 now = time.monotonic()
                 if failed or now - begun > _LONG_SECONDS:
                     dense_until = now + _STAYS_DENSE_SECONDS
-                if self._dense or now < dense_until or self._hurry.is_set():
+                if self._dense or now < max(dense_until, self._dense_until) or self._hurry.is_set():
                     self._over.wait(_DENSE_SECONDS)
                 else:
                     self._hurry.wait(_QUIET_SECONDS)

@@ -11,7 +11,7 @@ from provision.core.errors import ProvisionError
 from provision.deployments import assembly
 from provision.hosts.backend import Hosts
 from provision.state import remembered
-from tests.hosts.conftest import Project, at_home, project_on
+from tests.hosts.conftest import Project, project_on
 from tests.hosts.lab import Lab
 
 
@@ -76,10 +76,9 @@ def _placed(backend: object) -> dict[str, str]:
 
 @contextlib.contextmanager
 def standing_on(hosts: Lab, folder: Path, mongod: Path) -> Iterator[Standing]:
-    """A project that tests share during the block, with a home directory that knows the hosts."""
-    with at_home(hosts, folder / "home"):
-        made = Standing(hosts, folder, mongod)
-        try:
-            yield made
-        finally:
-            made.clear()
+    """A project that tests share during the block; each has a home directory of its own that knows the hosts."""
+    made = Standing(hosts, folder, mongod)
+    try:
+        yield made
+    finally:
+        made.clear()

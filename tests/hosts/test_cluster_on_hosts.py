@@ -41,7 +41,7 @@ def project(project: Project, standing: Standing) -> Project:
 
 
 @pytest.fixture
-def shared(all_on: Lab, standing: Standing) -> Project:
+def shared(all_on: Lab, trusting: Path, standing: Standing) -> Project:
     """A project whose replica set of three over three hosts is up."""
     return standing.up(list(all_on.hosts), **SET)
 

@@ -43,9 +43,10 @@ def standing(four: Lab, tmp_path_factory: pytest.TempPathFactory, routed_mongod:
 
 
 @pytest.fixture
-def shared(standing: Standing) -> Project:
+def shared(four: Lab, standing: Standing, tmp_path: Path) -> Iterator[Project]:
     """A project whose replica set is up on the first three hosts; the fourth has the binaries."""
-    return standing.up(ALL[:3], **SET)
+    with at_home(four, tmp_path / "home"):
+        yield standing.up(ALL[:3], **SET)
 
 
 @pytest.fixture

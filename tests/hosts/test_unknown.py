@@ -34,7 +34,7 @@ def project(project: Project, standing: Standing) -> Project:
 
 
 @pytest.fixture
-def away(all_on: Lab, standing: Standing) -> Iterator[tuple[Project, LabHost, str]]:
+def away(all_on: Lab, trusting: Path, standing: Standing) -> Iterator[tuple[Project, LabHost, str]]:
     """A replica set of three over three hosts that runs, one of these hosts, cut off, and the name of its node."""
     project = standing.up(list(all_on.hosts), **SET)
     running = project.deployment(project.loaded(**SET))

@@ -15,7 +15,7 @@ from tests.support.polling import until
 
 _MAJORITY = WriteConcern("majority", wtimeout=20_000)
 # Between two writes. A write costs each member of its set processor time: while nothing happens, few are enough.
-_QUIET_SECONDS = 0.25
+_QUIET_SECONDS = 0.1
 # And where something happens: a write failed or took long, or somebody waits for more of them.
 _DENSE_SECONDS = 0.005
 _LONG_SECONDS = 0.2

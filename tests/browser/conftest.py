@@ -1,7 +1,7 @@
 """A real Chromium on the app as it is served, over a real mongod.
 
-Each file of tests has one browser and one mongod; each test has a profile and a database of its own. Whatever a
-page complains about in its console fails the test.
+Each file of tests has one browser, one profile and one mongod; each test has a database and pages of its own, and
+begins without cookies. Whatever a page complains about in its console fails the test.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import pymongo
 import pytest
+from flask import Flask
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from flaskbook.application import create_app
@@ -22,17 +23,19 @@ from provision.deployments.deployment import Deployment
 from tests.support import capabilities
 from tests.support.browser_network import program
 from tests.support.deployments import deployed
-from tests.support.served import Served, served
+from tests.support.served import Served, served, served_at
 
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    "--renderer-process-limit=1",  # none is begun that may never be needed
 )
 # What a test waits for, in milliseconds: far above what anything here takes.
 PATIENCE_MS = 30_000
 
 ServeOn = Callable[..., Served]
-NewPage = Callable[..., Page]
+NewPage = Callable[[Served], Page]
+Profiles = Callable[[str], BrowserContext]
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +59,39 @@ def single(
         yield made
 
 
+@pytest.fixture(scope="module")
+def address() -> Iterator[Served]:
+    """Where the apps of a file's tests are served, one after another: a profile is for one address."""
+    with served(Flask("nothing")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def profiles(browser: Browser) -> Iterator[Profiles]:
+    """Return a function that gives the profile of an address. To make one costs more than to load a page."""
+    made: dict[str, BrowserContext] = {}
+
+    def profile(url: str) -> BrowserContext:
+        if url not in made:
+            made[url] = browser.new_context(base_url=url, reduced_motion="reduce")
+            made[url].set_default_timeout(PATIENCE_MS)
+        return made[url]
+
+    yield profile
+    for context in made.values():
+        context.close()
+
+
 @pytest.fixture
-def serve() -> Iterator[ServeOn]:
-    """Return a function that serves the app on a deployment, with a database of its own, until the test ends."""
+def serve(address: Served) -> Iterator[ServeOn]:
+    """Return a function that serves the app on a deployment, with a database of its own, until the test ends.
+
+    A test that ends the server asks for one that it has ``alone``.
+    """
     with ExitStack() as stack:
 
-        def serve_on(deployment: Deployment, **config: Any) -> Served:
-            base = {
+        def serve_on(deployment: Deployment, alone: bool = False) -> Served:
+            config = {
                 "SECRET_KEY": uuid.uuid4().hex,
                 "MONGODB_URI": deployment.uri(),
                 "MONGODB_DATABASE": f"test_{uuid.uuid4().hex[:12]}",
@@ -72,7 +101,8 @@ def serve() -> Iterator[ServeOn]:
                 "ARGON2_MEMORY_KIB": 8,
                 "ARGON2_PARALLELISM": 1,
             }
-            return stack.enter_context(served(create_app({**base, **config})))
+            app = create_app(config)
+            return stack.enter_context(served(app) if alone else served_at(address, app))
 
         yield serve_on
 
@@ -87,25 +117,27 @@ def site(single: Deployment, serve: ServeOn) -> Iterator[Served]:
 
 
 @pytest.fixture
-def new_page(browser: Browser) -> Iterator[NewPage]:
-    """Return a function that opens a page in a fresh profile; options are those of Playwright's `new_context`."""
-    contexts: list[BrowserContext] = []
+def new_page(profiles: Profiles, serve: ServeOn) -> Iterator[NewPage]:
+    """Return a function that opens a page on a site that is served; it is closed before the site."""
     complaints: list[str] = []
+    with ExitStack() as stack:
 
-    def open_page(site: Served, **options: Any) -> Page:
-        context = browser.new_context(base_url=site.url, reduced_motion="reduce", **options)
-        contexts.append(context)
-        context.set_default_timeout(PATIENCE_MS)
-        context.on(
-            "console", lambda message: complaints.append(message.text) if _complains(message) else None
-        )
-        context.on("weberror", lambda error: complaints.append(str(error.error)))
-        context.on("request", lambda request: _note_foreign(request.url, site, complaints))
-        return context.new_page()
+        def open_page(site: Served) -> Page:
+            context = profiles(site.url)
+            hears: tuple[tuple[Any, Callable[[Any], None]], ...] = (
+                ("console", lambda message: complaints.append(message.text) if _complains(message) else None),
+                ("weberror", lambda error: complaints.append(str(error.error))),
+                ("request", lambda request: _note_foreign(request.url, site, complaints)),
+            )
+            for event, hear in hears:
+                context.on(event, hear)
+                stack.callback(context.remove_listener, event, hear)
+            stack.callback(context.clear_cookies)
+            page = context.new_page()
+            stack.callback(page.close)
+            return page
 
-    yield open_page
-    for context in contexts:
-        context.close()
+        yield open_page
     assert complaints == []
 
 

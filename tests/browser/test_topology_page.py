@@ -106,7 +106,7 @@ def test_nothing_is_asked_while_the_page_is_hidden(watching: Page) -> None:
 def test_an_app_that_ends_is_told_apart_from_a_database_that_does(
     trio: Deployment, serve: Any, new_page: Any
 ) -> None:
-    site = serve(trio)
+    site = serve(trio, alone=True)
     page = new_page(site)
     page.goto("/topology")
     expect(summary(page)).to_contain_text("3 members")

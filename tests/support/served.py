@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from flask import Flask
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
+from flaskbook.database import EXTENSION as DATABASE
 from flaskbook.database import close
 from flaskbook.topology.reading import EXTENSION as TOPOLOGY
 
@@ -49,6 +50,22 @@ def served(app: Flask) -> Iterator[Served]:
         server.shutdown()
         thread.join()
         server.server_close()
-        if TOPOLOGY in app.extensions:
-            app.extensions[TOPOLOGY].close()
+        _close(app)
+
+
+@contextmanager
+def served_at(place: Served, app: Flask) -> Iterator[Served]:
+    """Serve an app at the address of another one, in its place, until the block ends."""
+    before, place.server.app = place.server.app, app
+    try:
+        yield Served(place.url, app, place.server)
+    finally:
+        place.server.app = before
+        _close(app)
+
+
+def _close(app: Flask) -> None:
+    if TOPOLOGY in app.extensions:
+        app.extensions[TOPOLOGY].close()
+    if DATABASE in app.extensions:
         close(app)

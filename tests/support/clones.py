@@ -42,6 +42,8 @@ from tests.support.polling import until
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_SECONDS = 90
 _LEFT_OUT = ("tests", "docs", "tools", ".github", ".ci")
+# Folders whose files clones share: to make a file takes ten times as long as to link it.
+_SHARED = ("provision", "flaskbook", "templates")
 
 
 @dataclass
@@ -113,11 +115,11 @@ class Clone:
     _started: list[Running] = field(default_factory=list)
 
     def owns_the_tool(self) -> None:
-        """Give it the tool's files for itself, for a test that changes them: clones share them."""
-        tool = self.root / "provision"
-        _copy(tool, tool.with_name("own"))
-        shutil.rmtree(tool)
-        tool.with_name("own").rename(tool)
+        """Give it the files that clones share for itself, for a test that changes them."""
+        for shared in filter(Path.is_dir, (self.root / name for name in (*_SHARED, "env"))):
+            _copy(shared, shared.with_name("own"))
+            shutil.rmtree(shared)
+            shared.with_name("own").rename(shared)
 
     @property
     def python(self) -> Path:
@@ -362,7 +364,8 @@ def make_clone(root: Path, mongod: str | None, with_env: bool = True) -> Clone:
     home = root.parent / "home"
     home.mkdir()
     if with_env:
-        lend_env(root)
+        _link(_pattern() / "env", root / "env")
+        _record_env(root)
     port, app_port = processes.free_port(), processes.free_port()
     return Clone(root, home, port, app_port, make_environment(home, port, app_port, mongod))
 
@@ -373,7 +376,7 @@ def _pattern() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="flaskbook-pattern-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for name in _files():
-        target = folder / ("linked" if name.startswith("provision/") else "copied") / name
+        target = folder / ("linked" if name.split("/")[0] in _SHARED else "copied") / name
         target.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # being renamed by an editor
             shutil.copy2(ROOT / name, target)
@@ -394,19 +397,26 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Have the files of a directory in another one without copying them: to make a file takes ten times as long."""
+    """Have the files of a directory in another one without copying them."""
+    target.mkdir(exist_ok=True)
     same = source.stat().st_dev == target.stat().st_dev
     subprocess.run(["cp", "-al" if same else "-a", f"{source}/.", target], check=True)
 
 
 @functools.cache
 def _linked() -> dict[Path, tuple[int, int]]:
-    """The tool's files that clones share, with their time and owner."""
-    return {path: _state(path) for path in (_pattern() / "linked" / "provision").rglob("*.py")}
+    """The files that clones share, with their time and owner."""
+    folders = [_pattern() / "linked" / name for name in _SHARED] + [_pattern() / "env"]
+    return {
+        path: _state(path)
+        for folder in folders
+        for path in folder.rglob("*")
+        if "__pycache__" not in path.parts and not path.is_dir()
+    }
 
 
 def _state(path: Path) -> tuple[int, int]:
-    found = path.stat()
+    found = path.lstat()
     return found.st_mtime_ns, found.st_uid
 
 
@@ -435,15 +445,19 @@ def _files() -> tuple[str, ...]:
 def lend_env(root: Path) -> None:
     """Make env/ with the packages of the virtualenv that the tests run in.
 
-    It has directories and a record of its own; only the packages are shared, by a link. Nothing a clone does
+    It has files and a record of its own; only the packages are shared, by a link. Nothing a clone does
     with it installs anything, because its record says that it is current.
     """
+    _copy(_pattern() / "env", root / "env")
+    _record_env(root)
+
+
+def _record_env(root: Path) -> None:
+    """Write down what is in an env/ that was lent."""
     from provision.env import virtualenv
     from provision.env.bootstrap import project_environment
     from provision.env.groups import GROUPS, RUN
 
-    env = root / "env"
-    _copy(_pattern() / "env", env)
     spec = replace(
         project_environment(root), requirements=tuple(root / name for name in (*RUN, *GROUPS.values()))
     )
@@ -460,7 +474,7 @@ def lend_env(root: Path) -> None:
         "packages": sorted(virtualenv.requirement_names(spec)),
         "installer": "uv",
     }
-    (env / virtualenv.RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (spec.path / virtualenv.RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 @functools.cache

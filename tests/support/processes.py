@@ -19,7 +19,14 @@ import psutil
 
 from provision.backends.processes import port_holder
 from provision.mongodb.topology import LOOPBACK
-from provision.state.process_identity import ProcessIdentity, identity_of, is_alive, signalled, this_process
+from provision.state.process_identity import (
+    ProcessIdentity,
+    identity_of,
+    is_alive,
+    signalled,
+    this_process,
+    variable_of,
+)
 
 RUN = "FLASKBOOK_TEST_RUN_OF"
 TEST = "FLASKBOOK_TEST"
@@ -39,28 +46,11 @@ def marked(variable: str, accept: Callable[[str], bool]) -> list[psutil.Process]
     """This user's running processes whose environment has the variable with a value that is accepted."""
     found = []
     for pid in psutil.pids():
-        with suppress(psutil.Error, OSError):
-            value = _variable(pid, os.fsencode(f"{variable}="))
-            if pid == os.getpid() or value is None or not accept(value):
-                continue
-            process = psutil.Process(pid)
-            if process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+        with suppress(psutil.Error, ProcessLookupError):
+            value = variable_of(pid, variable)
+            if value and pid != os.getpid() and accept(value):
+                found.append(psutil.Process(pid))
     return found
-
-
-def _variable(pid: int, beginning: bytes) -> str | None:
-    """A variable of a process; psutil takes five times as long to ask all there are for one that hardly any has.
-
-    Args:
-        beginning: its name and ``=``.
-    """
-    with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123 — a fraction of what a Path takes
-        text = file.read()
-    if beginning not in text:
-        return None
-    values = (each.removeprefix(beginning) for each in text.split(b"\0") if each.startswith(beginning))
-    return next(map(os.fsdecode, values), None)
 
 
 def end(processes: list[psutil.Process]) -> None:

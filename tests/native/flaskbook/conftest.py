@@ -41,13 +41,21 @@ Register = Callable[..., dict[str, Any]]
 PostForm = Callable[..., Any]
 
 
+@pytest.fixture(scope="session")
+def test_config() -> dict[str, Any]:
+    """Return the settings of every app here."""
+    return dict(TEST_CONFIG)
+
+
 @pytest.fixture
-def make_app(mongodb: Any, database: Database[dict[str, Any]]) -> Iterator[MakeApp]:
+def make_app(
+    mongodb: Any, database: Database[dict[str, Any]], test_config: dict[str, Any]
+) -> Iterator[MakeApp]:
     """Return a function that builds an app on this test's database, with settings given as keywords."""
     apps: list[Flask] = []
 
     def make(**config: Any) -> Flask:
-        base = {**TEST_CONFIG, "MONGODB_URI": mongodb.uri, "MONGODB_DATABASE": database.name}
+        base = {**test_config, "MONGODB_URI": mongodb.uri, "MONGODB_DATABASE": database.name}
         apps.append(create_app({**base, **config}))
         return apps[-1]
 

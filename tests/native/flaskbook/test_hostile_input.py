@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from flaskbook.application import create_app
+from flaskbook.database import close
 
 BOUNDED = settings(
     max_examples=40,
@@ -47,6 +52,23 @@ field_names = st.sampled_from(
 def tokenless_client(make_app: Any) -> FlaskClient:
     """Return a client of an app that asks for no CSRF token, so that what is sent reaches the forms."""
     client: FlaskClient = make_app(WTF_CSRF_ENABLED=False).test_client()
+    return client
+
+
+@pytest.fixture(scope="module")
+def app_of_the_file(mongodb: Any, test_config: dict[str, Any]) -> Iterator[Flask]:
+    """An app with a database of its own, for tests after which it is as before."""
+    with mongodb.new_database() as database:
+        app = create_app({**test_config, "MONGODB_URI": mongodb.uri, "MONGODB_DATABASE": database.name})
+        yield app
+        close(app)
+
+
+@pytest.fixture
+def logged_in_again(app_of_the_file: Flask, register: Any) -> FlaskClient:
+    """Return a client of it in which Ada has just logged in."""
+    client = app_of_the_file.test_client()
+    register(client)
     return client
 
 
@@ -105,8 +127,8 @@ def test_an_operator_in_a_query_string_is_refused(client: Any) -> None:
     ],
     ids=lambda body: f"{body[:6]}-{len(body)}",
 )
-def test_malformed_json_is_a_400(logged_in_client: Any, address: str, body: str) -> None:
-    answer = logged_in_client.post(address, data=body.encode(), content_type="application/json")
+def test_malformed_json_is_a_400(logged_in_again: Any, address: str, body: str) -> None:
+    answer = logged_in_again.post(address, data=body.encode(), content_type="application/json")
     assert answer.status_code == 400 and answer.get_json()["error"]["status"] == 400
 
 

@@ -320,6 +320,8 @@ def test_the_app_is_served_from_the_cluster_on_its_first_run(no_sh: Clone) -> No
     ):
         assert not any(secret in told for secret in secrets.values())
     assert secrets["app"] in no_sh.succeeds("uri", "--on", "sh", "--user", "app")
+    named = no_sh.succeeds("uri", "--on", "sh", "--user", "app", "--database", "flaskbook")
+    assert secrets["app"] in named and "/flaskbook?" in named
     running.signal_group(signal.SIGINT)
     assert running.ends() == 130
 

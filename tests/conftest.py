@@ -19,6 +19,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from provision.backends import processes as spawned
 from tests.support import capabilities, processes
 from tests.support.capabilities import Capability
 from tests.support.clones import Clone, cloned
@@ -80,6 +81,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    for each in spawned._OUTLIVING:
+        each.poll()  # those that tests have killed: Python would say of each that it still runs
     if config.stash.get(_OWNS_RUN, False):
         processes.end_this_run()
 

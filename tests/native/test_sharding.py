@@ -122,7 +122,7 @@ def test_a_mistake_in_sharding_leaves_the_cluster_up_names_the_collection_and_ca
     assert "shard9" in said
     assert "sh is up and takes writes" in said
     assert "invoke start --on sh" in said
-    before = {node["name"]: node["pid"] for node in new.status("sh")["nodes"]}
+    before = {node["name"]: node["pid"] for node in new.status(on="sh")["nodes"]}
     assert len(before) == 4
     assert all(before.values())
     with client_of(new) as client:
@@ -136,7 +136,7 @@ def test_a_mistake_in_sharding_leaves_the_cluster_up_names_the_collection_and_ca
     new.succeeds("start", "--on", "sh")
     assert set(ranges(new)) == {"eu", "asia"}
     assert ranges(new)["eu"] == ("DE", "FR")
-    assert {node["name"]: node["pid"] for node in new.status("sh")["nodes"]} == before
+    assert {node["name"]: node["pid"] for node in new.status(on="sh")["nodes"]} == before
 
 
 def test_zones_hold_their_ranges_on_their_shards(team: Clone) -> None:
@@ -158,7 +158,7 @@ def test_several_mistakes_are_told_at_once(team: Clone) -> None:
     said = team.fails("cluster.up", "--on", "sh")
     assert "sharding shop.order: " in said
     assert "sharding shop.bill: " in said
-    assert {node["state"] for node in team.status("sh")["nodes"]} <= {"PRIMARY", "ROUTER", "UP"}
+    assert {node["state"] for node in team.status(on="sh")["nodes"]} <= {"PRIMARY", "ROUTER", "UP"}
 
 
 def test_a_collection_is_moved_without_the_five_minutes_that_mongodb_waits(team: Clone) -> None:
@@ -181,7 +181,7 @@ def test_a_collection_is_moved_without_the_five_minutes_that_mongodb_waits(team:
 def test_flags_of_a_cluster_that_came_up_hold_although_a_collection_was_refused(team: Clone) -> None:
     declare(team, {"order": {"key": {"country": 1}, "zones": [ZONES[0] | {"shards": ["shard9"]}]}})
     team.fails("cluster.up", "--on", "sh", "--routers", "2")
-    names = {node["name"] for node in team.status("sh")["nodes"]}
+    names = {node["name"] for node in team.status(on="sh")["nodes"]}
     assert "router-2" in names
 
 

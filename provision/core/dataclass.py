@@ -63,7 +63,8 @@ else:
             parameters += by_name
         if hasattr(made, "__post_init__"):
             lines.append("self.__post_init__()")
-        exec(f"def __init__({', '.join(parameters)}):\n  {'; '.join(lines) or 'pass'}", scope)  # noqa: S102  # as the library does
+        source = f"def __init__({', '.join(parameters)}):\n  {'; '.join(lines) or 'pass'}"
+        exec(source, scope)  # noqa: S102  # as the library does
         init = scope["__init__"]
         init.__qualname__ = f"{made.__qualname__}.__init__"
         return init

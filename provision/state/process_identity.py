@@ -166,11 +166,13 @@ def is_recorded_alive(record: Mapping[str, Any]) -> bool:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a process is there, and is stopped by SIGSTOP."""
+    """Whether a process is there, and is stopped by SIGSTOP.
+
+    Raises ProvisionError: this machine does not show its processes.
+    """
     if _has_proc():
-        with contextlib.suppress(OSError):
-            return _fields(pid)[_STATE] == "T"
-        return False
+        fields = _fields(pid)
+        return fields is not None and fields[_STATE] == "T"
     import psutil
 
     with contextlib.suppress(psutil.NoSuchProcess):
@@ -181,9 +183,9 @@ def is_stopped(pid: int) -> bool:
 def variable_of(pid: int, name: str) -> str | None:
     """What a variable was in a process's environment when it began.
 
-    Returns: Empty: it has none of that name. None: that is not shown, of another user's process and of one that has ended
-        and is not yet reaped.
+    Returns: Empty: it has none of that name. None: that is not shown, as of another user's process, or of a zombie.
     Raises ProcessLookupError: no process has this pid.
+    Raises ProvisionError: this machine does not show its processes.
     """
     if not _has_proc():
         return _variable_by_psutil(pid, name)
@@ -194,10 +196,10 @@ def variable_of(pid: int, name: str) -> str | None:
     except OSError:
         shown = b""
     if not shown:
-        try:
-            return None if _fields(pid)[_STATE] in _ENDED else ""
-        except OSError:
-            raise ProcessLookupError(pid) from None
+        fields = _fields(pid)
+        if fields is None:
+            raise ProcessLookupError(pid)
+        return None if fields[_STATE] in _ENDED else ""
     start = f"{name}=".encode()
     return next(
         (os.fsdecode(each[len(start) :]) for each in shown.split(b"\0") if each.startswith(start)), ""
@@ -220,9 +222,13 @@ def _has_proc() -> bool:
     return sys.platform == "linux"
 
 
-def _fields(pid: int) -> list[str]:
-    """What /proc tells of a process after its program's name."""
-    text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+def _fields(pid: int) -> list[str] | None:
+    """What /proc tells of a process after its program's name; None: no process has this pid."""
+    try:
+        text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        require_processes()
+        return None
     return text.rpartition(")")[2].split()
 
 
@@ -236,10 +242,8 @@ def _boot_id() -> str:
 
 
 def _started_by_proc(pid: int) -> int | None:
-    try:
-        fields = _fields(pid)
-    except OSError:
-        require_processes()
+    fields = _fields(pid)
+    if fields is None:
         return None
     # While other threads of it still end, a zombie has its ports and files: a large mongod for a tenth of a second.
     ended = fields[_STATE] in _ENDED and int(fields[_THREADS]) <= 1

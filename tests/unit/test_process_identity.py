@@ -182,6 +182,9 @@ def test_without_proc_nothing_is_taken_for_dead(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ProvisionError, match="/proc is not mounted") as raised:
         is_alive(me)
     assert raised.value.remedy.startswith("mount -t proc proc /proc")
+    for ask in (is_stopped, lambda pid: variable_of(pid, "PATH")):
+        with pytest.raises(ProvisionError, match="/proc is not mounted"):
+            ask(me.pid)
 
 
 def test_a_run_of_an_earlier_version_is_left_alone_as_long_as_its_pid_is_taken(

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -28,6 +28,9 @@ from tests.hosts.lab import Lab, client_at_home, lab
 from tests.hosts.virtualenvs import Virtualenvs
 from tests.support.capabilities import ROOT
 from tests.support.router_standin.install import beside, link
+
+if TYPE_CHECKING:
+    from tests.hosts.standing import Standing
 
 
 @pytest.fixture(scope="session")
@@ -232,8 +235,20 @@ def virtualenvs(tmp_path_factory: pytest.TempPathFactory) -> Virtualenvs:
     return Virtualenvs(folder / "app-virtualenvs")
 
 
+@pytest.fixture(scope="module")
+def standing(three: Lab, tmp_path_factory: pytest.TempPathFactory, routed_mongod: Path) -> Iterator[Standing]:
+    """What tests that leave it as large as it was can share on db1, db2 and db3; nothing, until one brings it up."""
+    from tests.hosts.standing import standing_on
+
+    with standing_on(three, tmp_path_factory.mktemp("standing"), routed_mongod) as made:
+        yield made
+
+
 @pytest.fixture
-def project(all_on: Lab, trusting: Path, tmp_path: Path, routed_mongod: Path) -> Iterator[Project]:
+def project(
+    all_on: Lab, trusting: Path, standing: Standing, tmp_path: Path, routed_mongod: Path
+) -> Iterator[Project]:
     """A project with db1, db2 and db3, and nothing on them yet."""
+    standing.clear()
     with project_on(all_on, tmp_path, routed_mongod) as made:
         yield made

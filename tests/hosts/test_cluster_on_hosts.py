@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pymongo
@@ -18,26 +17,12 @@ from provision.hosts.backend import Hosts
 from provision.hosts.certificates import trusting
 from tests.hosts.conftest import Project
 from tests.hosts.lab import Lab, LabHost
-from tests.hosts.standing import Standing, standing_on
+from tests.hosts.standing import Standing
 from tests.support.load import writing
 from tests.support.polling import until
 
 pytestmark = pytest.mark.timeout(300)
 SET = {"topology": "replica-set", "members": 3}
-
-
-@pytest.fixture(scope="module")
-def standing(three: Lab, tmp_path_factory: pytest.TempPathFactory, routed_mongod: Path) -> Iterator[Standing]:
-    """A replica set of three over three hosts, for tests that leave it as large as it was."""
-    with standing_on(three, tmp_path_factory.mktemp("standing"), routed_mongod) as made:
-        yield made
-
-
-@pytest.fixture
-def project(project: Project, standing: Standing) -> Project:
-    """A project with db1, db2 and db3, and nothing on them yet."""
-    standing.clear()
-    return project
 
 
 @pytest.fixture

@@ -13,24 +13,10 @@ from provision.deployments.deployment import Deployment
 from provision.hosts.backend import Hosts
 from tests.hosts.conftest import Project
 from tests.hosts.lab import Lab, LabHost
-from tests.hosts.standing import Standing, standing_on
+from tests.hosts.standing import Standing
 
 pytestmark = pytest.mark.timeout(300)
 SET = {"topology": "replica-set", "members": 3}
-
-
-@pytest.fixture(scope="module")
-def standing(three: Lab, tmp_path_factory: pytest.TempPathFactory, routed_mongod: Path) -> Iterator[Standing]:
-    """A replica set of three over three hosts, for tests that leave it as large as it was."""
-    with standing_on(three, tmp_path_factory.mktemp("standing"), routed_mongod) as made:
-        yield made
-
-
-@pytest.fixture
-def project(project: Project, standing: Standing) -> Project:
-    """A project with db1, db2 and db3, and nothing on them yet."""
-    standing.clear()
-    return project
 
 
 @pytest.fixture

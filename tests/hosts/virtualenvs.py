@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from provision.hosts import setup
 from provision.hosts.setup import DataDirectory
 from provision.settings.loading import Loaded
 from tests.hosts.lab import Lab, LabHost
+from tests.support.clones import copied
 
 
 @dataclass(frozen=True)
@@ -73,5 +73,5 @@ def _copy(source: Path, target: Path) -> None:
     """Copy a folder of virtualenvs, which gets its name when it is whole."""
     new = target.with_name(f"{target.name}.new")
     shutil.rmtree(new, ignore_errors=True)
-    subprocess.run(["cp", "-a", str(source), str(new)], check=True)
+    copied(source, new)
     new.rename(target)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from tests.support.clones import Clone, make_clone
+from tests.support.clones import Clone, cloned
 from tests.support.polling import until
 from tests.support.processes import end
 
@@ -84,11 +84,8 @@ def create_app(config=None):
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path) -> Iterator[Clone]:
     """A clone that keeps its database from test to test."""
-    made = make_clone(tmp_path_factory.mktemp("apps") / "clone", str(mongod_binary))
-    try:
+    with cloned(tmp_path_factory.mktemp("apps"), str(mongod_binary)) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture

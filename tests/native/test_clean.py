@@ -28,7 +28,7 @@ from provision.settings.loading import Layer, Loaded, load
 from provision.settings.paths import Paths
 from provision.state import records
 from tests.support.capabilities import ROOT
-from tests.support.clones import Clone
+from tests.support.clones import Clone, copied
 from tests.support.deployments import foreign_mongod
 from tests.support.polling import until
 from tests.support.processes import free_port
@@ -78,7 +78,7 @@ def used_once(tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path) -> 
     deployment.down()
     SecretKey(loaded).act(Silent())
     venv.create(loaded.paths.env, symlinks=True)
-    copy(loaded.paths.root, kept(loaded))
+    copied(loaded.paths.root, kept(loaded))
     return loaded
 
 
@@ -89,7 +89,7 @@ def used(used_once: Loaded) -> Iterator[Loaded]:
     It stands at the same place for each test: its configuration and its records have absolute paths.
     """
     shutil.rmtree(used_once.paths.root, ignore_errors=True)
-    copy(kept(used_once), used_once.paths.root)
+    copied(kept(used_once), used_once.paths.root)
     yield used_once
     deployment = assembly.deployment(used_once, "local")
     deployment.backend.kill(deployment.node())
@@ -97,10 +97,6 @@ def used(used_once: Loaded) -> Iterator[Loaded]:
 
 def kept(used: Loaded) -> Path:
     return used.paths.root.with_name("kept")
-
-
-def copy(source: Path, target: Path) -> None:
-    subprocess.run(["cp", "-a", source, target], check=True)
 
 
 def everything(root: Path) -> set[Path]:

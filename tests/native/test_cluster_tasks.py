@@ -14,7 +14,7 @@ from pymongo import MongoClient
 from provision.core.locks import exclusive
 from provision.settings.paths import Paths
 from provision.state.process_identity import identity_of
-from tests.support.clones import Clone, make_clone
+from tests.support.clones import Clone, cloned
 from tests.support.polling import until
 from tests.support.processes import free_ports
 from tests.support.router_standin.install import beside
@@ -23,32 +23,25 @@ pytestmark = pytest.mark.timeout(300)
 SHARDING = {"flaskbook": {"user": {"key": {"_id": "hashed"}}}}
 
 
-def with_deployments(clone: Clone, mongod_binary: Path, mongod_version: str) -> Clone:
-    """The clone with the deployments `rs` and `sh`, and a mongos beside its mongod."""
-    routed = beside(mongod_binary, mongod_version, clone.root.parent / "bin")
-    clone.environment["INVOKE_MONGODB_PATH"] = str(routed)
-    first = free_ports(350)
-
-    def add(settings: dict[str, Any]) -> None:
-        settings["deployments"]["rs"] = {"topology": "replica-set", "port": first}
-        settings["deployments"]["sh"] = {
-            "topology": "sharded", "port": first + 100, "members": 1, "shards": 2, "auth": True, "sharding": SHARDING,
-        }  # fmt: skip
-
-    clone.change_settings(add)
-    return clone
-
-
 @pytest.fixture(scope="module")
 def shared(
     tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path, mongod_version: str
 ) -> Iterator[Clone]:
     """A clone with the deployments of all tests: each goes on with what the one before has left, where that serves."""
-    clone = make_clone(tmp_path_factory.mktemp("shared") / "clone", str(mongod_binary))
-    try:
-        yield with_deployments(clone, mongod_binary, mongod_version)
-    finally:
-        clone.close()
+    folder = tmp_path_factory.mktemp("shared")
+    first = free_ports(350)
+    rs = {"topology": "replica-set", "port": first}
+    sh = {
+        "topology": "sharded",
+        "port": first + 100,
+        "members": 1,
+        "shards": 2,
+        "auth": True,
+        "sharding": SHARDING,
+    }
+    mongod = beside(mongod_binary, mongod_version, folder / "bin")
+    with cloned(folder, str(mongod), {"rs": rs, "sh": sh}) as made:
+        yield made
 
 
 def sized(shared: Clone, members: int) -> Clone:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import capabilities
-from tests.support.clones import Clone, make_clone
+from tests.support.clones import Clone, cloned
 from tests.support.polling import until
 
 SHOWS_ITS_ENVIRONMENT = """\
@@ -295,11 +295,8 @@ def open_clone(mongod_binary: Path) -> Iterator[Clone]:
     """A clone in a folder that every user may enter, which pytest's own is not."""
     with tempfile.TemporaryDirectory(prefix="flaskbook-open-") as folder:
         Path(folder).chmod(0o755)
-        made = make_clone(Path(folder) / "clone", str(mongod_binary))
-        try:
+        with cloned(Path(folder), str(mongod_binary)) as made:
             yield made
-        finally:
-            made.close()
 
 
 @pytest.mark.needs("another-user")

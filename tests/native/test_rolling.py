@@ -13,7 +13,7 @@ from pymongo import MongoClient
 
 from provision.deployments.status import NodeStatus
 from provision.state import remembered
-from tests.support.clones import Clone, make_clone
+from tests.support.clones import Clone, cloned
 from tests.support.load import writing
 from tests.support.processes import free_ports
 from tests.support.router_standin.install import beside
@@ -27,20 +27,19 @@ def shared(
 ) -> Iterator[Clone]:
     """A clone with a replica set `rs` of three members and a small sharded cluster `sh`; neither runs."""
     folder = tmp_path_factory.mktemp("rolling")
-    clone = make_clone(folder / "clone", str(beside(mongod_binary, mongod_version, folder / "bin")))
     first = free_ports(250)
-
-    def add(settings: dict[str, Any]) -> None:
-        settings["deployments"]["rs"] = {"topology": "replica-set", "port": first}
-        settings["deployments"]["sh"] = {
-            "topology": "sharded", "port": first + 50, "members": 1, "shards": 2, "config_servers": 1, "auth": True,
-        }  # fmt: skip
-
-    clone.change_settings(add)
-    try:
-        yield clone
-    finally:
-        clone.close()
+    rs = {"topology": "replica-set", "port": first}
+    sh = {
+        "topology": "sharded",
+        "port": first + 50,
+        "members": 1,
+        "shards": 2,
+        "config_servers": 1,
+        "auth": True,
+    }
+    mongod = beside(mongod_binary, mongod_version, folder / "bin")
+    with cloned(folder, str(mongod), {"rs": rs, "sh": sh}) as made:
+        yield made
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from provision.deployments import cluster
 from provision.mongodb import sharding
 from provision.mongodb.sharding import ShardedCollection
 from provision.mongodb.wire import Connection
-from tests.support.clones import Clone, make_clone
+from tests.support.clones import Clone, cloned
 from tests.support.deployments import deployed
 from tests.support.processes import free_ports
 from tests.support.router_standin import accepts
@@ -35,19 +35,17 @@ def shared(
 ) -> Iterator[Clone]:
     """A clone with the sharded cluster `sh`, and a mongos beside its mongod."""
     folder = tmp_path_factory.mktemp("sharding")
-    clone = make_clone(folder / "clone", str(beside(mongod_binary, mongod_version, folder / "bin")))
-    first = free_ports(200)
-
-    def add(settings: dict[str, Any]) -> None:
-        settings["deployments"]["sh"] = {
-            "topology": "sharded", "port": first, "members": 1, "config_servers": 1, "shards": 2, "auth": True,
-        }  # fmt: skip
-
-    clone.change_settings(add)
-    try:
-        yield clone
-    finally:
-        clone.close()
+    sh = {
+        "topology": "sharded",
+        "port": free_ports(200),
+        "members": 1,
+        "config_servers": 1,
+        "shards": 2,
+        "auth": True,
+    }
+    mongod = beside(mongod_binary, mongod_version, folder / "bin")
+    with cloned(folder, str(mongod), {"sh": sh}) as made:
+        yield made
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import processes
-from tests.support.clones import ROOT, Clone, lend_env, make_clone
+from tests.support.clones import ROOT, Clone, cloned, lend_env
 from tests.support.polling import until
 from tests.support.streams import ASCII, CONDITIONS, FULL, LATIN_1, PIPE, TERMINAL, locale, streams
 
@@ -255,13 +255,10 @@ def _remove(path: Path) -> None:
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory, mongod_binary: Path) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("streams")
-    clone = make_clone(folder / "clone", str(mongod_binary))
-    for name in ("tools", "tests/hosts", "tests/support"):  # what `bench` imports
-        shutil.copytree(ROOT / name, clone.root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    try:
+    with cloned(folder, str(mongod_binary)) as clone:
+        for name in ("tools", "tests/hosts", "tests/support"):  # what `bench` imports
+            shutil.copytree(ROOT / name, clone.root / name, ignore=shutil.ignore_patterns("__pycache__"))
         yield Lab(clone, folder)
-    finally:
-        clone.close()
 
 
 def test_the_table_says_of_every_task_how_it_is_started(lab: Lab) -> None:

@@ -117,7 +117,7 @@ class Clone:
     def owns_the_tool(self) -> None:
         """Give it the files that clones share for itself, for a test that changes them."""
         for shared in filter(Path.is_dir, (self.root / name for name in (*_SHARED, "env"))):
-            _copy(shared, shared.with_name("own"))
+            copied(shared, shared.with_name("own"))
             shutil.rmtree(shared)
             shared.with_name("own").rename(shared)
 
@@ -337,14 +337,19 @@ class Clone:
 
 
 @contextlib.contextmanager
-def cloned(folder: Path, mongod: str | None) -> Iterator[Clone]:
+def cloned(
+    folder: Path, mongod: str | None, deployments: Mapping[str, dict[str, Any]] | None = None
+) -> Iterator[Clone]:
     """A clone with an env/, until the block ends; see `make_clone`.
 
     Args:
         folder: existing folder for the clone and its person's home.
+        deployments: those that its invoke.yaml has besides `local`.
     """
     made = make_clone(folder / "clone", mongod)
     try:
+        if deployments:
+            made.change_settings(lambda settings: settings["deployments"].update(deployments))
         yield made
     finally:
         made.close()
@@ -359,13 +364,12 @@ def make_clone(root: Path, mongod: str | None, with_env: bool = True) -> Clone:
         with_env: give it an env/, with the packages of the one the tests run in.
     """
     _linked()  # as they are before any test
-    _copy(_pattern() / "copied", root)
+    copied(_pattern() / "copied", root)
     _link(_pattern() / "linked", root)
     home = root.parent / "home"
     home.mkdir()
     if with_env:
-        _link(_pattern() / "env", root / "env")
-        _record_env(root)
+        lend_env(root, shared=True)
     port, app_port = processes.free_port(), processes.free_port()
     return Clone(root, home, port, app_port, make_environment(home, port, app_port, mongod))
 
@@ -392,7 +396,8 @@ def _pattern() -> Path:
     return folder
 
 
-def _copy(source: Path, target: Path) -> None:
+def copied(source: Path, target: Path) -> None:
+    """Copy a directory with all that its files have: times, owners, links."""
     subprocess.run(["cp", "-a", source, target], check=True)
 
 
@@ -442,22 +447,20 @@ def _files() -> tuple[str, ...]:
     )
 
 
-def lend_env(root: Path) -> None:
+def lend_env(root: Path, shared: bool = False) -> None:
     """Make env/ with the packages of the virtualenv that the tests run in.
 
-    It has files and a record of its own; only the packages are shared, by a link. Nothing a clone does
-    with it installs anything, because its record says that it is current.
+    It has a record of its own; the packages are shared, by a link. Nothing a clone does with it installs anything,
+    because its record says that it is current.
+
+    Args:
+        shared: other files, too, are those of all clones.
     """
-    _copy(_pattern() / "env", root / "env")
-    _record_env(root)
-
-
-def _record_env(root: Path) -> None:
-    """Write down what is in an env/ that was lent."""
     from provision.env import virtualenv
     from provision.env.bootstrap import project_environment
     from provision.env.groups import GROUPS, RUN
 
+    (_link if shared else copied)(_pattern() / "env", root / "env")
     spec = replace(
         project_environment(root), requirements=tuple(root / name for name in (*RUN, *GROUPS.values()))
     )

@@ -90,7 +90,7 @@ class Load:
         with _client(self._uri) as client:
             load = client.flaskbook.get_collection("load", write_concern=_MAJORITY)
             # Beyond what an earlier load has written here: each of its numbers would be a failure.
-            number, dense_until = time.time_ns() // 1_000_000, 0.0
+            number = time.time_ns() // 1_000_000
             while not self._over.is_set():
                 number += 1
                 begun = time.monotonic()
@@ -104,8 +104,8 @@ class Load:
                     failed = False
                 now = time.monotonic()
                 if failed or now - begun > _LONG_SECONDS:
-                    dense_until = now + _STAYS_DENSE_SECONDS
-                if self._dense or now < max(dense_until, self._dense_until) or self._hurry.is_set():
+                    self._dense_until = now + _STAYS_DENSE_SECONDS
+                if self._dense or now < self._dense_until or self._hurry.is_set():
                     self._over.wait(_DENSE_SECONDS)
                 else:
                     self._hurry.wait(_QUIET_SECONDS)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.clones import Clone, Running, make_clone
 from tests.support.polling import until
-from tests.support.processes import describe
+from tests.support.processes import describe, end
 
 # Where in its course a command is killed, in seconds from its begin: one point in each quarter of a second.
 DELAYS = [random.Random(2).uniform(low, low + 0.25) for low in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2)]
@@ -98,8 +98,7 @@ def test_a_killed_start_leaves_a_mongod_that_the_next_start_finds_again(clone: C
         assert len(after) == 1, (delay, describe(after))
         assert before <= {after[0].pid}, (delay, before, describe(after))
         assert clone.status()["state"] == "running"
-        after[0].kill()
-        until("mongod to be gone", lambda: not clone.mongods())
+        end(after)
 
 
 def test_a_start_killed_right_after_spawning_never_leads_to_two_mongods(clone: Clone) -> None:

@@ -26,7 +26,7 @@ from tests.support.capabilities import AS_NOBODY, NOBODY
 from tests.support.clones import Clone, lend_env
 from tests.support.mounts import mounted
 from tests.support.polling import until
-from tests.support.processes import describe, free_port, listens
+from tests.support.processes import describe, end, free_port, listens
 
 SLEEPER = ["sleep", "600"]
 
@@ -112,7 +112,7 @@ def test_every_acknowledged_majority_write_survives_a_kill_of_mongod(clone: Clon
     writer = threading.Thread(target=write)
     writer.start()
     until("some writes to be acknowledged", lambda: len(acknowledged) > 50)
-    mongod.kill()
+    end([mongod])
     writer.join()
     assert clone.status()["state"] == "stopped"
 
@@ -124,8 +124,7 @@ def test_every_acknowledged_majority_write_survives_a_kill_of_mongod(clone: Clon
 
 def test_status_and_stop_tell_the_truth_after_a_kill(clone: Clone) -> None:
     clone.start()
-    clone.mongods()[0].kill()
-    until("mongod to be gone", lambda: not clone.mongods())
+    end(clone.mongods())
     found = clone.status()
     assert (found["state"], found["nodes"][0]["state"], found["nodes"][0]["pid"]) == ("stopped", "DOWN", None)
     assert "was not running" in clone.succeeds("stop")

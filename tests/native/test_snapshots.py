@@ -64,11 +64,12 @@ def fill(project: Project, name: str) -> None:
             opened.flaskbook.command("createUser", "ann", pwd="secret", roles=["read"])
         if deployment.topology.is_sharded:
             admin = opened.admin
-            admin.command("shardCollection", "flaskbook.places", key={"country": 1, "_id": 1})
+            # Zones come first: the chunks are made for them, and the balancer has nothing to split or to move later.
             for shard, low, high in (("shard1", "A", "M"), ("shard2", "M", "Z")):
                 admin.command("addShardToZone", shard, zone=low)
                 bounds = {"min": {"country": low, "_id": 0}, "max": {"country": high, "_id": 0}}
                 admin.command("updateZoneKeyRange", "flaskbook.places", zone=low, **bounds)
+            admin.command("shardCollection", "flaskbook.places", key={"country": 1, "_id": 1})
             opened.flaskbook.places.insert_many({"_id": n, "country": chr(65 + n % 25)} for n in range(500))
 
 

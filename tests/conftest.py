@@ -5,6 +5,8 @@ See `tests/support/capabilities.py` for the capabilities, `tests/support/clones.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import shutil
 import signal
@@ -23,6 +25,7 @@ from provision.backends import processes as spawned
 from tests.support import capabilities, processes
 from tests.support.capabilities import Capability
 from tests.support.clones import Clone, cloned
+from tests.support.distribution import share_of
 from tests.support.router_standin.install import real_mongos
 
 # The fixtures `mongodb`, `database`, `replica_set` and `sharded_cluster` are those that this project ships.
@@ -100,6 +103,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from tests.support.distribution import Distribution
 
     return Distribution(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Rewriting the assertions of all test files takes ten seconds: in a new clone, each worker begins with its share."""
+    worker = getattr(session.config, "workerinput", {"workerid": "gw0", "workercount": 1})
+    for name in share_of(session.config.args, int(worker["workerid"][2:]), worker["workercount"]):
+        with contextlib.suppress(Exception):  # the collection says it
+            importlib.import_module(name)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

@@ -41,7 +41,6 @@ _OBSERVED_SECONDS = 0.25
 _DOCKER_SECONDS = 60
 _COMPOSE_SECONDS = 900
 _STOP_SECONDS = 30
-_STOP_POLL_SECONDS = 0.05
 _PROJECT = "com.docker.compose.project"
 _DIRECTORY = "com.docker.compose.project.working_dir"
 _SERVICE = "com.docker.compose.service"
@@ -303,10 +302,9 @@ class Docker:
         if frozen:
             self._docker("unpause", *frozen)
         self._signal("TERM", running)
-        deadline = time.monotonic() + timeout
-        while (running := self._running(nodes)) and time.monotonic() < deadline:
-            time.sleep(_STOP_POLL_SECONDS)
-        self._signal("KILL", running)
+        if running and timeout > 0:
+            self._docker("wait", *(each.id for each in running), seconds=timeout)
+        self._signal("KILL", self._running(nodes))
 
     def kill(self, node: Node) -> None:
         self._signal("KILL", self._running([node]))

@@ -1,5 +1,6 @@
 # shellcheck shell=sh
 # $1: the release's directory; $2: its link to the virtualenv; $3: sha256 of the archive on standard input.
+. lib/digest.sh
 . lib/incoming.sh
 set -e
 umask 077
@@ -15,7 +16,7 @@ trap failed EXIT
 trap 'exit 1' HUP TERM INT
 mkdir "$t" "$t/release"
 cat > "$t/tar"
-[ "$(sha256sum < "$t/tar" | cut -d' ' -f1)" = "$3" ] || exit 65
+[ "$(sha256_of "$t/tar")" = "$3" ] || exit 65
 tar -xpf "$t/tar" -C "$t/release"
 ln -s "$2" "$t/release/env"
 rm -rf -- "$1"

@@ -3,6 +3,7 @@
 # $6: the wheel of setuptools that belongs into each virtualenv of this Python, or empty.
 # Each attempt has a directory of its own, for the process of one whose connection was lost may still write.
 . lib/absolute.sh
+. lib/digest.sh
 . lib/packages.sh
 set -e
 umask 077
@@ -23,7 +24,7 @@ trap failed EXIT
 trap 'exit 1' HUP TERM INT
 mkdir "$t" "$t/.sent"
 cat > "$t/.sent.tar"
-[ "$(sha256sum < "$t/.sent.tar" | cut -d' ' -f1)" = "$digest" ] || exit 65
+[ "$(sha256_of "$t/.sent.tar")" = "$digest" ] || exit 65
 tar -xf "$t/.sent.tar" -C "$t/.sent"
 rm "$t/.sent.tar"
 # pip runs from its wheel where that was sent: to install pip takes longer than most of what it is to install.

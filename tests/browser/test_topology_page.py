@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from provision.deployments.deployment import Deployment
 from provision.mongodb.topology import Node
@@ -17,6 +17,11 @@ from tests.support.polling import until
 
 # "Killing a node in another terminal shows within 3 s", and a second for a machine that does other things too.
 SHOWS_WITHIN_MS = 3000 + 1000
+# As when somebody looks at another tab.
+HIDE = """hidden => {
+    Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});
+    document.dispatchEvent(new Event('visibilitychange'));
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -89,18 +94,31 @@ def test_the_button_adds_people_without_leaving_the_page(watching: Page) -> None
 def test_nothing_is_asked_while_the_page_is_hidden(watching: Page) -> None:
     asked: list[str] = []
     watching.on("request", lambda request: asked.append(request.url))
-    show = "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});" \
-        " document.dispatchEvent(new Event('visibilitychange')) }"  # fmt: skip
-    watching.evaluate(show, True)
+    watching.evaluate(HIDE, True)
     expect(watching.get_by_text("paused")).to_be_visible()
     # One that was under way may still have been counted; after that, none for as long as three would take.
     watching.wait_for_timeout(1000)
     before = len(asked)
     watching.wait_for_timeout(3000)
     assert len(asked) == before
-    watching.evaluate(show, False)
+    watching.evaluate(HIDE, False)
     expect(watching.get_by_text("live", exact=True)).to_be_visible()
     until("the next question", lambda: watching.wait_for_timeout(50) or len(asked) > before)
+
+
+def test_an_answer_that_comes_after_the_page_was_hidden_leaves_it_paused(
+    trio: Deployment, watching: Page
+) -> None:
+    name, _ = member(trio, watching, "SECONDARY")
+    held: list[Route] = []
+    watching.route(f"**{watching.locator('[data-source]').get_attribute('data-source')}", held.append)
+    until("a question", lambda: watching.wait_for_timeout(50) or held)
+    watching.evaluate(HIDE, True)
+    expect(watching.get_by_text("paused")).to_be_visible()
+    answer = held[0].fetch().text()
+    held[0].fulfill(body=answer.replace("SECONDARY", "RECOVERING"), content_type="application/json")
+    expect(row_of(watching, name)).to_contain_text("RECOVERING")
+    expect(watching.get_by_text("paused")).to_be_visible()
 
 
 def test_an_app_that_ends_is_told_apart_from_a_database_that_does(

@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -177,13 +178,15 @@ def uv() -> str:
     return tool.program
 
 
-def until(condition: Callable[[], bool], what: str, process: subprocess.Popen[str] | None = None) -> None:
+def until(condition: Callable[[], bool], what: str, process: subprocess.Popen[str]) -> None:
+    """Wait for what a process does; it may end at once when it has done it."""
     deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, f"waited 60 s for {what}"
-        if process is not None and process.poll() is not None:
-            return
+    while not condition() and process.poll() is None and time.monotonic() < deadline:
         threading.Event().wait(0.002)
+    if not condition():
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        raise AssertionError(f"waited for {what}; it said: {process.communicate()}")
 
 
 def fake_uv(folder: Path, uv: str, on_install: str) -> dict[str, str]:
@@ -456,7 +459,7 @@ def test_a_kill_while_requirements_change_is_made_good_by_the_next_run(
     (clone.root / "requirements.txt").write_text(pinned("sortedcontainers"))
     variables = fake_uv(tmp_path / "bin", uv, f"touch {tmp_path}/reached; exec sleep 60")
     process = clone.start("setup", **variables)
-    until((tmp_path / "reached").exists, "the install")
+    until((tmp_path / "reached").exists, "the install", process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert clone.record["state"] == "building"
@@ -467,7 +470,7 @@ def test_a_kill_while_requirements_change_is_made_good_by_the_next_run(
 def test_a_uv_that_outlives_a_killed_run_is_waited_for(clone: Clone, tmp_path: Path, uv: str) -> None:
     wait = f"touch {tmp_path}/reached; while [ ! -e {tmp_path}/go ]; do sleep 0.02; done"
     process = clone.start("setup", **fake_uv(tmp_path / "bin", uv, wait))
-    until((tmp_path / "reached").exists, "the install")
+    until((tmp_path / "reached").exists, "the install", process)
     process.kill()
     process.communicate()
     second = clone.start("setup")
@@ -511,7 +514,7 @@ def test_an_interrupted_build_ends_its_children_and_leaves_nothing(
         tmp_path / "bin", uv, f"echo $$ > {tmp_path}/pid; mv {tmp_path}/pid {tmp_path}/child; exec sleep 60"
     )
     process = clone.start("setup", **variables)
-    until((tmp_path / "child").exists, "the install")
+    until((tmp_path / "child").exists, "the install", process)
     process.send_signal(sent)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code

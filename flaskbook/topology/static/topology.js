@@ -273,12 +273,11 @@
       if (!answer.ok) throw new Error(`status ${answer.status}`);
       latest = await answer.json();
     } catch {
-      live("lost", "The app does not answer; trying again");
-      return;
+      return ["lost", "The app does not answer; trying again"];
     }
     draw(latest);
     tell(latest);
-    live("live", "live");
+    return ["live", "live"];
   }
 
   let timer = null;
@@ -289,11 +288,11 @@
     if (document.hidden || asking) return;
     const begun = performance.now();
     asking = true;
-    await ask();
+    const found = await ask();
     asking = false;
-    if (!document.hidden && timer === null) {
-      timer = setTimeout(turn, Math.max(0, EVERY_MS - (performance.now() - begun)));
-    }
+    if (document.hidden) return; // meanwhile it was paused, and says so
+    live(...found);
+    timer = setTimeout(turn, Math.max(0, EVERY_MS - (performance.now() - begun)));
   }
 
   document.addEventListener("visibilitychange", () => {

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import capabilities
-from tests.support.distribution import unit_of
+from tests.support.distribution import share_of, unit_of
 from tests.support.processes import free_port, free_ports, listens
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,3 +138,16 @@ def test_tests_that_share_a_fixture_of_their_file_stay_in_one_worker(file: str) 
 def test_tests_that_share_nothing_go_to_any_worker_that_is_free() -> None:
     one, other = (f"tests/unit/test_locks.py::test_x[{parameter}]" for parameter in ("a", "a::b"))
     assert (unit_of(one), unit_of(other)) == (one, other)
+
+
+def test_the_shares_of_a_runs_workers_are_all_its_files_once() -> None:
+    arguments = ["tests/unit/flaskbook", "tests/unit/test_harness.py::test_it", "tests/unit/test_harness.py"]
+    shares = [share_of(arguments, worker, 3) for worker in range(3)]
+    files = [
+        *(ROOT / "tests" / "unit" / "flaskbook").glob("test_*.py"),
+        ROOT / "tests" / "unit" / "test_harness.py",
+    ]
+    assert sorted(name for share in shares for name in share) == sorted(
+        f"{'.'.join(file.relative_to(ROOT).parent.parts)}.{file.stem}" for file in files
+    )
+    assert share_of(arguments, 0, 1) == []

@@ -111,7 +111,8 @@ def test_an_answer_that_comes_after_the_page_was_hidden_leaves_it_paused(
 ) -> None:
     name, _ = member(trio, watching, "SECONDARY")
     held: list[Route] = []
-    watching.route(f"**{watching.locator('[data-source]').get_attribute('data-source')}", held.append)
+    source = watching.locator("[data-source]").get_attribute("data-source")
+    watching.route(f"**{source}", lambda route: held.append(route))
     until("a question", lambda: watching.wait_for_timeout(50) or held)
     watching.evaluate(HIDE, True)
     expect(watching.get_by_text("paused")).to_be_visible()
